@@ -15,30 +15,35 @@ use std::ops::Deref;
 use crate::model::{Incarnation, NickKey, RoomKey, SessionId};
 
 /// A unit of atomicity: keys of one unit always live in one partition.
-pub trait Unit {}
+pub trait Unit {
+    /// The word for units of this type, in texts for operators.
+    const PLURAL: &'static str;
+}
 
 macro_rules! units {
-    ($($(#[$doc:meta])* $name:ident)*) => { $(
+    ($($(#[$doc:meta])* $name:ident => $plural:literal)*) => { $(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name {}
-        impl Unit for $name {}
+        impl Unit for $name {
+            const PLURAL: &'static str = $plural;
+        }
     )* };
 }
 
 units! {
     /// The keys that a partition has once.
-    PartitionUnit
+    PartitionUnit => "partitions"
     /// The keys of one room.
-    RoomUnit
+    RoomUnit => "rooms"
     /// The keys of one nickname.
-    NickUnit
+    NickUnit => "nicknames"
     /// The keys of one skeleton, which look-alike nicknames share.
-    SkeletonUnit
+    SkeletonUnit => "skeletons"
     /// The keys of one session.
-    SessionUnit
+    SessionUnit => "sessions"
     /// The keys of one gateway incarnation.
-    NodeUnit
+    NodeUnit => "gateways"
 }
 
 /// A key or channel name of unit `U`.
@@ -124,13 +129,23 @@ impl KeyBuilder for &Keys {
 pub struct ScriptKeys<B: KeyBuilder> {
     builder: B,
     names: Vec<String>,
+    in_script: Vec<&'static str>,
+}
+
+/// The keys of a call, for a text about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallKeys<'a> {
+    /// The names that the call passes.
+    pub names: &'a [String],
+    /// The units of the keys that its script builds.
+    pub in_script: &'a [&'static str],
 }
 
 impl<B: KeyBuilder> ScriptKeys<B> {
     /// Begins the keys of a call on this unit, which decides the partition.
     #[must_use]
     pub fn of(builder: B) -> Self {
-        Self { builder, names: Vec::new() }
+        Self { builder, names: Vec::new(), in_script: Vec::new() }
     }
 
     /// Adds keys of the unit.
@@ -155,7 +170,8 @@ impl<B: KeyBuilder> ScriptKeys<B> {
     /// Records that the script builds keys of other units itself, of type `V`, from names that it reads or gets as
     /// arguments. Like [`ScriptKeys::crossing`], it needs one partition for all of them.
     #[must_use]
-    pub fn crossing_in_script<V: Unit>(self) -> Self {
+    pub fn crossing_in_script<V: Unit>(mut self) -> Self {
+        self.in_script.push(V::PLURAL);
         self
     }
 
@@ -163,6 +179,12 @@ impl<B: KeyBuilder> ScriptKeys<B> {
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Returns all keys of the call, for a text about it.
+    #[must_use]
+    pub fn described(&self) -> CallKeys<'_> {
+        CallKeys { names: &self.names, in_script: &self.in_script }
     }
 
     fn add<V: Unit, const N: usize>(mut self, keys: [UnitKey<V>; N]) -> Self {
@@ -416,5 +438,6 @@ mod tests {
             .own([RoomKeys::members])
             .crossing_in_script::<NodeUnit>();
         assert_eq!(script_keys.names(), ["p:{0}:room:r", "p:{0}:rooms", "p:{0}:nick:n", "p:{0}:members:r"]);
+        assert_eq!(script_keys.described().in_script, ["gateways"]);
     }
 }

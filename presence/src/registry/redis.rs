@@ -72,7 +72,7 @@ pub(super) async fn call<B: KeyBuilder>(
     let mut invocation = script.prepare_invoke();
     invocation.key(redis.keys().generation().as_str()).key(redis.keys().leases().as_str()).key(keys.names());
     invocation.arg(redis.keys().base()).arg(args);
-    let value = redis.timed_on(kind, keys.names(), invocation.invoke_async(connection)).await?;
+    let value = redis.timed_on(kind, keys.described(), invocation.invoke_async(connection)).await?;
     ScriptReply::new(value)
 }
 

@@ -358,10 +358,11 @@ async fn full_primary_of_a_replica_is_named() {
 async fn presence_alone_reports_keys_of_wrong_type() {
     let mut redis = Redis::running().await;
     let mut presence = Node::presence("p1").redis(&redis).start().await;
-    for (key, path, begun) in [
-        ("parley:{0}:online", "/v1/users?online=true", 1),
-        ("parley:{0}:rooms", "/v1/stats", 2),
-        ("parley:{0}:events", "/v1/events", 3),
+    for (key, path, named, begun) in [
+        ("parley:{0}:online", "/v1/users?online=true", "parley:{0}:online", 1),
+        ("parley:{0}:rooms", "/v1/stats", "parley:{0}:rooms", 2),
+        ("parley:{0}:events", "/v1/events", "parley:{0}:events", 3),
+        ("parley:{0}:room:lobby", "/v1/rooms/lobby", "those of rooms", 4),
     ] {
         redis.call::<()>(&format!("SET {key} x")).await;
         eventually(UNREADY_MAX, &format!("presence reports {key}"), || async {
@@ -369,7 +370,7 @@ async fn presence_alone_reports_keys_of_wrong_type() {
             let asked = harness::http::get(presence.api(), path);
             let _ = tokio::time::timeout(Duration::from_millis(200), asked).await;
             let answer = presence.readyz().await?;
-            let is_named = answer.body.contains("WRONGTYPE") && answer.body.contains(key);
+            let is_named = answer.body.contains("WRONGTYPE") && answer.body.contains(named);
             if answer.status == 503 && is_named { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;

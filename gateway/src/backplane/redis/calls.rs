@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
-use presence::model::keys::{KeyBuilder, NickKeys, NickUnit, NodeUnit, RoomKeys, ScriptKeys, SessionUnit};
+use presence::model::keys::{CallKeys, KeyBuilder, NickKeys, NickUnit, NodeUnit, RoomKeys, ScriptKeys, SessionUnit};
 use presence::model::{NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
@@ -153,7 +153,7 @@ impl ScriptCalls {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
         let (epoch, answers): (String, Vec<ScriptAnswer>) =
-            self.invoke(CallKind::Publish, (room.as_str(), keys.names()), &call).await?;
+            self.invoke(CallKind::Publish, (room.as_str(), keys.described()), &call).await?;
         if answers.len() != messages.len() {
             return Err(RegistryError::Unknown("script returned a wrong number of answers".to_owned()));
         }
@@ -185,7 +185,7 @@ impl ScriptCalls {
             .arg(epoch());
         call.arg(token).arg(key).arg(msg_id).arg(payload);
         let (online, session, epoch, answer): (bool, String, String, ScriptAnswer) =
-            self.invoke(CallKind::Direct, (to.as_str(), keys.names()), &call).await?;
+            self.invoke(CallKind::Direct, (to.as_str(), keys.described()), &call).await?;
         let inbox = (!session.is_empty()).then(|| (SessionId::from_store(&session), epoch));
         Ok((inbox, outcome(answer, online)))
     }
@@ -213,7 +213,7 @@ impl ScriptCalls {
             .crossing_in_script::<NodeUnit>();
         let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()), &keys);
         call.arg(to.as_str()).arg(from);
-        self.invoke(CallKind::Typing, (to.as_str(), keys.names()), &call).await
+        self.invoke(CallKind::Typing, (to.as_str(), keys.described()), &call).await
     }
 
     /// Prepares a call with the keys and arguments common to all scripts.
@@ -237,7 +237,7 @@ impl ScriptCalls {
     async fn invoke<T: FromRedisValue>(
         &self,
         kind: CallKind,
-        (lane, keys): (&str, &[String]),
+        (lane, keys): (&str, CallKeys<'_>),
         call: &ScriptInvocation<'_>,
     ) -> Result<T, RegistryError> {
         let mut lane = self.redis.lane(lane);

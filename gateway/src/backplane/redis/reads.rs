@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use presence::model::RoomKey;
-use presence::model::keys::Keys;
+use presence::model::keys::{CallKeys, Keys};
 use presence::model::stream::{PageLimit, StreamEnd, StreamId, read_forks};
 use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
@@ -84,7 +84,7 @@ impl RedisBackplane {
         let mut connection = self.node.redis.query().await?;
         let answer = call.invoke_async(&mut connection);
         let (reply, more): (StreamRangeReply, bool) =
-            self.node.redis.timed_on(CallKind::Log, &[stream.as_str().to_owned()], answer).await?;
+            self.node.redis.timed_on(CallKind::Log, keys_of(&[stream.as_str().to_owned()]), answer).await?;
 
         let mut messages: Vec<ChatMessage> = reply.ids.iter().filter_map(message).collect();
         self.node.malformed.add(&stream, (reply.ids.len() - messages.len()) as u64);
@@ -122,8 +122,12 @@ impl RedisBackplane {
         };
         // One broken stream refuses the whole pipeline, so the call is identified by its first stream.
         let first: Vec<String> = read.iter().take(1).map(|(stream, ..)| names(keys, stream).1).collect();
-        self.node.redis.timed_on(CallKind::Log, &first, call).await
+        self.node.redis.timed_on(CallKind::Log, keys_of(&first), call).await
     }
+}
+
+fn keys_of(names: &[String]) -> CallKeys<'_> {
+    CallKeys { names, in_script: &[] }
 }
 
 /// Returns the keys of a stream's meta and of the stream itself.

@@ -32,7 +32,7 @@ use self::refusals::CallIdentity;
 pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
 use crate::host::metrics::Pulled;
-use crate::model::keys::{Keys, Unit, UnitKey};
+use crate::model::keys::{CallKeys, Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
 
 /// Number of multiplexed connections for scripts. A session uses one of them, so its writes stay in order.
@@ -206,7 +206,7 @@ impl RedisStore {
         call: CallKind,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
-        self.timed_on(call, &[], answer).await
+        self.recorded_and_timed(call, String::new, answer).await
     }
 
     /// Does the same as [`RedisStore::timed`] for a call on these keys, which identify it if it is refused.
@@ -216,14 +216,10 @@ impl RedisStore {
     pub async fn timed_on<T>(
         &self,
         call: CallKind,
-        keys: &[String],
+        keys: CallKeys<'_>,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
-        let sent = Instant::now();
-        let identity = || CallIdentity { kind: call, keys: self.described_keys(keys) };
-        let answer = self.recorded(identity, CALL_TIMEOUT, answer).await;
-        self.shared.calls.record(call, sent, answer.is_err());
-        answer
+        self.recorded_and_timed(call, || self.described_keys(keys), answer).await
     }
 
     /// Waits for the answer to commands that only read. `keys` identify the call if it is refused: names, or a pattern.
@@ -235,11 +231,7 @@ impl RedisStore {
         keys: &str,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
-        let sent = Instant::now();
-        let identity = || CallIdentity { kind: CallKind::Read, keys: keys.to_owned() };
-        let answer = self.recorded(identity, CALL_TIMEOUT, answer).await;
-        self.shared.calls.record(CallKind::Read, sent, answer.is_err());
-        answer
+        self.recorded_and_timed(CallKind::Read, || keys.to_owned(), answer).await
     }
 
     /// Does the same as [`RedisStore::asked`] for a command that waits up to `wait` for data. Its time is no metric.
@@ -264,6 +256,18 @@ impl RedisStore {
         self.timed(CallKind::Connect, self.client().get_multiplexed_async_connection_with_config(config)).await
     }
 
+    async fn recorded_and_timed<T>(
+        &self,
+        kind: CallKind,
+        keys: impl FnOnce() -> String,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        let sent = Instant::now();
+        let answer = self.recorded(|| CallIdentity { kind, keys: keys() }, CALL_TIMEOUT, answer).await;
+        self.shared.calls.record(kind, sent, answer.is_err());
+        answer
+    }
+
     /// Waits for an answer and records a refusal until the call succeeds. Every error of Redis passes here, since only
     /// this module classifies errors.
     async fn recorded<T>(
@@ -280,10 +284,11 @@ impl RedisStore {
         answer.map_err(|error| classify(&error))
     }
 
-    /// Returns the keys of a call with those that every script gets, separated by spaces.
-    fn described_keys(&self, keys: &[String]) -> String {
+    /// Returns the keys of a call with those that every script gets, and the units of the keys that its script builds.
+    fn described_keys(&self, CallKeys { names, in_script }: CallKeys<'_>) -> String {
         let common = [self.keys().generation(), self.keys().leases()].map(String::from);
-        if keys.is_empty() { String::new() } else { [keys, &common].concat().join(" ") }
+        let built = in_script.iter().map(|units| format!("those of {units}"));
+        names.iter().cloned().chain(common).chain(built).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the names of keys and channels.
