@@ -205,7 +205,7 @@ struct Escaped<'a>(&'a str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut plain = self.0;
-        while let Some(at) = plain.find(needs_escape) {
+        while let Some(at) = find_escape(plain) {
             let (before, rest) = plain.split_at(at);
             f.write_str(before)?;
             let mut rest = rest.chars();
@@ -220,8 +220,36 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Returns the place of the first character to escape. All of them begin with one of a few bytes, so a long text is
+/// searched by bytes.
+fn find_escape(text: &str) -> Option<usize> {
+    let may_begin = |byte: &u8| !matches!(byte, b' '..=b'~') && matches!(byte, 0..=0x1F | 0x7F | 0xC2 | 0xD8 | 0xE2);
+    let mut from = 0;
+    loop {
+        let at = from + text.as_bytes()[from..].iter().position(may_begin)?;
+        if text[at..].starts_with(needs_escape) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
 fn needs_escape(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_to_escape_is_found() {
+        for c in '\0'..=char::MAX {
+            let text = format!("ö{c}");
+            assert_eq!(find_escape(&text), needs_escape(c).then_some(2), "{}", c.escape_unicode());
+        }
+        assert_eq!(find_escape("Â¡ £ … \u{85}"), Some(12));
+    }
 }
