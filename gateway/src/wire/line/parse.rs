@@ -180,9 +180,9 @@ fn history_rows(argument: &str) -> Result<usize, Refusal> {
         return Ok(DEFAULT_HISTORY_ROWS);
     }
     let (low, high) = HISTORY_ROWS.into_inner();
-    argument
-        .parse()
-        .ok()
+    let digits = argument.bytes().all(|byte| byte.is_ascii_digit()).then_some(argument);
+    digits
+        .and_then(|digits| digits.parse().ok())
         .filter(|rows| HISTORY_ROWS.contains(rows))
         .and_then(|rows| usize::try_from(rows).ok())
         .ok_or_else(|| bad_request(format!("type /history N with a number from {low} to {high}")))

@@ -131,6 +131,7 @@ fn parser_accepts_every_line_command() {
         ("/history 200", "history #lobby 200"),
         ("/history 0", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/history 201", "= ! bad_request: type /history N with a number from 1 to 200"),
+        ("/history +5", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/history x", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/history 99999999999999999999", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/away", r#"status Away """#),
