@@ -15,6 +15,8 @@ const WILL: u8 = 251;
 const SB: u8 = 250;
 /// Ends a subnegotiation.
 const SE: u8 = 240;
+/// Maximum length of a subnegotiation in bytes. Behind that, input counts as text again.
+const SUBNEGOTIATION_BYTES_MAX: u16 = 256;
 
 /// The position inside a command.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +28,10 @@ enum CommandState {
     Begun,
     /// After a verb that an option follows.
     Verb(u8),
-    /// Inside a subnegotiation.
-    Subnegotiation,
+    /// Inside a subnegotiation that may have this many bytes more.
+    Subnegotiation(u16),
     /// After IAC in a subnegotiation.
-    SubnegotiationIac,
+    SubnegotiationIac(u16),
 }
 
 /// The telnet state of one connection.
@@ -60,7 +62,7 @@ impl TelnetFilter {
             (Data, IAC) => (Begun, false),
             (Data, _) => (Data, true),
             (Begun, IAC) => (Data, true),
-            (Begun, SB) => (Subnegotiation, false),
+            (Begun, SB) => (Subnegotiation(SUBNEGOTIATION_BYTES_MAX), false),
             (Begun, WILL | WONT | DO | DONT) => (Verb(byte), false),
             (Begun, _) => (Data, false),
             (Verb(verb), option) => {
@@ -71,9 +73,9 @@ impl TelnetFilter {
                 }
                 (Data, false)
             }
-            (Subnegotiation, IAC) => (SubnegotiationIac, false),
-            (SubnegotiationIac, SE) => (Data, false),
-            (Subnegotiation | SubnegotiationIac, _) => (Subnegotiation, false),
+            (SubnegotiationIac(_), SE) | (Subnegotiation(1) | SubnegotiationIac(1), _) => (Data, false),
+            (Subnegotiation(left), IAC) => (SubnegotiationIac(left - 1), false),
+            (Subnegotiation(left) | SubnegotiationIac(left), _) => (Subnegotiation(left - 1), false),
         };
         self.0 = next;
         is_data
@@ -112,6 +114,16 @@ mod tests {
             (b"a\xFF\xFA never ends\n/ping\n", b"a", b""),
         ] {
             assert_eq!(strip(&[input]), (data.to_vec(), answers.to_vec()), "{}", input.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn subnegotiation_without_end_swallows_few_bytes() {
+        for begin in [&b"a\xFF\xFA"[..], b"a\xFF\xFA\xFF"] {
+            let input = [begin, &[b'x'; 300], b"\n/ping\n"].concat();
+            let (data, answers) = strip(&[&input]);
+            assert!(data.starts_with(b"ax") && data.ends_with(b"x\n/ping\n") && answers.is_empty());
+            assert_eq!(data.len(), input.len() - 2 - usize::from(SUBNEGOTIATION_BYTES_MAX));
         }
     }
 
