@@ -149,7 +149,8 @@ impl<A: AppendBatch> Publisher<A> {
     /// running call may or may not append it. Other messages are unaffected.
     ///
     /// # Errors
-    /// `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
+    /// `Overloaded` when a limit is reached, `Unavailable` if it waited too long for a store that does not answer:
+    /// nothing was done. Otherwise the error of the appender.
     pub(super) async fn publish(&self, room: &RoomKey, message: StoredMessage) -> WriteOutcome {
         let outcome = self.enqueue(room, message)?.await;
         outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("publish call was aborted".to_owned()).into()))
@@ -196,7 +197,8 @@ impl<A: AppendBatch> Publisher<A> {
         queue.push(queued, self.state.limits.room)?;
         busy.insert(room.clone(), queue);
         drop(busy);
-        tokio::spawn(RoomPublisher { state: Arc::clone(&self.state), room: room.clone(), is_finished: false }.run());
+        let (state, late) = (Arc::clone(&self.state), PublishError::Overloaded);
+        tokio::spawn(RoomPublisher { state, room: room.clone(), late, is_finished: false }.run());
         Ok(outcome)
     }
 }
@@ -224,8 +226,8 @@ impl RoomQueue {
     }
 
     /// Removes the messages of the next call. Also removes messages without a waiter and those that have waited too
-    /// long.
-    fn next_batch(&mut self, limits: &PublisherLimits) -> (Vec<StoredMessage>, Vec<Waiter>) {
+    /// long, which get the error `late`.
+    fn next_batch(&mut self, limits: &PublisherLimits, late: &PublishError) -> (Vec<StoredMessage>, Vec<Waiter>) {
         let (mut batch, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
         let fits = |messages: usize, bytes: usize| messages <= limits.batch.messages && bytes <= limits.batch.bytes;
         while let Some(QueuedMessage { message, queued_at, waiter }) =
@@ -237,7 +239,7 @@ impl RoomQueue {
                 continue;
             }
             if queued_at.elapsed() > limits.wait {
-                waiter.send(Err(PublishError::Overloaded));
+                waiter.send(Err(late.clone()));
                 continue;
             }
             bytes += size;
@@ -259,13 +261,20 @@ impl Waiter {
 struct RoomPublisher<A> {
     state: Arc<PublisherState<A>>,
     room: RoomKey,
+    /// The error for messages that have waited too long.
+    late: PublishError,
     is_finished: bool,
 }
 
 impl<A: AppendBatch> RoomPublisher<A> {
     async fn run(mut self) {
         while let Some((batch, waiters)) = self.next_batch() {
-            match self.state.appender.append(&self.room, &batch).await {
+            let appended = self.state.appender.append(&self.room, &batch).await;
+            self.late = match &appended {
+                Ok(_) => PublishError::Overloaded,
+                Err(_) => RegistryError::Unavailable("message waited for a store without an answer".to_owned()).into(),
+            };
+            match appended {
                 Ok(outcomes) if outcomes.len() == waiters.len() => {
                     waiters.into_iter().zip(outcomes).for_each(|(waiter, outcome)| waiter.send(outcome));
                 }
@@ -282,7 +291,7 @@ impl<A: AppendBatch> RoomPublisher<A> {
     /// task.
     fn next_batch(&mut self) -> Option<(Vec<StoredMessage>, Vec<Waiter>)> {
         let mut busy = self.state.busy();
-        let next = busy.get_mut(&self.room).map(|queue| queue.next_batch(&self.state.limits));
+        let next = busy.get_mut(&self.room).map(|queue| queue.next_batch(&self.state.limits, &self.late));
         let next = next.filter(|(batch, _)| !batch.is_empty());
         if next.is_none() {
             busy.remove(&self.room);

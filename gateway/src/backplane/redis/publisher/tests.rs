@@ -316,6 +316,19 @@ async fn message_queued_too_long_is_refused_unsent() {
 }
 
 #[tokio::test]
+async fn message_behind_an_unanswered_call_is_unavailable() {
+    let mut harness = PublisherHarness::new(PublisherLimits { wait: Duration::from_millis(200), ..LIMITS });
+    let first = harness.send("r", "1");
+    let call = harness.call().await;
+    let late = harness.send("r", "late");
+    assert!(tokio::time::timeout(Duration::from_millis(250), pending::<()>()).await.is_err());
+    call.answer.send(Err(RegistryError::Unknown("lost".to_owned()))).unwrap();
+    assert_eq!(outcome(first).await, Err(unknown("lost")));
+    let refused = outcome(late).await.unwrap_err();
+    assert!(matches!(refused, PublishError::Registry(RegistryError::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn aborted_room_task_leaves_its_room_usable() {
     let mut harness = PublisherHarness::new(LIMITS);
     let broken = harness.send("r", "1");
