@@ -150,7 +150,6 @@ const draw = () => {
   const nav = document.getElementById("contents");
   main.replaceChildren(el("h1", {}, `${api.info.title} `, el("small", {}, api.info.version)), ...prose(api.info.description),
     el("p", {}, "For programs: ", el("a", { href: "/openapi.json" }, "/openapi.json"), "."));
-  nav.replaceChildren(el("div", { className: "brand" }, "Parley", el("small", {}, "presence API")));
   for (const tag of api.tags ?? []) {
     const own = operations.filter(({ operation }) => operation.tags?.includes(tag.name));
     main.append(el("h2", {}, tag.name[0].toUpperCase() + tag.name.slice(1), el("small", {}, tag.description ?? "")), ...own.map(card));
@@ -160,6 +159,19 @@ const draw = () => {
   nav.append(el("h2", {}, "problems"), el("a", { href: "#bad_request" }, "Codes"));
   if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 };
+
+// Wide screens show the whole navigation; on narrow ones a link folds it again.
+const narrow = matchMedia("(max-width: 820px)");
+const menu = document.getElementById("menu");
+const fold = () => { menu.open = !narrow.matches; };
+narrow.addEventListener("change", fold);
+menu.addEventListener("click", (event) => { if (event.target.closest("a")) fold(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !narrow.matches || !menu.open) return;
+  fold();
+  menu.querySelector("summary").focus();
+});
+fold();
 
 fetch("/openapi.json")
   .then((response) => response.json())
