@@ -7,6 +7,8 @@ const lang = chooseLanguage(navigator.languages);
 const t = (key, parameters) => say(lang, key, parameters);
 const part = (id) => document.getElementById(id);
 let state = initialState;
+/** The state that the page shows; null before the first one. */
+let shown = null;
 let isScheduled = false;
 
 function dispatch(action) {
@@ -20,11 +22,16 @@ function render() {
   isScheduled = false;
   renderConnection();
   renderTiles();
-  renderList("gateways", gatewayRows(state), ({ incarnation }) => incarnation, gatewayNode, updateGateway);
-  renderList("rooms", roomRows(state), ({ room }) => room, roomNode, updateRoom);
-  renderList("users", userRows(state), ({ nick }) => nick, userNode, updateUser);
-  renderList("events", state.feed, ({ id }) => id, eventNode, () => {});
+  if (hasChanged("gateways")) renderList("gateways", gatewayRows(state), ({ incarnation }) => incarnation, gatewayNode, updateGateway);
+  if (hasChanged("rooms")) renderList("rooms", roomRows(state), ({ room }) => room, roomNode, updateRoom);
+  if (hasChanged("users", "gateways", "search")) renderList("users", userRows(state), ({ nick }) => nick, userNode, updateUser);
+  if (hasChanged("feed")) renderList("events", state.feed, ({ id }) => id, eventNode, () => {});
   renderNotes();
+  shown = state;
+}
+
+function hasChanged(...parts) {
+  return shown === null || parts.some((key) => state[key] !== shown[key]);
 }
 
 function renderConnection() {
@@ -152,7 +159,8 @@ function showNotes(id, notes) {
 }
 
 function figure(value) {
-  return value == null ? "–" : number(lang, value);
+  if (value == null) return "–";
+  return number(lang, value < 100 ? value : Math.round(value));
 }
 
 document.documentElement.lang = lang;

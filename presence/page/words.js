@@ -115,7 +115,7 @@ export function chooseLanguage(preferences) {
  */
 export function say(lang, key, parameters = {}) {
   const found = LANGUAGES[lang][key];
-  const text = typeof found === "string" ? found : found[new Intl.PluralRules(lang).select(parameters.n)] ?? found.other;
+  const text = typeof found === "string" ? found : found[formatter("PluralRules", lang).select(parameters.n)] ?? found.other;
   return text.replace(/\{(\w+)\}/g, (_, name) => format(lang, parameters[name]));
 }
 
@@ -123,19 +123,29 @@ function format(lang, value) {
   return typeof value === "number" ? number(lang, value) : value;
 }
 
+const formatters = new Map();
+
+/** Returns an object of `Intl`. Creating one takes longer than using it, so each is kept. */
+function formatter(kind, lang, options = {}) {
+  const key = JSON.stringify([kind, lang, options]);
+  if (!formatters.has(key)) formatters.set(key, new Intl[kind](lang, options));
+  return formatters.get(key);
+}
+
 /** Returns a number with at most one decimal place. */
 export function number(lang, value) {
-  return new Intl.NumberFormat(lang, { maximumFractionDigits: 1 }).format(value);
+  return formatter("NumberFormat", lang, { maximumFractionDigits: 1 }).format(value);
 }
 
 /** Returns a share, 0 to 1, in whole percent. */
 export function percent(lang, share) {
-  return new Intl.NumberFormat(lang, { style: "percent" }).format(share);
+  return formatter("NumberFormat", lang, { style: "percent" }).format(share);
 }
 
 /** Returns a time of day with seconds. */
 export function clock(lang, time) {
-  return new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }).format(time);
+  const options = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+  return formatter("DateTimeFormat", lang, options).format(time);
 }
 
 /** Returns a duration in its largest full unit: "12 s", "3 min". */
