@@ -26,7 +26,7 @@ build: ## build both programs in release mode
 	cargo build --locked --release -p gateway -p presence
 
 test: ## run all tests: unit, property, contract and cluster tests with real servers, of clients and page too
-	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool chromium
+	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool chromium node
 	cargo build --locked --workspace --bins
 	@$(MAKE) --no-print-directory test-clients
 	@if cargo nextest --version >/dev/null 2>&1; then \

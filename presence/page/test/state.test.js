@@ -81,7 +81,7 @@ test("an outage lasts from its first sign to its end", () => {
 });
 
 test("a failed read is an outage although the stream is open", () => {
-  const phase = (code) => connection(reduce(live, failed(7, code)));
+  const phase = (code) => connection(run([failed(7, "unavailable"), failed(20, code)]));
   assert.deepEqual(phase("unavailable"), { phase: "unavailable", since: 7 });
   assert.deepEqual(phase("overloaded"), { phase: "overloaded", since: 7 });
   assert.deepEqual(phase("unreachable"), { phase: "reconnecting", since: 7 });

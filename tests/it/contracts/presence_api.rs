@@ -6,6 +6,7 @@
 mod browser;
 mod limits;
 mod outage;
+mod page;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -82,12 +83,17 @@ async fn presence(redis: &Redis) -> Presence {
 
 /// Starts a presence server on the Redis of this URL.
 async fn presence_at(url: &str) -> Presence {
+    serve(url, "127.0.0.1:0".parse().expect("an address")).await
+}
+
+/// Starts a presence server on the Redis of a URL, with its API at an address.
+async fn serve(url: &str, api: SocketAddr) -> Presence {
     let free = "127.0.0.1:0".parse().expect("an address");
     let config = PresenceConfig {
         node: "p1".to_owned(),
         redis: url.parse().expect("a good URL"),
         prefix: "parley".to_owned(),
-        api: free,
+        api,
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),
         admin: free,
         grace: SOON,

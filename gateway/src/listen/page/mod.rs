@@ -105,7 +105,7 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str>
 mod tests {
     use super::*;
 
-    fn headers(name: HeaderName, lines: &[&'static str]) -> HeaderMap {
+    fn headers(name: &HeaderName, lines: &[&'static str]) -> HeaderMap {
         lines.iter().map(|line| (name.clone(), HeaderValue::from_static(line))).collect()
     }
 
@@ -126,7 +126,7 @@ mod tests {
             (&["gzip;q=high"], false),
             (&["xgzip"], false),
         ] {
-            assert_eq!(accepts_gzip(&headers(ACCEPT_ENCODING, lines)), accepts, "{lines:?}");
+            assert_eq!(accepts_gzip(&headers(&ACCEPT_ENCODING, lines)), accepts, "{lines:?}");
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
             (&["*"], true),
             (&["\"5e5e\""], false),
         ] {
-            assert_eq!(has_tag(&headers(IF_NONE_MATCH, lines), &tag), found, "{lines:?}");
+            assert_eq!(has_tag(&headers(&IF_NONE_MATCH, lines), &tag), found, "{lines:?}");
         }
     }
 }

@@ -99,6 +99,7 @@ impl StoreState {
             online_since: online.map(|_| record.since),
             last_active: record.last_active,
             rooms: online.map(|owner| self.rooms.of(nick, owner)).unwrap_or_default(),
+            incarnation: online.map(|owner| owner.incarnation.as_str().to_owned()),
         })
     }
 

@@ -21,6 +21,9 @@ pub struct UserRow {
     pub last_active: u64,
     /// The user's rooms as shown.
     pub rooms: Vec<String>,
+    /// The incarnation of the user's gateway; `null` while offline. `/v1/gateways` has its node id, unless it ended and
+    /// the session has not resumed yet.
+    pub incarnation: Option<String>,
 }
 
 /// A room as the API shows it.

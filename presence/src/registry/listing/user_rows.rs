@@ -29,6 +29,7 @@ pub(super) fn user_row(mut row: ScriptReply) -> Result<Option<FoundUser>, Regist
     let (online, since) = (owner.is_some(), row.number()?);
     let last_active = row.number()?;
     let rooms = row.array()?.texts()?;
-    let user = UserRow { nick, online, status, online_since: online.then_some(since), last_active, rooms };
+    let incarnation = owner.as_ref().map(|owner| owner.incarnation.as_str().to_owned());
+    let user = UserRow { nick, online, status, online_since: online.then_some(since), last_active, rooms, incarnation };
     Ok(Some(FoundUser { owner, user }))
 }

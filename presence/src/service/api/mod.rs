@@ -5,7 +5,8 @@
 //! a Redis command, and nothing here writes.
 //!
 //! A handler takes validated values (`extract`), calls the registry through `Api::ask` and returns JSON or a
-//! `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it.
+//! `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it. The page
+//! at `/` is a client of the API.
 
 mod admission;
 mod cluster;
@@ -13,9 +14,11 @@ mod docs;
 mod events;
 mod extract;
 mod feed;
+mod page;
 mod problem;
 mod rooms;
 mod seats;
+mod static_file;
 mod users;
 
 use std::sync::Arc;
@@ -89,6 +92,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
         .route("/v1/users/lookup", get(users::user_called_lookup))
         .route("/openapi.json", get(async move || Json(openapi)))
         .merge(docs::router())
+        .merge(page::router())
         .fallback(async || refused(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || refused(ErrorCode::MethodNotAllowed))
         // The admission limits bodies.
@@ -97,7 +101,10 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
         .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            // A file of a page has a tag, which browsers compare.
+            if !headers.contains_key(header::ETAG) {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            }
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             response
         }))

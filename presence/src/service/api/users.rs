@@ -29,6 +29,7 @@ const LOOKUP_LIMIT: usize = 1000;
         (status = 200, description = "The user, online or offline.", body = UserRow, example = json!({
             "nick": "ann", "online": true, "status": "away", "text": "back at two",
             "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+            "incarnation": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4",
         })),
         NickRefusals,
     ),
@@ -81,6 +82,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
             "items": [{
                 "nick": "ann", "online": true, "status": "online",
                 "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+                "incarnation": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4",
             }],
             "next_cursor": "146338493213431",
         })),
@@ -137,6 +139,7 @@ pub(super) struct LookupItem {
                     "user": {
                         "nick": "ann", "online": true, "status": "online",
                         "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+                        "incarnation": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4",
                     },
                     "code": null,
                 },

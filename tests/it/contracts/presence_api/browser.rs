@@ -13,7 +13,7 @@ const LISTEN: &str = "window.seen = []; window.source = new EventSource('/v1/eve
     new Promise((done) => source.onopen = () => done(true))";
 
 /// Registers a nickname once Redis answers.
-async fn register(users: &GatewayUsers, nick: &str) {
+pub(super) async fn register(users: &GatewayUsers, nick: &str) {
     eventually(2 * SOON, "the registry answers", || async {
         let claims = &[];
         let beat = users.registry.beat(&users.incarnation, &[]).await?;
@@ -115,4 +115,24 @@ async fn documentation_page_fits_narrow_screens() {
             part.getBoundingClientRect().right > part.parentElement.getBoundingClientRect().right + 1).length";
         assert_eq!(browser.evaluate(wide).await, 0, "elements leave their column on {width}");
     }
+}
+
+#[tokio::test]
+async fn documentation_menu_folds_on_a_phone() {
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let mut browser = Browser::open(&format!("http://{}/docs", presence.addresses().api)).await;
+    browser.resize(1280).await;
+    let links = "[...document.querySelectorAll('nav #contents a')]";
+    browser.until(&format!("{links}.length > 5 && {links}.every((link) => link.checkVisibility())")).await;
+
+    browser.resize(390).await;
+    browser.until(&format!("{links}.every((link) => !link.checkVisibility())")).await;
+    browser.evaluate("document.querySelector('nav summary').click()").await;
+    browser.until(&format!("{links}.every((link) => link.checkVisibility())")).await;
+    browser.evaluate(&format!("{links}.find((link) => link.hash === '#totals-over-the-cluster').click()")).await;
+    browser.until(&format!("{links}.every((link) => !link.checkVisibility())")).await;
+    // The chapter stands below the bar.
+    let top = "document.getElementById('totals-over-the-cluster').getBoundingClientRect().top";
+    browser.until(&format!("{top} >= document.querySelector('nav').offsetHeight && {top} < 200")).await;
 }

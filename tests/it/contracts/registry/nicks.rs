@@ -275,6 +275,7 @@ async fn departed_user_is_offline_and_stranger_unknown(arm: &RegistryArm) {
     assert_eq!((online.nick.as_str(), online.online), ("Ann", true));
     assert_eq!(online.rooms, ["#art", "#Lobby"]);
     assert_eq!(online.online_since, Some(online.last_active));
+    assert_eq!(online.incarnation.as_deref(), Some(ann.owner.incarnation.as_str()));
 
     ann.leave("#lobby").await;
     ann.leave("#art").await;
@@ -282,7 +283,7 @@ async fn departed_user_is_offline_and_stranger_unknown(arm: &RegistryArm) {
     let offline = arm.registry.user(nick("ann").key()).await.unwrap().unwrap();
     assert_eq!((offline.nick.as_str(), offline.online, offline.online_since), ("Ann", false, None));
     assert_eq!(offline.last_active, online.last_active);
-    assert!(offline.rooms.is_empty());
+    assert!(offline.rooms.is_empty() && offline.incarnation.is_none());
     assert!(arm.registry.users(None, 10).await.unwrap().items.is_empty());
 }
 

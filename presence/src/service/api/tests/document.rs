@@ -14,8 +14,20 @@ use crate::service::api::{ApiClients, router};
 use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
 
-/// Paths of the documentation itself, which the document does not contain.
-const UNDOCUMENTED: &[&str] = &["/", "/docs", "/docs/docs.css", "/docs/docs.js", "/openapi.json"];
+/// Paths of the pages and of the document itself, which the document does not contain.
+const UNDOCUMENTED: &[&str] = &[
+    "/",
+    "/docs",
+    "/docs/docs.css",
+    "/docs/docs.js",
+    "/openapi.json",
+    "/page/icon.svg",
+    "/page/page.js",
+    "/page/source.js",
+    "/page/state.js",
+    "/page/style.css",
+    "/page/words.js",
+];
 
 fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
     let paths = document["paths"].as_object().unwrap().iter();

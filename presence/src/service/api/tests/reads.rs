@@ -141,16 +141,64 @@ async fn api_lists_gateways_and_totals() {
 }
 
 #[tokio::test]
-async fn docs_page_loads_nothing_from_other_servers() {
+async fn pages_load_nothing_from_other_servers() {
     let served = Served::empty().await;
-    let root = served.get("/").await;
-    assert_eq!((root.status, root.header("location")), (307, Some("/docs")));
-    for (path, kind) in [("/docs", "text/html"), ("/docs/docs.css", "text/css"), ("/docs/docs.js", "text/javascript")] {
+    for (path, kind) in [
+        ("/docs", "text/html"),
+        ("/docs/docs.css", "text/css"),
+        ("/docs/docs.js", "text/javascript"),
+        ("/", "text/html"),
+        ("/page/page.js", "text/javascript"),
+        ("/page/source.js", "text/javascript"),
+        ("/page/state.js", "text/javascript"),
+        ("/page/words.js", "text/javascript"),
+        ("/page/style.css", "text/css"),
+        ("/page/icon.svg", "image/svg+xml"),
+    ] {
         let answer = served.get(path).await;
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.header("content-type").unwrap().starts_with(kind), "{answer:?}");
-        assert!(answer.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
-        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"), "{path} names another server");
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        let text = answer.body.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+        assert!(!text.contains("http://") && !text.contains("https://"), "{path} names another server");
+        let is_inline = text.contains(" style=\"") || text.contains("<script>") || text.contains("<style");
+        assert!(!is_inline, "{path} has inline scripts or styles");
+    }
+}
+
+#[tokio::test]
+async fn page_file_is_sent_again_only_if_changed() {
+    let served = Served::empty().await;
+    for path in ["/", "/page/page.js", "/docs", "/docs/docs.js"] {
+        let first = served.get(path).await;
+        assert_eq!(first.header("cache-control"), Some("no-cache"), "{path}");
+        let tag = first.header("etag").unwrap();
+        for (known, status) in
+            [(tag.to_owned(), 304), (format!("\"0\", W/{tag}"), 304), ("*".to_owned(), 304), ("\"0\"".to_owned(), 200)]
+        {
+            let answer = served.send(&format!("GET {path} HTTP/1.0\r\nIf-None-Match: {known}\r\n\r\n")).await;
+            assert_eq!((answer.status, answer.header("etag")), (status, Some(tag)), "{path} {known}");
+            assert_eq!(answer.body, if status == 200 { first.body.as_str() } else { "" }, "{path} {known}");
+            assert_eq!(answer.header("content-security-policy"), first.header("content-security-policy"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_client_is_redirected_to_documentation() {
+    let served = Served::empty().await;
+    for (accept, status) in [
+        ("application/json", 307),
+        ("text/plain, Application/JSON;q=0.9, */*;q=0.1", 307),
+        ("text/html,application/xhtml+xml,application/json;q=0.5", 200),
+        ("*/*", 200),
+        ("", 200),
+    ] {
+        let answer = served.send(&format!("GET / HTTP/1.0\r\nAccept: {accept}\r\n\r\n")).await;
+        assert_eq!((answer.status, answer.header("vary")), (status, Some("accept")), "{accept}");
+        assert_eq!(answer.header("location"), (status == 307).then_some("/docs"), "{accept}");
     }
 }
 
