@@ -12,7 +12,8 @@
 //! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was
 //!   lost before, [`SubscriptionAction::Restored`] reports it then, once.
 //! - A whole connection must bring echoes of the own beat. Without one for [`DEAD_AFTER`] it is abandoned, even if its
-//!   socket is open: it may be half open. While Redis refuses the beat, no echo is due. Only an echo resets the back-off.
+//!   socket is open: it may be half open. While Redis refuses the beats, no echo is due.
+//! - Only an echo resets the back-off.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use crate::lobby::lobby_member;
 #[tokio::test]
 async fn right_taken_at_run_time_is_named() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    for text in ["redis is unfit", "redis calls refused", "subscription"] {
+    for text in ["redis is unfit", "redis calls refused", "subscription", "not ready"] {
         cluster.allow(text);
     }
     let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
