@@ -94,7 +94,7 @@ fn reported(line: &[u8]) -> Option<u64> {
 /// Lets the destination write this many lines, and returns what the last one reports.
 fn write(gate: &Sender<io::Result<()>>, lines: &Receiver<Vec<u8>>, count: usize) -> Option<u64> {
     (0..count).for_each(|_| gate.send(Ok(())).unwrap());
-    (0..count).map(|_| lines.recv_timeout(SOON).unwrap()).last().and_then(|line| reported(&line))
+    (0..count).map(|_| lines.recv_timeout(SOON).unwrap()).reduce(|_, line| line).and_then(|line| reported(&line))
 }
 
 /// Queues one line more than fits.
