@@ -29,7 +29,7 @@ export function lookStories(world) {
       await entry.screenshot({ path: `${output}entry-${name}.png` });
       // The pictures in README show plain names.
       const tag = name === "light" ? "" : `-${name}`;
-      const ann = await world.people.enter(`Ann${tag}`, { room: `#design${tag}`, ...options });
+      const ann = await world.people.enter(`Lena${tag}`, { room: `#design${tag}`, ...options });
       await talk(world, ann, tag);
       await shot(ann, `chat-${name}`);
       await ann.page.keyboard.press("Control+k");
@@ -70,7 +70,7 @@ async function talk(world, ann, tag) {
   await jonas.sees("rolling restart");
   await jonas.say("It does. I ran `make roll` twice under load:\n```\n$ make roll\n  g1   drains its clients, ended after 1.4 s\n  g2   drains its clients, ended after 1.3 s\nAll gateways were restarted in 4 s.\n```\nnothing lost, nobody left.");
   await mira.sees("nothing lost");
-  await mira.say(`@Ann${tag} can you check the dashboard as well?`);
+  await mira.say(`@Lena${tag} can you check the dashboard as well?`);
   await mira.say("The latency panel should stay flat at about 2 ms while the second gateway takes over; if it does not, we look at the outbox first.");
   await jonas.say("/away lunch until one");
   for (const other of ["#incidents", "#random", "#frontend"]) {
@@ -86,6 +86,6 @@ async function talk(world, ann, tag) {
     await ann.open(`design${tag}`);
   });
   await ann.say("Looks flat to me. 1.8 ms at p99.");
-  await mira.say(`/msg Ann${tag} thanks! see you at three?`);
+  await mira.say(`/msg Lena${tag} thanks! see you at three?`);
   await eventually("the message is counted", async () => (await ann.page.locator(".badge.calls").count()) === 1);
 }
