@@ -21,7 +21,6 @@ export function scrollStories(world) {
     await eventually("the first message is shown", async () => (await ann.messages()).some((text) => text.startsWith("message 0 ")));
     assert.equal(frames.skips, 0);
     assert.ok(rows < 400);
-    assert.ok(frames.median < 50, `median ${frames.median} ms`);
     await ann.page.click(".jump-latest");
     await ann.sees(`message ${MESSAGES - 1}`);
     filler.leave();
