@@ -190,7 +190,7 @@ async fn lost(command: &str) {
 #[tokio::test]
 async fn store_opens_without_a_frozen_gateway() {
     let mut cluster = cluster(&[("appendfsync", "always")]).await;
-    for text in ["fenced", "lease lost"] {
+    for text in ["fenced", "lease lost", "lease not acquired"] {
         cluster.allow(text);
     }
     let people = LobbyMembers::on(&cluster).await;
