@@ -88,7 +88,8 @@ fn fold(c: char) -> char {
     }
 }
 
-fn is_mark(c: char) -> bool {
+/// Returns true for a mark, which belongs to the letter before it.
+pub(super) fn is_mark(c: char) -> bool {
     c.general_category_group() == GeneralCategoryGroup::Mark
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use unicode_normalization::char::canonical_combining_class;
 
 use super::encode;
-use super::profile::to_lower_case;
+use super::profile::{is_mark, to_lower_case};
 
 /// Combining dot above.
 const DOT_ABOVE: char = '\u{307}';
@@ -79,12 +79,14 @@ impl LookalikePolicy {
     }
 }
 
-/// Returns the skeleton of UTS 39, without hidden dots: a letter with a dot of its own looks the same with another
-/// one (After_Soft_Dotted in SpecialCasing.txt). So `İzmir`, in lower case an `i` and U+0307, equals `izmir`.
+/// Returns the skeleton of UTS 39, without hidden marks. A letter with a dot of its own looks the same with another one
+/// (After_Soft_Dotted in SpecialCasing.txt), so `İzmir`, in lower case an `i` and U+0307, equals `izmir`. The same mark
+/// twice is drawn in one place (UTS 39 section 5.4).
 fn skeleton(text: &str) -> String {
-    let mut has_dot = false;
+    let (mut has_dot, mut previous) = (false, None);
     let is_visible = |c: &char| {
-        let is_hidden = has_dot && *c == DOT_ABOVE;
+        let is_repeated = previous.replace(*c) == Some(*c) && is_mark(*c);
+        let is_hidden = is_repeated || has_dot && *c == DOT_ABOVE;
         // Marks elsewhere on the letter leave its dot alone; one above takes its place.
         match canonical_combining_class(*c) {
             0 => has_dot = SOFT_DOTTED.contains(c),

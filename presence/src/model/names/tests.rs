@@ -192,6 +192,16 @@ fn look_alike(one: &Nick, other: &Nick) -> bool {
 }
 
 #[test]
+fn repeated_mark_on_a_letter_is_hidden() {
+    for (doubled, plain) in [("á\u{301}b", "áb"), ("a\u{301}\u{301}b", "áb"), ("ạ\u{323}c", "ạc"), ("ñ\u{303}e", "ñe")]
+    {
+        let (doubled, plain) = (nick(doubled), nick(plain));
+        assert!(look_alike(&doubled, &plain), "{doubled} {plain}: {:?} {:?}", doubled.skeletons(), plain.skeletons());
+    }
+    assert!(!look_alike(&nick("ấ"), &nick("á")), "two different marks stay visible");
+}
+
+#[test]
 fn second_dot_above_a_letter_is_hidden() {
     for (dotted, plain) in [
         ("İstanbul", "istanbul"),
