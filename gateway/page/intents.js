@@ -1,4 +1,4 @@
-/** What the user wants, carried out: each intent is a call of the library, an action of the state, or both. */
+/** The intents of the user, carried out: each is a call of the library, an action of the state, or both. */
 import { addressOf, copyText, newPrivateRoom, randomKey, readAddress, socketUrl } from "./address.js";
 import { askLater } from "./browser.js";
 import { readInput, roomName } from "./commands.js";

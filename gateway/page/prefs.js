@@ -1,4 +1,4 @@
-/** What the page keeps in the browser. A storage that throws counts as empty. */
+/** Preferences of the page, kept in the browser. A storage that throws counts as empty. */
 
 const PREFS = "parley.page";
 const DIRECTS = "parley.page.directs";

@@ -10,6 +10,7 @@ use hyper::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
+use presence::host::entity_tag::list_elements;
 use presence::host::host_header::names_one_host;
 use presence::host::problem::Problem;
 use presence::model::codes::ErrorCode;
@@ -164,8 +165,7 @@ fn is_repeated(headers: &HeaderMap, name: HeaderName) -> bool {
 /// Rewrites the headers that are lists (RFC 9110 sections 7.6.1 and 7.8) to the form that the handshake's check reads.
 fn join_lists(headers: &mut HeaderMap) {
     for (name, wanted) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
-        let lines = headers.get_all(&name).iter().filter_map(|line| line.to_str().ok());
-        if lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted)) {
+        if list_elements(headers, &name).any(|word| word.eq_ignore_ascii_case(wanted)) {
             headers.insert(name, HeaderValue::from_static(wanted));
         }
     }

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod metrics;
 pub mod admin;
 pub mod client_address;
+pub mod entity_tag;
 pub mod host_header;
 pub mod problem;
 pub mod loop_lag;

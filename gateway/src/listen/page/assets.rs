@@ -7,14 +7,10 @@ use std::io::Write;
 use std::sync::{LazyLock, OnceLock};
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::header::HeaderValue;
-use sha2::{Digest, Sha256};
-
-/// Bytes of the digest in an entity tag.
-const TAG_BYTES: usize = 16;
+use presence::host::entity_tag::entity_tag;
 
 /// A file of the page, with its URL path.
 #[derive(Debug)]
@@ -152,8 +148,7 @@ impl Asset {
 
 impl Content {
     fn new(bytes: Bytes, is_gzip: bool) -> Self {
-        let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&bytes)[..TAG_BYTES]));
-        let tag = HeaderValue::from_str(&tag).expect("quotes and hexadecimal digits form a header");
+        let tag = entity_tag(&bytes);
         Self { bytes, tag, is_gzip }
     }
 }

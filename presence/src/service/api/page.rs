@@ -5,7 +5,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 
-use super::static_file::{StaticFile, elements, file};
+use super::static_file::{StaticFile, file};
+use crate::host::entity_tag::list_elements;
 
 /// Returns the routes of the page and its files. A client that accepts JSON but no HTML is redirected from `/` to
 /// `/docs`.
@@ -29,7 +30,8 @@ fn root(index: &StaticFile, request: &HeaderMap) -> Response {
 
 /// Returns true if the client accepts JSON and no HTML. Browsers accept HTML, and programs accept anything by default.
 fn wants_json(request: &HeaderMap) -> bool {
-    let media_types = || elements(request, header::ACCEPT).map(|range| range.split(';').next().unwrap_or(range).trim());
+    let media_types =
+        || list_elements(request, &header::ACCEPT).map(|range| range.split(';').next().unwrap_or(range).trim());
     let accepts = |wanted: &str| media_types().any(|found| found.eq_ignore_ascii_case(wanted));
     accepts("application/json") && !accepts("text/html")
 }

@@ -6,7 +6,8 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use sha2::{Digest, Sha256};
+
+use crate::host::entity_tag::{entity_tag, has_tag};
 
 /// The headers of every file. The policy allows nothing from other servers and nothing inline. Browsers keep a file and
 /// compare its tag before each use.
@@ -31,9 +32,7 @@ pub(super) struct StaticFile {
 
 impl StaticFile {
     pub(super) fn new(media_type: &'static str, text: &'static str) -> Self {
-        let hash = Sha256::digest(text).iter().take(8).fold(0_u64, |tag, byte| (tag << 8) | u64::from(*byte));
-        let tag = HeaderValue::from_str(&format!("\"{hash:016x}\"")).expect("hexadecimal digits are visible");
-        Self { media_type, text, tag }
+        Self { media_type, text, tag: entity_tag(text.as_bytes()) }
     }
 
     /// Returns the file, or 304 if the client has it.
@@ -51,17 +50,4 @@ impl StaticFile {
 pub(super) fn file<S: Clone + Send + Sync + 'static>(media_type: &'static str, text: &'static str) -> MethodRouter<S> {
     let file = StaticFile::new(media_type, text);
     get(async move |headers: HeaderMap| file.answer(&headers))
-}
-
-/// Returns true if the client has the content with this tag. The comparison is weak (RFC 9110 section 13.1.2): proxies
-/// that compress make tags weak.
-fn has_tag(request: &HeaderMap, tag: &HeaderValue) -> bool {
-    elements(request, header::IF_NONE_MATCH)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-}
-
-/// Returns the elements of a header that is a list.
-pub(super) fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
