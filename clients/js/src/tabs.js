@@ -49,7 +49,7 @@ export class Tabs {
 
   // In the tab that leads, from the grant of the lock:
   #engine = null;
-  /** What the other tabs sent before the session runs. */
+  /** Messages of the other tabs from before the session runs. */
   #early = null;
   #reports = [];
   #onReport = () => {};

@@ -1,4 +1,4 @@
-// What several tests share.
+// Parts of several tests.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
