@@ -176,7 +176,8 @@ pub async fn observe(registry: Registry, samples: watch::Sender<Option<LeaseSamp
         tick.tick().await;
         let sent = Instant::now();
         let (accepts_beats, answer) = match registry.observe().await {
-            Err(_) => (false, registry.leases().await),
+            // Refused, or not sent: the table is still read, since readiness needs an answer of the store.
+            Err(RegistryError::Unavailable(_)) => (false, registry.leases().await),
             answer => (true, answer),
         };
         match answer {
