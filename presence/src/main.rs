@@ -11,6 +11,10 @@ use presence::service::config::{KEYS, PresenceConfig};
 use presence::service::server::Presence;
 use serde::Serialize;
 
+/// Returns memory to the system after a burst of connections, unlike glibc. Its options are in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 struct PresenceProgram;
 
 /// A running presence service and its node id.
