@@ -53,6 +53,8 @@ mod rooms;
 mod script;
 mod sessions;
 
+use std::time::Instant;
+
 pub use self::error::RegistryError;
 pub use self::leases::{
     Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
@@ -85,6 +87,16 @@ impl Registry {
         match self {
             Self::Redis(redis) => redis.is_refused(),
             Self::Memory(_) => false,
+        }
+    }
+
+    /// Returns true if the store has answered a call of this process that was sent at `began` or later. A read that
+    /// took too long is then a matter of this process and not of the store.
+    #[must_use]
+    pub fn has_answered_since(&self, began: Instant) -> bool {
+        match self {
+            Self::Redis(redis) => redis.redis.answers().has_answered_since(began),
+            Self::Memory(_) => true,
         }
     }
 }

@@ -28,8 +28,8 @@ impl RedisRegistry {
     /// A registry of the deployment that `redis` connects to.
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
-        let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader, read_turns: ReadTurns::default(), lookalikes: LookalikePolicy::default() }
+        let (event_reader, read_turns) = (EventReader::new(redis.clone()), ReadTurns::new(redis.answers().clone()));
+        Self { redis, event_reader, read_turns, lookalikes: LookalikePolicy::default() }
     }
 
     /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.

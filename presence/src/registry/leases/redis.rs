@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ::redis::aio::ConnectionLike;
+
 use crate::model::keys::{NickUnit, NodeKeys, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Incarnation, NickKey, Owner};
 use crate::registry::RegistryError;
-use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, done, json, millis, read, refused};
+use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, done, json, millis, refused};
 use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::script;
 use crate::store::redis::{CallKind, RedisStore};
@@ -80,7 +82,8 @@ impl Leases for RedisRegistry {
     }
 
     async fn leases(&self) -> Result<LeaseTable, RegistryError> {
-        let (generation, rows) = lease_rows(&self.redis).await?;
+        // Over a lane: failure detection and readiness never wait for a connection of the query pool.
+        let (generation, rows) = lease_rows_over(&self.redis, &mut self.redis.lane("leases")).await?;
         Ok(LeaseTable { generation, leases: rows.into_iter().map(|row| row.lease).collect() })
     }
 
@@ -160,9 +163,18 @@ pub(in crate::registry) fn leases(rows: ScriptReply) -> Result<Vec<Lease>, Regis
 
 /// Reads the whole lease table with its generation.
 pub(in crate::registry) async fn lease_rows(redis: &RedisStore) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
+    lease_rows_over(redis, &mut redis.query().await?).await
+}
+
+async fn lease_rows_over(
+    redis: &RedisStore,
+    connection: &mut impl ConnectionLike,
+) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
     let keys = redis.keys();
     let keys = ScriptKeys::of(keys).partition([keys.beats(), keys.gateways()]).crossing_in_script::<NodeUnit>();
-    let mut reply = read(redis, ScriptCall { script: &script::LEASES, keys, args: &[] }).await?;
+    let call = ScriptCall { script: &script::LEASES, keys, args: &[] };
+    let mut reply = redis::call(redis, CallKind::Read, connection, call).await?;
+    done(&mut reply)?;
     let generation = generation(&mut reply)?;
     Ok((generation, readable(reply.array()?)?))
 }

@@ -20,8 +20,8 @@ impl Listing for RedisRegistry {
     }
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
-        let turns = self.read_turns.reader().await?;
-        let found = self.users_in_turns(&turns, nicks).await?;
+        let mut turns = self.read_turns.reader().await?;
+        let found = self.users_in_turns(&mut turns, nicks).await?;
         Ok(found.into_iter().map(|found| found.map(|found| found.user)).collect())
     }
 
@@ -34,7 +34,7 @@ impl Listing for RedisRegistry {
     }
 
     async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<RoomRow>, RegistryError> {
-        let (turns, mut page) = (self.read_turns.reader().await?, PageProgress::new(cursor, limit));
+        let (mut turns, mut page) = (self.read_turns.reader().await?, PageProgress::new(cursor, limit));
         let mut items = Vec::new();
         while let Some(step) = page.next_step() {
             let (keys, next) = turns.step(self.page(&self.redis.keys().rooms(), page.cursor.as_deref(), step)).await?;
@@ -125,7 +125,7 @@ impl RedisRegistry {
     /// Reads the rows of users, as many calls as their rooms need, each in its turn.
     async fn users_in_turns(
         &self,
-        turns: &TurnReader<'_>,
+        turns: &mut TurnReader<'_>,
         nicks: &[NickKey],
     ) -> Result<Vec<Option<FoundUser>>, RegistryError> {
         let mut users = Vec::with_capacity(nicks.len());

@@ -47,7 +47,7 @@ impl RedisRegistry {
         start: Option<ListCursor>,
         limit: usize,
     ) -> Result<ListPage<L::Row>, RegistryError> {
-        let turns = self.read_turns.reader().await?;
+        let mut turns = self.read_turns.reader().await?;
         let (mut next, mut left) = (start, limit.clamp(1, PAGE_LIMIT));
         let mut found = Vec::new();
         loop {

@@ -2,33 +2,41 @@
 //!
 //! A listing reads in steps of at most 100 rows. One step is under way in this process, and the store then rests for as
 //! long as the step took, so listings use at most half of it and delay any other call by one step only. A few readers
-//! take turns; the others wait to begin, in their order and for a limited time, so that a reader that began also ends.
+//! take turns; the others wait to begin, in their order and for a limited time. A reader that began may take as long as
+//! it makes progress, so no work is wasted.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 use crate::registry::RegistryError;
+use crate::store::redis::AnswerClock;
 
 /// Maximum number of rows in one step, which keeps it under about a millisecond.
 pub(super) const STEP_ROWS_MAX: usize = 100;
-/// Maximum number of readers that take turns.
-const READERS_MAX: usize = 4;
-/// Maximum wait of a reader for its begin, and for each of its turns.
-const WAIT_MAX: Duration = Duration::from_millis(1500);
-/// Duration of a step after which the store counts as not answering.
+/// Maximum number of readers that take turns: twice the share of one client of the API.
+const READERS_MAX: usize = 8;
+/// Maximum wait of a reader for its begin.
+const BEGIN_MAX: Duration = Duration::from_secs(1);
+/// Maximum wait of a reader for each of its turns.
+const TURN_MAX: Duration = Duration::from_millis(1500);
+/// Maximum time of a reader from its begin to its first answer, and from each answer to the next.
+const PROGRESS_MAX: Duration = Duration::from_secs(2);
+/// Duration of a step after which the store counts as not answering, unless it has answered a later call.
 const STEP_TIME_MAX: Duration = Duration::from_millis(500);
 /// Maximum pause after a step.
 const REST_MAX: Duration = Duration::from_millis(20);
 
 /// The turns of one process. Cheap to clone: clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(in crate::registry) struct ReadTurns(Arc<TurnState>);
 
 #[derive(Debug)]
 struct TurnState {
+    answers: AnswerClock,
     readers: Semaphore,
     /// The end of the rest after the last step; locked during a step.
     rested: tokio::sync::Mutex<Option<Instant>>,
@@ -37,19 +45,23 @@ struct TurnState {
 }
 
 impl ReadTurns {
+    /// Creates the turns of a store with these answers.
+    pub(in crate::registry) fn new(answers: AnswerClock) -> Self {
+        Self(Arc::new(TurnState {
+            answers,
+            readers: Semaphore::new(READERS_MAX),
+            rested: tokio::sync::Mutex::default(),
+            began: Mutex::default(),
+        }))
+    }
+
     /// Begins a reader as soon as it may take turns.
     ///
     /// # Errors
     /// As for [`TurnReader::step`].
     pub(super) async fn reader(&self) -> Result<TurnReader<'_>, RegistryError> {
-        let Ok(Ok(place)) = timeout(WAIT_MAX, self.0.readers.acquire()).await else { return Err(self.0.refusal()) };
-        Ok(TurnReader { turns: &self.0, _place: place })
-    }
-}
-
-impl Default for TurnState {
-    fn default() -> Self {
-        Self { readers: Semaphore::new(READERS_MAX), rested: tokio::sync::Mutex::default(), began: Mutex::default() }
+        let Ok(Ok(place)) = timeout(BEGIN_MAX, self.0.readers.acquire()).await else { return Err(self.0.refusal()) };
+        Ok(TurnReader { turns: &self.0, progressed: Instant::now(), _place: place })
     }
 }
 
@@ -57,6 +69,8 @@ impl Default for TurnState {
 #[derive(Debug)]
 pub(super) struct TurnReader<'a> {
     turns: &'a TurnState,
+    /// The time of its newest answer, or of its begin.
+    progressed: Instant,
     _place: SemaphorePermit<'a>,
 }
 
@@ -64,35 +78,46 @@ impl TurnReader<'_> {
     /// Runs one step in its turn.
     ///
     /// # Errors
-    /// `Overloaded` if other readers are ahead for too long, `Unavailable` if their step gets no answer, or the error
-    /// of the step.
+    /// `Overloaded` if this process is too busy, `Unavailable` if the step under way gets no answer, or the error of
+    /// the step.
     pub(super) async fn step<T>(
-        &self,
+        &mut self,
         step: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
-        let turn = timeout(WAIT_MAX, async {
-            let rested = self.turns.rested.lock().await;
+        let mut turn = pin!(self.turns.run(step));
+        let Ok(outcome) = timeout_at((self.progressed + PROGRESS_MAX).into(), turn.as_mut()).await else {
+            return Err(self.turns.refusal());
+        };
+        self.progressed = Instant::now();
+        outcome
+    }
+}
+
+impl TurnState {
+    /// Waits for the turn and runs the step.
+    async fn run<T>(&self, step: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
+        let turn = timeout(TURN_MAX, async {
+            let rested = self.rested.lock().await;
             if let Some(end) = *rested {
                 sleep_until(end.into()).await;
             }
             rested
         });
-        let Ok(mut rested) = turn.await else { return Err(self.turns.refusal()) };
+        let Ok(mut rested) = turn.await else { return Err(self.refusal()) };
         let began = Instant::now();
-        let under_way = StepUnderWay::begin(self.turns, began);
+        let under_way = StepUnderWay::begin(self, began);
         let outcome = step.await;
         drop(under_way);
         let took = began.elapsed();
         *rested = Some(began + took + took.min(REST_MAX));
         outcome
     }
-}
 
-impl TurnState {
     fn refusal(&self) -> RegistryError {
         let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        if began.is_some_and(|began| began.elapsed() > STEP_TIME_MAX) {
-            RegistryError::Unavailable("an earlier read is not answered".to_owned())
+        let is_silent = |began: Instant| began.elapsed() > STEP_TIME_MAX && !self.answers.has_answered_since(began);
+        if began.is_some_and(is_silent) {
+            RegistryError::Unavailable("a read is not answered".to_owned())
         } else {
             RegistryError::Overloaded
         }
@@ -129,9 +154,9 @@ mod tests {
 
     #[tokio::test]
     async fn steps_of_many_readers_never_overlap() {
-        let (turns, under_way) = (ReadTurns::default(), AtomicUsize::new(0));
+        let (turns, under_way) = (ReadTurns::new(AnswerClock::default()), AtomicUsize::new(0));
         let read = async || {
-            let reader = turns.reader().await.unwrap();
+            let mut reader = turns.reader().await.unwrap();
             for _ in 0..3 {
                 let step = async {
                     assert_eq!(under_way.fetch_add(1, Ordering::Relaxed), 0);
@@ -147,8 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn hanging_step_makes_others_unavailable() {
-        let turns = ReadTurns::default();
-        let (first, second) = (turns.reader().await.unwrap(), turns.reader().await.unwrap());
+        let turns = ReadTurns::new(AnswerClock::default());
+        let (mut first, mut second) = (turns.reader().await.unwrap(), turns.reader().await.unwrap());
         let hanging = first.step(std::future::pending::<Result<(), RegistryError>>());
         let refused = tokio::select! {
             biased;
@@ -161,11 +186,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn slow_step_of_answering_store_means_overload() {
+        let answers = AnswerClock::default();
+        let turns = ReadTurns::new(answers.clone());
+        let mut reader = turns.reader().await.unwrap();
+        // The step gets no answer, a call that is sent after it does.
+        let step = async {
+            answers.record(Instant::now());
+            std::future::pending::<Result<(), RegistryError>>().await
+        };
+        assert_eq!(reader.step(step).await, Err(RegistryError::Overloaded));
+    }
+
+    #[tokio::test]
     async fn readers_that_began_end_under_overload() {
-        let turns = ReadTurns::default();
-        // Ten steps of 10 ms and a rest as long: a fifth of a second each, and 64 of them have 1.5 s.
+        let turns = ReadTurns::new(AnswerClock::default());
+        // Ten steps of 10 ms and a rest as long: a fifth of a second each, and 64 of them have a second to begin.
         let read = async || {
-            let reader = turns.reader().await?;
+            let mut reader = turns.reader().await?;
             for _ in 0..10 {
                 let step = async {
                     tokio::time::sleep(Duration::from_millis(10)).await;

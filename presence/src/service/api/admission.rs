@@ -1,14 +1,14 @@
 //! [`ApiAdmission`]: the limits that every request passes before its handler, and its answer before the client.
 //!
-//! A request of HTTP/1.1 names one host. Event streams, requests under way and buffered bytes have seats for each
-//! client address (`seats.rs`); a request without a seat is refused as `overloaded` at once. A body is read before its
-//! request takes a seat, so slow bodies hold no seats of requests. From then to the last byte of the answer the
-//! connection is not waiting (`waiting.rs`). A reconnecting event stream is answered 200, because browsers give up a
-//! stream after any other status.
+//! A request of HTTP/1.1 names one host. Event streams, requests and buffered bytes have seats for each client address
+//! (`seats.rs`); a request without a seat is refused as `overloaded` at once. Listings also wait for a place of their
+//! address (`listing_shares.rs`). A body is read before its request takes a seat, so slow bodies hold no seats of
+//! requests. From then to the last byte of the answer the connection is not waiting (`waiting.rs`). A reconnecting
+//! event stream is answered 200, because browsers give up a stream after any other status.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
@@ -16,11 +16,14 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::events::LAST_EVENT_ID;
 use super::extract::bad;
+use super::listing_shares::ListingShares;
 use super::problem::refused_as;
+use super::refusal_log::{MetLimit, RefusalLog};
 use super::seats::{SeatKind, SeatPermit, SeatRefusal, SeatTable};
 use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::host_header::names_one_host;
@@ -36,8 +39,8 @@ const STREAM_REFUSAL: &str = "retry: 10000\nevent: overloaded\ndata: {\"message\
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Time limit of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Minimum pause between two log lines about refused requests.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum size of a body or an answer that takes no seats of bytes: waiting connections and requests bound these.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -50,20 +53,19 @@ pub(in crate::service) struct PeerAddress(pub(in crate::service) IpAddr);
 pub(super) struct ApiAdmission {
     proxies: Arc<TrustedProxies>,
     seats: SeatTable,
-    refusals: Arc<Mutex<RefusalLog>>,
-}
-
-/// Refusals since the last log line about them.
-#[derive(Debug, Default)]
-struct RefusalLog {
-    logged: Option<Instant>,
-    count: u64,
+    listings: ListingShares,
+    refusals: RefusalLog,
 }
 
 impl ApiAdmission {
     /// Creates the limits of a process that may have `connections` connections.
     pub(super) fn new(proxies: TrustedProxies, connections: usize) -> Self {
-        Self { proxies: Arc::new(proxies), seats: SeatTable::new(connections), refusals: Arc::default() }
+        Self {
+            proxies: Arc::new(proxies),
+            seats: SeatTable::new(connections),
+            listings: ListingShares::default(),
+            refusals: RefusalLog::default(),
+        }
     }
 
     fn client(&self, request: &Request) -> ClientAddress {
@@ -73,27 +75,38 @@ impl ApiAdmission {
         self.proxies.client(peer, forwarded.into_iter())
     }
 
-    fn take(&self, kind: SeatKind, client: ClientAddress, count: usize) -> Result<SeatPermit, Problem> {
-        self.seats.take(kind, client, count).map_err(|refusal| {
-            self.log(kind, client, refusal);
-            let limits = match refusal {
-                SeatRefusal::AllTaken => "this server has reached its limit of",
-                SeatRefusal::AddressFull => "your address has reached its limit of",
-            };
-            refused_as(ErrorCode::Overloaded, format!("{limits} {}", kind.name()))
-        })
+    /// Waits for a place among the listings of this address. Returns `None` if none is free in time.
+    pub(super) async fn listing_place(&self, client: ClientAddress) -> Option<OwnedSemaphorePermit> {
+        self.listings.place(client).await
     }
 
-    /// Logs a refusal, unless one was logged a moment ago.
-    fn log(&self, kind: SeatKind, client: ClientAddress, refusal: SeatRefusal) {
-        let mut log = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        log.count += 1;
-        if log.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
-            return;
-        }
-        let scope = if refusal == SeatRefusal::AllTaken { "process" } else { "address" };
-        tracing::warn!(limit = kind.name(), scope, address = %client, refused = log.count, "api requests refused");
-        *log = RefusalLog { logged: Some(Instant::now()), count: 0 };
+    /// Refuses a listing whose address has all its places.
+    pub(super) fn refuse_listing(&self, client: ClientAddress) -> Problem {
+        self.refuse("listings under way", SeatRefusal::AddressFull, client)
+    }
+
+    fn take(&self, kind: SeatKind, client: ClientAddress, count: usize) -> Result<SeatPermit, Problem> {
+        self.seats.take(kind, client, count).map_err(|refusal| self.refuse(kind.name(), refusal, client))
+    }
+
+    fn refuse(&self, limit: &'static str, refusal: SeatRefusal, client: ClientAddress) -> Problem {
+        let (limits, address) = match refusal {
+            SeatRefusal::AllTaken => ("this server has reached its limit of", None),
+            SeatRefusal::AddressFull => ("your address has reached its limit of", Some(client)),
+        };
+        self.refusals.record(MetLimit { name: limit, refusal }, address);
+        refused_as(ErrorCode::Overloaded, format!("{limits} {limit}"))
+    }
+
+    /// Takes seats for the bytes of a body or an answer; none if they are few.
+    fn take_bytes(&self, kind: SeatKind, client: ClientAddress, bytes: usize) -> Result<Option<SeatPermit>, Problem> {
+        if bytes <= SMALL_BYTES_MAX { Ok(None) } else { self.take(kind, client, bytes.div_ceil(1024)).map(Some) }
+    }
+
+    /// Refuses a read for which this process has no time.
+    pub(super) fn refuse_read(&self) -> Problem {
+        self.refusals.record(MetLimit { name: "concurrent reads", refusal: SeatRefusal::AllTaken }, None);
+        refused_as(ErrorCode::Overloaded, "too many listings and other reads are under way")
     }
 }
 
@@ -103,10 +116,11 @@ pub(super) async fn admit(State(admission): State<ApiAdmission>, request: Reques
         return bad("a request of HTTP/1.1 needs exactly one valid Host header").into_response();
     }
     let client = admission.client(&request);
-    let (request, _buffer) = match arrived(&admission, client, request).await {
+    let (mut request, _buffer) = match arrived(&admission, client, request).await {
         Ok(arrived) => arrived,
         Err(problem) => return problem.into_response(),
     };
+    request.extensions_mut().insert(client);
     let unwritten = request.extensions().get().map(ConnectionPhase::answer);
     let is_stream = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str() == EVENTS_ROUTE);
     let kind = if is_stream { SeatKind::Stream } else { SeatKind::Request };
@@ -121,8 +135,8 @@ pub(super) async fn admit(State(admission): State<ApiAdmission>, request: Reques
     let Some(bytes) = response.body().size_hint().exact() else {
         return response.map(|body| held(body, (seat, unwritten)));
     };
-    let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(usize::MAX);
-    match admission.take(SeatKind::BufferKib, client, kib) {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    match admission.take_bytes(SeatKind::AnswerKib, client, bytes) {
         Ok(answer) => response.map(|body| held(body, (seat, answer, unwritten))),
         Err(problem) => problem.into_response(),
     }
@@ -142,9 +156,9 @@ async fn arrived(
     if bytes > BODY_BYTES_MAX {
         return Err(too_large());
     }
-    let buffer = admission.take(SeatKind::BufferKib, client, bytes.div_ceil(1024))?;
+    let buffer = admission.take_bytes(SeatKind::BodyKib, client, bytes)?;
     match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => Ok((Request::from_parts(parts, Body::from(body.to_bytes())), Some(buffer))),
+        Ok(Ok(body)) => Ok((Request::from_parts(parts, Body::from(body.to_bytes())), buffer)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) | Err(_) => Err(bad("the request body did not arrive completely")),
     }

@@ -8,8 +8,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
@@ -55,6 +55,8 @@ struct FeedInner {
     returning: tokio::sync::Mutex<()>,
     /// True after a failed read, so an outage is logged at its start and its end, not with each subscriber.
     is_log_away: AtomicBool,
+    /// The newest read of the ends of the log, and the time when it was sent; locked during a read.
+    ends: tokio::sync::Mutex<Option<(Instant, Result<Ends, RegistryError>)>>,
     /// The running tail. A std mutex: held for a few instructions, never across an await.
     tail: Mutex<Option<broadcast::Sender<Arc<RegistryEvent>>>>,
 }
@@ -67,6 +69,7 @@ impl EventFeed {
             replays: Semaphore::new(REPLAYS),
             returning: tokio::sync::Mutex::default(),
             is_log_away: AtomicBool::default(),
+            ends: tokio::sync::Mutex::default(),
             tail: Mutex::new(None),
         }))
     }
@@ -76,9 +79,11 @@ impl EventFeed {
     /// # Errors
     /// The store cannot be read. Dropping the future leaves nothing behind.
     pub(super) async fn subscribe(&self, last: Option<EventId>) -> Result<EventSubscription, RegistryError> {
-        let start = self.ends().await?.newest;
-        let live = self.attach(start);
-        // Read again after attaching: all newer events arrive over the tail, even if another subscriber started it.
+        let live = match self.attach_running() {
+            Some(live) => live,
+            None => self.attach(self.ends().await?.newest),
+        };
+        // Read after attaching: all newer events arrive over the tail, even if another subscriber started it.
         let ends = self.ends().await?;
         let (position, gap) = match last {
             None => (ends.newest, false),
@@ -110,14 +115,34 @@ impl EventFeed {
         }
     }
 
+    /// Reads the ends of the log. Subscribers that wait for a read under way share the next one, so any number of them
+    /// costs one read at a time.
     async fn ends(&self) -> Result<Ends, RegistryError> {
+        let asked = Instant::now();
+        let mut newest = self.0.ends.lock().await;
+        match &*newest {
+            Some((sent, ends)) if *sent >= asked => ends.clone(),
+            _ => {
+                let sent = Instant::now();
+                let ends = self.read_ends().await;
+                *newest = Some((sent, ends.clone()));
+                ends
+            }
+        }
+    }
+
+    async fn read_ends(&self) -> Result<Ends, RegistryError> {
         let ends = self.0.registry.event_log_ends().await?;
         let read = |id: &str| EventId::parse(id).ok_or_else(|| RegistryError::Unknown(format!("event id {id:?}")));
         Ok(Ends { complete_from: read(&ends.complete_from)?, newest: read(&ends.newest)? })
     }
 
+    fn attach_running(&self) -> Option<broadcast::Receiver<Arc<RegistryEvent>>> {
+        self.lock_tail().as_ref().map(broadcast::Sender::subscribe)
+    }
+
     fn attach(&self, start: EventId) -> broadcast::Receiver<Arc<RegistryEvent>> {
-        let mut tail = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = self.lock_tail();
         if let Some(tail) = &*tail {
             return tail.subscribe();
         }
@@ -144,7 +169,7 @@ impl EventFeed {
                 Ok(read) => read,
                 Err(error) => {
                     self.report_failure(&error);
-                    *self.0.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    *self.lock_tail() = None;
                     return;
                 }
             };
@@ -158,7 +183,7 @@ impl EventFeed {
 
     /// Ends the tail if it has no subscribers. The lock of [`EventFeed::attach`] excludes a new subscriber meanwhile.
     fn detach_if_alone(&self, subscribers: &broadcast::Sender<Arc<RegistryEvent>>) -> bool {
-        let mut tail = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = self.lock_tail();
         let alone = subscribers.receiver_count() == 0;
         if alone {
             *tail = None;
@@ -168,7 +193,11 @@ impl EventFeed {
 
     #[cfg(test)]
     pub(super) fn has_tail(&self) -> bool {
-        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.lock_tail().is_some()
+    }
+
+    fn lock_tail(&self) -> MutexGuard<'_, Option<broadcast::Sender<Arc<RegistryEvent>>>> {
+        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn missed(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {

@@ -14,8 +14,10 @@ mod docs;
 mod events;
 mod extract;
 mod feed;
+mod listing_shares;
 mod page;
 mod problem;
+mod refusal_log;
 mod rooms;
 mod seats;
 mod static_file;
@@ -40,14 +42,15 @@ pub(super) use self::admission::PeerAddress;
 use self::admission::{ApiAdmission, admit};
 use self::extract::cursor_out;
 use self::feed::EventFeed;
-use self::problem::{ProblemSchema, refused, refused_as};
-use crate::host::client_address::TrustedProxies;
+use self::problem::{ProblemSchema, refused};
+use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::metrics::PresenceMetrics;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
-/// Timeout of the registry. Below 3 s, the time in which a client gets a refusal while the store does not answer.
+/// Timeout of a read of the registry, except listings. Below 3 s, in which a client gets a refusal while the store is
+/// silent.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
 
 #[derive(Debug, OpenApi)]
@@ -87,6 +90,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);
+    let admission = ApiAdmission::new(clients.proxies, clients.connections);
     router
         // The path of the lookup hides this nickname from the handler of `/v1/users/{nick}`.
         .route("/v1/users/lookup", get(users::user_called_lookup))
@@ -97,7 +101,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
         .method_not_allowed_fallback(async || refused(ErrorCode::MethodNotAllowed))
         // The admission limits bodies.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(ApiAdmission::new(clients.proxies, clients.connections), admit))
+        .layer(from_fn_with_state(admission.clone(), admit))
         .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();
@@ -108,7 +112,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             response
         }))
-        .with_state(Api::new(registry, stop))
+        .with_state(Api::new(registry, admission, stop))
 }
 
 /// Counts a response under the pattern of its route, so clients cannot add series.
@@ -142,6 +146,7 @@ fn routes() -> OpenApiRouter<Api> {
 #[derive(Debug, Clone)]
 struct Api {
     registry: Registry,
+    admission: ApiAdmission,
     feed: EventFeed,
     /// Ends the event streams.
     stop: CancellationToken,
@@ -150,39 +155,66 @@ struct Api {
 }
 
 impl Api {
-    fn new(registry: Registry, stop: CancellationToken) -> Self {
-        Self { feed: EventFeed::new(registry.clone()), registry, stop, is_store_away: Arc::default() }
+    fn new(registry: Registry, admission: ApiAdmission, stop: CancellationToken) -> Self {
+        Self { feed: EventFeed::new(registry.clone()), registry, admission, stop, is_store_away: Arc::default() }
     }
 
-    /// Waits for the registry, up to a timeout. A failed read has no effect, so every failure is `unavailable`.
+    /// Waits for the registry, up to a timeout.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Problem> {
-        let failure = match tokio::time::timeout(ASK_TIMEOUT, answer).await {
-            Ok(Ok(answer)) => {
-                if self.is_store_away.swap(false, Ordering::Relaxed) {
-                    tracing::info!("registry restored");
-                }
-                return Ok(answer);
-            }
-            Ok(Err(RegistryError::Overloaded)) => {
-                return Err(refused_as(ErrorCode::Overloaded, "too many listings and lookups are under way"));
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+        let began = Instant::now();
+        let answer = match tokio::time::timeout(ASK_TIMEOUT, answer).await {
+            Ok(answer) => answer,
+            Err(_) if self.registry.has_answered_since(began) => Err(RegistryError::Overloaded),
+            Err(_) => Err(RegistryError::Unavailable("no answer in time".to_owned())),
         };
-        // A refusal of the store is logged by the store.
-        if !self.registry.is_refused() && !self.is_store_away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(error = failure, "registry not answering, requests refused");
-        }
-        Err(refused(ErrorCode::Unavailable))
+        self.answered(answer)
+    }
+
+    /// Waits for a listing or lookup in a place of its client. The registry bounds each of its steps, so one that
+    /// progresses is never cut.
+    async fn list<T>(
+        &self,
+        client: ClientAddress,
+        answer: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, Problem> {
+        let began = Instant::now();
+        let Some(_place) = self.admission.listing_place(client).await else {
+            return if self.registry.has_answered_since(began) {
+                Err(self.admission.refuse_listing(client))
+            } else {
+                self.answered(Err(RegistryError::Unavailable("earlier reads are not answered".to_owned())))
+            };
+        };
+        self.answered(answer.await)
     }
 
     /// Reads a page and encodes its cursor for a URL.
     async fn page<T>(
         &self,
+        client: ClientAddress,
         answer: impl Future<Output = Result<ListPage<T>, RegistryError>>,
     ) -> Result<Json<ListPage<T>>, Problem> {
-        let ListPage { items, next_cursor } = self.ask(answer).await?;
+        let ListPage { items, next_cursor } = self.list(client, answer).await?;
         Ok(Json(ListPage { items, next_cursor: next_cursor.as_deref().map(cursor_out) }))
+    }
+
+    /// Logs begin and end of an outage. A failed read has no effect, so every failure of the store is `unavailable`.
+    fn answered<T>(&self, answer: Result<T, RegistryError>) -> Result<T, Problem> {
+        let error = match answer {
+            Ok(answer) => {
+                if self.is_store_away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("registry restored");
+                }
+                return Ok(answer);
+            }
+            Err(RegistryError::Overloaded) => return Err(self.admission.refuse_read()),
+            Err(error) => error,
+        };
+        // A refusal of the store is logged by the store.
+        if !self.registry.is_refused() && !self.is_store_away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "registry not answering, requests refused");
+        }
+        Err(refused(ErrorCode::Unavailable))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Rooms and their members.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 
 use super::Api;
 use super::extract::{PageQuery, PageStart, RoomPath};
 use super::problem::{ListRefusals, RoomRefusals, refused};
+use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::{ListCursor, MemberInfo};
@@ -26,8 +27,12 @@ use crate::registry::{ListPage, RoomRow};
         ListRefusals,
     ),
 )]
-pub(super) async fn list(State(api): State<Api>, page: PageStart<String>) -> Result<Json<ListPage<RoomRow>>, Problem> {
-    api.page(api.registry.rooms(page.cursor.as_deref(), page.limit)).await
+pub(super) async fn list(
+    State(api): State<Api>,
+    page: PageStart<String>,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<ListPage<RoomRow>>, Problem> {
+    api.page(client, api.registry.rooms(page.cursor.as_deref(), page.limit)).await
 }
 
 /// One room
@@ -73,8 +78,9 @@ pub(super) async fn members(
     State(api): State<Api>,
     RoomPath(room): RoomPath,
     page: PageStart<ListCursor>,
+    Extension(client): Extension<ClientAddress>,
 ) -> Result<Json<ListPage<MemberInfo>>, Problem> {
-    let members = api.page(api.registry.members(room.key(), page.cursor, page.limit)).await?;
+    let members = api.page(client, api.registry.members(room.key(), page.cursor, page.limit)).await?;
     // Only an empty page needs a second read: it distinguishes an empty room from an unknown one.
     if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
         return Err(refused(ErrorCode::NoSuchRoom));

@@ -1,4 +1,4 @@
-//! [`SeatTable`]: the shares of the API that requests hold: event streams, requests under way, buffered bytes.
+//! [`SeatTable`]: the shares of the API that requests hold: event streams, requests under way, bytes.
 //!
 //! Each kind has a limit for the process and a lower one for each client address, so no client takes it all. A
 //! [`SeatPermit`] returns its seats when it is dropped. Nothing here waits.
@@ -16,12 +16,14 @@ pub(super) enum SeatKind {
     Stream,
     /// A request that is being answered.
     Request,
-    /// A KiB of memory for a request body that arrives, or for an answer that its client has not read yet.
-    BufferKib,
+    /// A KiB of memory for a request body that arrives.
+    BodyKib,
+    /// A KiB of memory for an answer that its client has not read yet.
+    AnswerKib,
 }
 
 /// Number of kinds.
-const KINDS: usize = 3;
+const KINDS: usize = 4;
 
 impl SeatKind {
     /// Returns its name in logs.
@@ -29,7 +31,8 @@ impl SeatKind {
         match self {
             Self::Stream => "event streams",
             Self::Request => "requests under way",
-            Self::BufferKib => "buffered bytes",
+            Self::BodyKib => "bytes of request bodies",
+            Self::AnswerKib => "bytes of unread answers",
         }
     }
 
@@ -38,7 +41,8 @@ impl SeatKind {
         match self {
             Self::Stream => SeatLimit { all: share_of(3000, connections), each: 64 },
             Self::Request => SeatLimit { all: share_of(512, connections), each: 64 },
-            Self::BufferKib => SeatLimit { all: 64 * 1024, each: 16 * 1024 },
+            Self::BodyKib => SeatLimit { all: 16 * 1024, each: 2 * 1024 },
+            Self::AnswerKib => SeatLimit { all: 48 * 1024, each: 12 * 1024 },
         }
     }
 }
@@ -164,9 +168,9 @@ mod tests {
     #[test]
     fn large_first_answer_is_admitted() {
         let seats = SeatTable::new(CONNECTIONS_MAX);
-        let large = seats.take(SeatKind::BufferKib, address(1), 20 * 1024).unwrap();
-        assert_eq!(seats.take(SeatKind::BufferKib, address(1), 1).unwrap_err(), SeatRefusal::AddressFull);
+        let large = seats.take(SeatKind::AnswerKib, address(1), 20 * 1024).unwrap();
+        assert_eq!(seats.take(SeatKind::AnswerKib, address(1), 1).unwrap_err(), SeatRefusal::AddressFull);
         drop(large);
-        seats.take(SeatKind::BufferKib, address(1), 1).unwrap();
+        seats.take(SeatKind::AnswerKib, address(1), 1).unwrap();
     }
 }

@@ -1,14 +1,15 @@
 //! Users: one user, all users online, many users in one call.
 
-use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::extract::{JsonBody, NickPath, PageQuery, PageStart, bad, query};
 use super::problem::{ListRefusals, LookupRefusals, NickRefusals, refused};
+use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::{ListCursor, Nick};
@@ -93,8 +94,9 @@ pub(super) async fn online(
     State(api): State<Api>,
     _: OnlineOnly,
     page: PageStart<ListCursor>,
+    Extension(client): Extension<ClientAddress>,
 ) -> Result<Json<ListPage<UserRow>>, Problem> {
-    api.page(api.registry.users(page.cursor, page.limit)).await
+    api.page(client, api.registry.users(page.cursor, page.limit)).await
 }
 
 /// Nicknames to look up.
@@ -151,6 +153,7 @@ pub(super) struct LookupItem {
 )]
 pub(super) async fn lookup(
     State(api): State<Api>,
+    Extension(client): Extension<ClientAddress>,
     JsonBody(LookupRequest { nicks }): JsonBody<LookupRequest>,
 ) -> Result<Json<LookupAnswer>, Problem> {
     if nicks.len() > LOOKUP_LIMIT {
@@ -158,7 +161,8 @@ pub(super) async fn lookup(
     }
     let parsed: Vec<Option<Nick>> = nicks.iter().map(|asked| Nick::parse(asked).ok()).collect();
     let keys: Vec<_> = parsed.iter().flatten().map(|nick| nick.key().clone()).collect();
-    let mut found = if keys.is_empty() { Vec::new() } else { api.ask(api.registry.lookup(&keys)).await? }.into_iter();
+    let mut found =
+        if keys.is_empty() { Vec::new() } else { api.list(client, api.registry.lookup(&keys)).await? }.into_iter();
     let item = |(asked, nick): (String, Option<Nick>)| {
         let absent = if nick.is_some() { ErrorCode::NoSuchUser } else { ErrorCode::BadNick };
         let user = nick.and_then(|_| found.next().flatten());

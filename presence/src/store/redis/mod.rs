@@ -4,6 +4,7 @@
 //! scripts share a few multiplexed connections, which reconnect by themselves; reads use a pool, so a large listing
 //! never delays a message. Nothing here depends on the meaning of a key.
 
+mod answers;
 mod calls;
 mod condition;
 mod fitness;
@@ -16,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
+use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, TimeoutType, Timeouts};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -25,6 +26,7 @@ use redis::{
 
 use tokio::net::UdpSocket;
 
+pub(crate) use self::answers::AnswerClock;
 pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
@@ -76,6 +78,7 @@ struct RedisConnections {
     keys: Keys,
     calls: CallMetrics,
     condition: Arc<StoreCondition>,
+    answers: AnswerClock,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -115,6 +118,7 @@ impl RedisStore {
             keys: Keys::new(prefix),
             calls: CallMetrics::default(),
             condition: Arc::default(),
+            answers: AnswerClock::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -130,7 +134,8 @@ impl RedisStore {
     /// Takes a connection from the query pool.
     ///
     /// # Errors
-    /// `Unavailable` if none is free in time.
+    /// `Unavailable` if Redis refuses or does not answer, `Overloaded` if it answers and other readers hold all
+    /// connections for too long.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
         let began = Instant::now();
         let connection = self.shared.pool.get().await;
@@ -141,10 +146,13 @@ impl RedisStore {
             Err(PoolError::Backend(error)) => self.shared.condition.record(identity, began, Err(error)),
             Err(_) => {}
         }
-        connection.map_err(|error| {
+        connection.map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) if self.answers().has_answered_since(began) => {
+                RegistryError::Overloaded
+            }
             // The text of the pool adds nothing to the error of the connection.
-            let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
-            RegistryError::Unavailable(reason)
+            PoolError::Backend(error) => RegistryError::Unavailable(error.to_string()),
+            error => RegistryError::Unavailable(error.to_string()),
         })
     }
 
@@ -173,6 +181,11 @@ impl RedisStore {
     #[must_use]
     pub fn refuses(&self, call: CallKind) -> bool {
         self.shared.condition.refuses(call)
+    }
+
+    /// Returns the clock of the answers to all calls.
+    pub(crate) fn answers(&self) -> &AnswerClock {
+        &self.shared.answers
     }
 
     /// Registers the metrics of the calls and of the condition. Must be called once for each registry.
@@ -281,6 +294,9 @@ impl RedisStore {
             return Err(RegistryError::Unknown("no answer in time".to_owned()));
         };
         self.shared.condition.record(identity, sent, answer.as_ref().map(|_| ()));
+        if answer.is_ok() {
+            self.shared.answers.record(sent);
+        }
         answer.map_err(|error| classify(&error))
     }
 

@@ -1,16 +1,18 @@
 //! Limits of the API: one client never takes it away, and its listings never delay the store.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use harness::fault_proxy::{FaultProxy, Mode};
 use harness::http::{self, HttpResponse};
-use harness::{Redis, eventually};
+use harness::{Node, Redis, eventually, stays};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{EventStream, GatewayUsers, REFUSAL_MAX, SOON, get, presence};
+use super::{EventStream, GatewayUsers, REFUSAL_MAX, SOON, get, presence, presence_at, until_status};
 
 /// Connections that a hostile client holds: above every limit of waiting connections.
 const HOSTILE: usize = 700;
@@ -36,6 +38,14 @@ async fn silent_connections(api: SocketAddr, count: usize, text: &str) -> Vec<Tc
 async fn forwarded_get(api: SocketAddr, path: &str, client: &str, headers: &str) -> HttpResponse {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: api\r\nConnection: close\r\nX-Forwarded-For: {client}\r\n{headers}\r\n");
+    http::exchange(api, request.as_bytes()).await.expect("an answer")
+}
+
+/// Looks up this number of nicknames for a client behind a proxy.
+async fn forwarded_lookup(api: SocketAddr, client: &str, count: usize) -> HttpResponse {
+    let body = json!({ "nicks": vec!["somebody"; count] }).to_string();
+    let head = format!("POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: {client}\r\n");
+    let request = format!("{head}Connection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     http::exchange(api, request.as_bytes()).await.expect("an answer")
 }
 
@@ -108,23 +118,25 @@ async fn slow_bodies_return_their_seats_in_time() {
     let redis = Redis::running().await;
     let presence = presence(&redis).await;
     let api = presence.addresses().api;
-    // Bodies that take all buffered bytes of one client.
+    // Bodies that take all seats of one client for the bytes of bodies.
     let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 2001:db8::1\r\n";
-    let mut slow = silent_connections(api, 64, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
-    let neighbour = async || forwarded_get(api, "/v1/stats", "2001:db8::2", "").await;
+    let mut slow = silent_connections(api, 8, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
+    let neighbour = async || forwarded_lookup(api, "2001:db8::2", 2000).await;
     eventually(SOON, "the neighbour is refused", async || {
         let answer = neighbour().await;
-        if answer.body.contains("buffered bytes") { Ok(()) } else { Err(answer) }
+        if answer.body.contains("bytes of request bodies") { Ok(()) } else { Err(answer) }
     })
     .await;
-    assert_eq!(forwarded_get(api, "/v1/stats", "198.51.100.1", "").await.status, 200);
+    assert_eq!(forwarded_get(api, "/v1/stats", "2001:db8::2", "").await.status, 200, "it has no body");
+    assert_eq!(forwarded_lookup(api, "2001:db8::2", 10).await.status, 200, "its body is small");
+    assert_eq!(forwarded_lookup(api, "198.51.100.1", 2000).await.status, 400, "too many nicknames, but no refusal");
     eventually(2 * SOON, "the neighbour gets in", async || {
         // Each byte is in time, the body is not.
         for connection in &mut slow {
             let _ = connection.write_all(b" ").await;
         }
         let answer = neighbour().await;
-        if answer.status == 200 { Ok(()) } else { Err(answer) }
+        if answer.status == 400 { Ok(()) } else { Err(answer) }
     })
     .await;
     for connection in &mut slow {
@@ -132,6 +144,27 @@ async fn slow_bodies_return_their_seats_in_time() {
         connection.read_exact(&mut answer).await.expect("an answer");
         assert_eq!(&answer, b"HTTP/1.1 400");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_of_many_clients_spare_reads() {
+    raise_descriptor_limit();
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    let mut slow = Vec::new();
+    for number in 0..300 {
+        let head =
+            format!("POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 2001:db8:0:{number:x}::1\r\n");
+        slow.extend(silent_connections(api, 1, &format!("{head}Content-Length: 262144\r\n\r\n")).await);
+    }
+    eventually(SOON, "bodies take all bytes", async || {
+        let answer = forwarded_lookup(api, "198.51.100.1", 2000).await;
+        if answer.body.contains("this server has reached its limit") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    let (read, found) = (get(api, "/v1/stats").await, forwarded_lookup(api, "198.51.100.1", 10).await);
+    assert_eq!((read.status, found.status), (200, 200), "{read:?} {found:?}");
 }
 
 #[tokio::test]
@@ -172,12 +205,13 @@ async fn listings_of_one_client_leave_redis_to_others() {
     redis.call::<()>("CONFIG RESETSTAT").await;
     let lookup = json!({ "nicks": names });
     let began = Instant::now();
-    let answers = (0..4).map(|_| async {
+    // Twice as many as an address may have under way: the others wait.
+    let answers = (0..8).map(|_| async {
         let listed = get(api, "/v1/users?online=true&limit=1000").await;
         let found = http::post(api, "/v1/users/lookup", &lookup).await.expect("an answer");
         (listed, found)
     });
-    for (listed, found) in futures_util::future::join_all(answers).await {
+    for (listed, found) in join_all(answers).await {
         assert_eq!((listed.status, found.status), (200, 200));
         assert_eq!(listed.json()["items"].as_array().map(Vec::len), Some(300));
         assert!(found.json()["items"].as_array().is_some_and(|items| {
@@ -191,4 +225,112 @@ async fn listings_of_one_client_leave_redis_to_others() {
     let micros = line.split("usec=").nth(1).and_then(|rest| rest.split(',').next()?.parse::<u128>().ok());
     let micros = micros.expect("a time");
     assert!(micros <= began.elapsed().as_micros() * 6 / 10, "{micros} us of {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_with_all_listings_leaves_others_theirs() {
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    join_all((0..500).map(|number| {
+        let users = &users;
+        async move { users.register(&format!("user{number}")).await }
+    }))
+    .await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    until_status(presence.addresses().admin, "/readyz", 200, SOON).await;
+    // Five listings over this link take longer than any other read may.
+    proxy.set(Mode::Limited { bytes_per_second: 130_000 });
+    let list = |client: &'static str| async move {
+        let asked = Instant::now();
+        (forwarded_get(api, "/v1/users?online=true&limit=500", client, "").await, asked.elapsed())
+    };
+    let hostile = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "2001:db8::5"].map(list);
+    let (hostile, other) = tokio::join!(join_all(hostile), list("198.51.100.1"));
+    let (refused, mut listed): (Vec<_>, Vec<_>) = hostile.into_iter().partition(|(answer, _)| answer.status == 503);
+    let [(refused, waited)] = refused.as_slice() else { panic!("not one refusal: {refused:?}") };
+    assert_eq!((&refused.json()["code"], refused.header("retry-after")), (&json!("overloaded"), Some("1")));
+    assert!(refused.body.contains("listings under way") && *waited < REFUSAL_MAX, "{waited:?} {refused:?}");
+    listed.push(other);
+    assert!(listed.iter().any(|(_, took)| took.as_millis() > 2500), "no listing takes long");
+    for (answer, took) in listed {
+        let items = answer.json()["items"].as_array().map(Vec::len);
+        assert_eq!((answer.status, items), (200, Some(500)), "{took:?} {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flood_of_reads_keeps_presence_ready() {
+    let redis = Redis::running().await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let (api, admin) = (presence.addresses().api, presence.addresses().admin);
+    until_status(admin, "/readyz", 200, SOON).await;
+    // Redis answers, and its connections are too few for all reads.
+    proxy.set(Mode::Late { delay: Duration::from_millis(200), jitter: Duration::ZERO });
+    let until = Instant::now() + 2 * SOON;
+    let flood = join_all((0..200).map(|number| async move {
+        while Instant::now() < until {
+            let answer = forwarded_get(api, "/v1/users/zed", &format!("198.51.100.{}", number % 10), "").await;
+            let code = answer.json()["code"].clone();
+            assert!(code == "no_such_user" || code == "overloaded", "{answer:?}");
+        }
+    }));
+    let watched = stays(2 * SOON, "presence is ready", async || {
+        let answer = get(admin, "/readyz").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    });
+    tokio::join!(flood, watched);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_open_share_reads_of_redis() {
+    raise_descriptor_limit();
+    let redis = Redis::running().await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    until_status(presence.addresses().admin, "/readyz", 200, SOON).await;
+    proxy.set(Mode::Late { delay: Duration::from_millis(20), jitter: Duration::ZERO });
+    redis.call::<()>("CONFIG RESETSTAT").await;
+    let streams =
+        (0..400).map(|number| async move { forwarded_stream(api, &format!("198.51.100.{}", number % 10)).await });
+    let _streams = join_all(streams).await;
+    let statistics = redis.call::<String>("INFO commandstats").await;
+    let line = statistics.lines().find(|line| line.starts_with("cmdstat_xinfo|stream:")).expect("it was called");
+    let calls = line.split("calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
+    assert!(calls.is_some_and(|calls| calls < 200), "{line}");
+}
+
+#[tokio::test]
+async fn refusals_are_logged_for_each_limit() {
+    let redis = Redis::running().await;
+    let node = Node::presence("p1").setting("PARLEY__REDIS__URL", &redis.url()).start().await;
+    let api = node.api();
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        streams.push(forwarded_stream(api, "198.51.100.1").await);
+    }
+    for _ in 0..3 {
+        assert_eq!(forwarded_get(api, "/v1/events", "198.51.100.1", "").await.status, 503);
+    }
+    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 198.51.100.2\r\n";
+    let _slow = silent_connections(api, 8, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
+    eventually(SOON, "a body is refused", async || {
+        let answer = forwarded_lookup(api, "198.51.100.2", 2000).await;
+        if answer.status == 503 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    eventually(4 * SOON, "both episodes end", async || {
+        let lines =
+            |text: &str| node.log().lines().iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>();
+        let (begun, ended) = (lines("api requests refused"), lines("api refusals ended"));
+        let count = |limit: &str, refused: &str| {
+            ended.iter().filter(|line| line.contains(limit) && line.contains(refused)).count()
+        };
+        let counts = [begun.len(), count("event streams", "refused\":3"), count("request bodies", "refused\":1")];
+        if counts == [2, 1, 1] { Ok(()) } else { Err(format!("{begun:?} {ended:?}")) }
+    })
+    .await;
 }
