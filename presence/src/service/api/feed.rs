@@ -154,7 +154,7 @@ impl EventFeed {
 
     /// Runs the tail: reads the log and sends every event to all subscribers.
     async fn follow(self, subscribers: broadcast::Sender<Arc<RegistryEvent>>, start: EventId) {
-        let mut position = start.to_string();
+        let mut position = start;
         loop {
             let read = tokio::select! {
                 () = subscribers.closed() => {
@@ -163,9 +163,9 @@ impl EventFeed {
                     }
                     continue;
                 }
-                read = self.0.registry.events(Some(&position), BATCH) => read,
+                read = self.page(position) => read,
             };
-            let (events, next) = match read {
+            let events = match read {
                 Ok(read) => read,
                 Err(error) => {
                     self.report_failure(&error);
@@ -173,8 +173,8 @@ impl EventFeed {
                     return;
                 }
             };
-            position = next.unwrap_or(position);
             for event in events {
+                position = EventId::parse(&event.id).unwrap_or(position);
                 // The branch `closed` above handles the case without subscribers.
                 let _ = subscribers.send(Arc::new(event));
             }
@@ -202,7 +202,18 @@ impl EventFeed {
 
     async fn missed(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
         let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Vec::new()) };
+        self.page(position).await
+    }
+
+    /// Reads the events after this position. Fails if some of them were trimmed before they were read.
+    async fn page(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
         let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
+        // Only a reader that is far behind meets the trimmed end, and its pages are full. The first page of a replay from
+        // the beginning continues nothing.
+        let may_be_behind = events.len() == BATCH && position > EventId::default();
+        if may_be_behind && self.ends().await?.complete_from > position {
+            return Err(RegistryError::Unknown("the event log was trimmed before it was read".to_owned()));
+        }
         Ok(events)
     }
 }

@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{PATIENCE, Served};
-use crate::model::{LeftReason, Nick, Owner, RoomName};
-use crate::registry::{JoinRequest, LeaveIntent, LeaveRequest};
+use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
+use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
 use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem};
 
 /// A client of the stream.
@@ -75,6 +75,15 @@ impl Served {
         let (reason, intent) = (LeftReason::Left, LeaveIntent::ForGood);
         assert!(self.registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await.unwrap(), "not a member");
     }
+
+    /// Causes two events each time.
+    async fn join_and_leave(&self, times: usize, room: &RoomName, nick: &Nick, owner: &Owner) {
+        let (status, entry) = (Status::default(), JoinEntry::New);
+        for _ in 0..times {
+            self.registry.join(JoinRequest { room, nick, owner, status: &status, entry }).await.unwrap();
+            self.leave(room, nick, owner).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -137,15 +146,7 @@ async fn lost_events_cause_a_gap() {
     let last_id = client.last_id.clone();
     drop(client);
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
-    for _ in 0..5_001 {
-        let entry = crate::registry::JoinEntry::New;
-        served
-            .registry
-            .join(JoinRequest { room: &room, nick: &ann, owner: &owner, status: &Default::default(), entry })
-            .await
-            .unwrap();
-        served.leave(&room, &ann, &owner).await;
-    }
+    served.join_and_leave(5_001, &room, &ann, &owner).await;
     let mut client = StreamClient::open(&served, Some(&last_id)).await;
     client.expect("gap", json!({})).await;
     client.expect("join", json!({ "room": "#lobby" })).await;
@@ -199,6 +200,44 @@ async fn slow_subscriber_gets_lagged_and_resumes() {
     for n in 1..=1500 {
         expect_online(&mut again, &format!("u{n}")).await;
     }
+}
+
+#[tokio::test]
+async fn events_trimmed_during_a_replay_end_it() {
+    let served = Served::empty().await;
+    let feed = EventFeed::new(served.registry.clone());
+    let start = feed.subscribe(None).await.unwrap().position();
+    let owner = served.user("ann", &[]).await;
+    let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
+    served.join_and_leave(200, &room, &ann, &owner).await;
+    let mut replayed = feed.subscribe(Some(start)).await.unwrap();
+    expect_online(&mut replayed, "ann").await;
+    // The log keeps 10,000 events. The rest of the first page is read already.
+    served.join_and_leave(5_000, &room, &ann, &owner).await;
+    let mut read = 1;
+    while let Some(item) = timeout(PATIENCE, replayed.next()).await.unwrap() {
+        assert!(matches!(item, FeedItem::Event(_)), "{item:?}");
+        read += 1;
+    }
+    assert_eq!(read, 256, "a page");
+    assert!(feed.subscribe(Some(replayed.position())).await.unwrap().gap());
+}
+
+#[tokio::test]
+async fn lagged_is_the_last_event_of_a_stream() {
+    let served = Served::empty().await;
+    let mut client = StreamClient::open(&served, None).await;
+    let owner = served.user("ann", &[]).await;
+    client.expect("online", json!({ "nick": "ann" })).await;
+    let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
+    // More than the ring holds, before the stream runs again.
+    served.join_and_leave(4_000, &room, &ann, &owner).await;
+    let mut last = None;
+    while let Some((kind, data)) = client.next().await {
+        assert!(last.is_none(), "{kind} after {last:?}");
+        last = (kind == "lagged").then_some(data);
+    }
+    assert!(last.is_some_and(|data| data["missed"].as_u64() > Some(0)));
 }
 
 #[tokio::test]
