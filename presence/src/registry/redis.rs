@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::RegistryError;
-use super::listing::{EventReader, ReadTurns};
+use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{KeyBuilder, ScriptKeys};
 use crate::model::{LookalikePolicy, MemberInfo, Nick, Status};
@@ -20,7 +20,6 @@ use crate::store::redis::{CallKind, RedisStore};
 pub struct RedisRegistry {
     pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
-    pub(super) read_turns: ReadTurns,
     pub(super) lookalikes: LookalikePolicy,
 }
 
@@ -29,7 +28,7 @@ impl RedisRegistry {
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader, read_turns: ReadTurns::default(), lookalikes: LookalikePolicy::default() }
+        Self { redis, event_reader, lookalikes: LookalikePolicy::default() }
     }
 
     /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.

@@ -1,7 +1,7 @@
 //! Reads of streams: history pages, the messages after a position, and the ends of streams.
 //!
-//! One script reads one stream, so epoch, end and messages are of one moment. Many streams share a pipeline over the
-//! query pool, so no read delays a delivery.
+//! One script reads one stream, so epoch, end and messages are of one moment. Reads use the query pool: many streams
+//! share a pipeline, and pages of history take turns, so no read delays a delivery.
 
 use std::sync::LazyLock;
 
@@ -81,10 +81,13 @@ impl RedisBackplane {
         };
         let mut call = HISTORY.prepare_invoke();
         call.key(&*stream).arg(command).arg(first).arg(limit.messages).arg(limit.bytes);
-        let mut connection = self.node.redis.query().await?;
-        let answer = call.invoke_async(&mut connection);
-        let (reply, more): (StreamRangeReply, bool) =
-            self.node.redis.timed_on(CallKind::Log, keys_of(&[stream.as_str().to_owned()]), answer).await?;
+        let turns = self.node.redis.read_turns().reader().await?;
+        let read = async {
+            let mut connection = self.node.redis.query().await?;
+            let answer = call.invoke_async(&mut connection);
+            self.node.redis.timed_on(CallKind::Log, keys_of(&[stream.as_str().to_owned()]), answer).await
+        };
+        let (reply, more): (StreamRangeReply, bool) = turns.step(read).await?;
 
         let mut messages: Vec<ChatMessage> = reply.ids.iter().filter_map(message).collect();
         self.node.malformed.add(&stream, (reply.ids.len() - messages.len()) as u64);

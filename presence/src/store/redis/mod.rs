@@ -34,6 +34,7 @@ pub use self::vitals::Vitals;
 use crate::host::metrics::Pulled;
 use crate::model::keys::{CallKeys, Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
+use crate::store::ReadTurns;
 
 /// Number of multiplexed connections for scripts. A session uses one of them, so its writes stay in order.
 const LANES: usize = 2;
@@ -74,6 +75,7 @@ struct RedisConnections {
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
+    read_turns: ReadTurns,
     calls: CallMetrics,
     condition: Arc<StoreCondition>,
 }
@@ -113,6 +115,7 @@ impl RedisStore {
             client,
             pool,
             keys: Keys::new(prefix),
+            read_turns: ReadTurns::default(),
             calls: CallMetrics::default(),
             condition: Arc::default(),
         };
@@ -146,6 +149,12 @@ impl RedisStore {
             let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
             RegistryError::Unavailable(reason)
         })
+    }
+
+    /// Returns the turns of long reads.
+    #[must_use]
+    pub fn read_turns(&self) -> &ReadTurns {
+        &self.shared.read_turns
     }
 
     /// Returns the client for separate connections: subscriptions and blocking reads.

@@ -2,9 +2,12 @@
 //!
 //! Invariant: a page ends at the same message on both arms, and paging on loses and repeats nothing.
 
-use futures_util::future::join_all;
+use std::future::pending;
+
+use futures_util::future::{join_all, join3};
 use gateway::backplane::{PageLimit, Range, StreamId, envelope};
 use presence::model::RoomName;
+use presence::registry::RegistryError;
 
 use super::fixture::{BackplaneNode, StoreFixture, room};
 
@@ -89,6 +92,34 @@ pub(crate) async fn replay_pages_end_at_their_bytes(store: &StoreFixture) {
         let page = node.backplane.read_after(&stream, after, limit).await.unwrap();
         assert_eq!((page.messages.len(), page.through), (0, after));
     }
+}
+
+pub(crate) async fn history_and_lists_read_in_turns(store: &StoreFixture) {
+    let (node, lobby) = (store.node("g1").await, room("#lobby"));
+    let ann = node.member("ann", &lobby).await;
+    node.publish(&lobby, &ann.request("hi")).await.unwrap();
+    let read_all = async || {
+        let history = async {
+            let page = node.backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(1)).await?;
+            Ok(page.messages.len())
+        };
+        let members = async { Ok(node.registry.members(lobby.key(), None, 1).await?.items.len()) };
+        let rooms = async { Ok(node.registry.rooms(None, 1).await?.items.len()) };
+        let (history, members, rooms) = join3(history, members, rooms).await;
+        [history, members, rooms]
+    };
+    let refused_beside_a_hanging_read = async {
+        let reader = node.read_turns.reader().await.unwrap();
+        tokio::select! {
+            biased;
+            _ = reader.step(pending::<Result<(), RegistryError>>()) => unreachable!("it hangs"),
+            outcomes = read_all() => outcomes,
+        }
+    };
+    for outcome in refused_beside_a_hanging_read.await {
+        assert!(matches!(outcome, Err(RegistryError::Unavailable(_))), "{outcome:?}");
+    }
+    assert_eq!(read_all().await, [Ok(1), Ok(1), Ok(1)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

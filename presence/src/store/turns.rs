@@ -1,8 +1,9 @@
-//! [`ReadTurns`]: the turns in which listings and lookups read the store.
+//! [`ReadTurns`]: the turns in which listings, lookups and history read the store.
 //!
-//! A listing reads in steps of at most 100 rows. One step is under way in this process, and the store then rests for as
-//! long as the step took, so listings use at most half of it and delay any other call by one step only. A few readers
-//! take turns; the others wait to begin, in their order and for a limited time, so that a reader that began also ends.
+//! A step reads at most 100 rows of Redis, or a page of memory or of history. One step is under way in this process,
+//! and the store then rests for as long as the step took, so these reads use at most half of it and delay any other
+//! call by one step only. A few readers take turns; the others wait to begin, in their order and for a limited time, so
+//! that a reader that began also ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::registry::RegistryError;
 
 /// Maximum number of rows in one step, which keeps it under about a millisecond.
-pub(super) const STEP_ROWS_MAX: usize = 100;
+pub(crate) const STEP_ROWS_MAX: usize = 100;
 /// Maximum number of readers that take turns.
 const READERS_MAX: usize = 4;
 /// Maximum wait of a reader for its begin, and for each of its turns.
@@ -25,7 +26,7 @@ const REST_MAX: Duration = Duration::from_millis(20);
 
 /// The turns of one process. Cheap to clone: clones share them.
 #[derive(Debug, Clone, Default)]
-pub(in crate::registry) struct ReadTurns(Arc<TurnState>);
+pub struct ReadTurns(Arc<TurnState>);
 
 #[derive(Debug)]
 struct TurnState {
@@ -41,7 +42,7 @@ impl ReadTurns {
     ///
     /// # Errors
     /// As for [`TurnReader::step`].
-    pub(super) async fn reader(&self) -> Result<TurnReader<'_>, RegistryError> {
+    pub async fn reader(&self) -> Result<TurnReader<'_>, RegistryError> {
         let Ok(Ok(place)) = timeout(WAIT_MAX, self.0.readers.acquire()).await else { return Err(self.0.refusal()) };
         Ok(TurnReader { turns: &self.0, _place: place })
     }
@@ -55,7 +56,7 @@ impl Default for TurnState {
 
 /// A reader of several steps.
 #[derive(Debug)]
-pub(super) struct TurnReader<'a> {
+pub struct TurnReader<'a> {
     turns: &'a TurnState,
     _place: SemaphorePermit<'a>,
 }
@@ -66,10 +67,7 @@ impl TurnReader<'_> {
     /// # Errors
     /// `Overloaded` if other readers are ahead for too long, `Unavailable` if their step gets no answer, or the error
     /// of the step.
-    pub(super) async fn step<T>(
-        &self,
-        step: impl Future<Output = Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
+    pub async fn step<T>(&self, step: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
         let turn = timeout(WAIT_MAX, async {
             let rested = self.turns.rested.lock().await;
             if let Some(end) = *rested {
