@@ -163,8 +163,12 @@ impl BackplaneContract for MemoryBackplane {
             Range::Before(seq) => (1..=seq.saturating_sub(1), true),
             Range::After(seq) => (seq.saturating_add(1)..=u64::MAX, false),
         };
-        let StoredPage { entries, has_more } = self.node.store.page(&StreamId::Room(room.clone()), seqs, limit, newest);
-        Ok(HistoryPage { messages: entries.iter().filter_map(message).collect(), more: has_more })
+        let store = &self.node.store;
+        let read = async {
+            let StoredPage { entries, has_more } = store.page(&StreamId::Room(room.clone()), seqs, limit, newest);
+            Ok(HistoryPage { messages: entries.iter().filter_map(message).collect(), more: has_more })
+        };
+        store.read_turns().reader().await?.step(read).await
     }
 
     async fn read_after(&self, stream: &StreamId, after: u64, limit: PageLimit) -> Result<ReplayPage, RegistryError> {

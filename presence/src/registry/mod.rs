@@ -95,7 +95,7 @@ impl Registry {
     #[must_use]
     pub fn has_answered_since(&self, began: Instant) -> bool {
         match self {
-            Self::Redis(redis) => redis.redis.answers().has_answered_since(began),
+            Self::Redis(redis) => redis.redis.has_answered_since(began),
             Self::Memory(_) => true,
         }
     }

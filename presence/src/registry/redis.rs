@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::RegistryError;
-use super::listing::{EventReader, ReadTurns};
+use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{KeyBuilder, ScriptKeys};
 use crate::model::{LookalikePolicy, MemberInfo, Nick, Status};
@@ -20,7 +20,6 @@ use crate::store::redis::{CallKind, RedisStore};
 pub struct RedisRegistry {
     pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
-    pub(super) read_turns: ReadTurns,
     pub(super) lookalikes: LookalikePolicy,
 }
 
@@ -28,8 +27,8 @@ impl RedisRegistry {
     /// A registry of the deployment that `redis` connects to.
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
-        let (event_reader, read_turns) = (EventReader::new(redis.clone()), ReadTurns::new(redis.answers().clone()));
-        Self { redis, event_reader, read_turns, lookalikes: LookalikePolicy::default() }
+        let event_reader = EventReader::new(redis.clone());
+        Self { redis, event_reader, lookalikes: LookalikePolicy::default() }
     }
 
     /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.

@@ -49,7 +49,8 @@ on_both_arms! {
 
     pages:
     bounded_pages_return_every_message_once
-    replay_pages_end_at_their_bytes;
+    replay_pages_end_at_their_bytes
+    lists_are_read_in_turns;
 
     directs:
     direct_message_reaches_only_the_owners_node

@@ -24,6 +24,7 @@ use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, 
 use presence::registry::RegistryError;
 use presence::store::redis::{GENERATION, RedisStore, STREAM};
 use redis::Script;
+use tokio::sync::Semaphore;
 
 use self::calls::ScriptCalls;
 use self::message::{StoredMessage, WriteOutcome};
@@ -52,6 +53,8 @@ struct RedisNode {
     republish: Arc<SharedRepublishRing>,
     publisher: Publisher<ScriptCalls>,
     key_shares: KeyShares,
+    /// Places of the history pages that are being read.
+    history_places: Semaphore,
     subscriber: ChannelSubscriber,
     malformed: Arc<MalformedCounter>,
 }
@@ -72,8 +75,18 @@ impl RedisBackplane {
         let republish = Arc::<SharedRepublishRing>::default();
         let calls = ScriptCalls { redis: redis.clone(), retention, republish: republish.clone() };
         let publisher = Publisher::new(calls.clone(), PublisherLimits::default());
-        let key_shares = KeyShares::default();
-        Self { node: Arc::new(RedisNode { redis, calls, republish, publisher, key_shares, subscriber, malformed }) }
+        Self {
+            node: Arc::new(RedisNode {
+                redis,
+                calls,
+                republish,
+                publisher,
+                key_shares: KeyShares::default(),
+                history_places: Semaphore::new(reads::HISTORY_READS_MAX),
+                subscriber,
+                malformed,
+            }),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! query pool, so no read delays a delivery.
 
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use presence::model::RoomKey;
 use presence::model::keys::{CallKeys, Keys};
@@ -12,6 +13,8 @@ use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::streams::{self, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use super::{RedisBackplane, epoch, script};
 use crate::backplane::{HistoryPage, Range, ReplayPage, envelope};
@@ -28,6 +31,12 @@ const STREAMS_MAX: usize = 100;
 const META_SECONDS: u64 = 73 * 60 * 60;
 /// The lifetime of a meta without room, session and messages: a join within it continues its epoch.
 const BLANK_META_SECONDS: u64 = 60 * 60;
+
+/// Maximum number of history pages that one gateway reads at a time. A page of 1 MiB holds Redis for about 2 ms, and
+/// messages wait as long.
+pub(super) const HISTORY_READS_MAX: usize = 2;
+/// Maximum wait of a history page for its place.
+const HISTORY_WAIT: Duration = Duration::from_secs(2);
 
 /// No message: a read of the end alone.
 const END_ONLY: PageLimit = PageLimit { messages: 0, bytes: 0 };
@@ -81,6 +90,7 @@ impl RedisBackplane {
         };
         let mut call = HISTORY.prepare_invoke();
         call.key(&*stream).arg(command).arg(first).arg(limit.messages).arg(limit.bytes);
+        let _place = self.history_place().await?;
         let mut connection = self.node.redis.query().await?;
         let answer = call.invoke_async(&mut connection);
         let (reply, more): (StreamRangeReply, bool) =
@@ -92,6 +102,16 @@ impl RedisBackplane {
             messages.reverse();
         }
         Ok(HistoryPage { messages, more })
+    }
+
+    /// Waits for a place among the history pages that are being read.
+    async fn history_place(&self) -> Result<SemaphorePermit<'_>, RegistryError> {
+        let began = Instant::now();
+        match timeout(HISTORY_WAIT, self.node.history_places.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            _ if self.node.redis.has_answered_since(began) => Err(RegistryError::Overloaded),
+            _ => Err(RegistryError::Unavailable("earlier reads are not answered".to_owned())),
+        }
     }
 
     /// Reads one page of each stream after a seq.

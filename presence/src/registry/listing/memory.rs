@@ -19,16 +19,15 @@ impl Listing for MemoryRegistry {
     }
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
-        let state = self.store.lock();
-        Ok(nicks.iter().map(|nick| state.user(nick)).collect())
+        self.in_turn(|state| nicks.iter().map(|nick| state.user(nick)).collect()).await
     }
 
     async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
-        Ok(self.store.lock().users(cursor, limit))
+        self.in_turn(|state| state.users(cursor, limit)).await
     }
 
     async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<RoomRow>, RegistryError> {
-        Ok(self.store.lock().rooms(cursor, limit))
+        self.in_turn(|state| state.rooms(cursor, limit)).await
     }
 
     async fn room(&self, room: &RoomKey) -> Result<Option<RoomRow>, RegistryError> {
@@ -41,7 +40,7 @@ impl Listing for MemoryRegistry {
         cursor: Option<ListCursor>,
         limit: usize,
     ) -> Result<ListPage<MemberInfo>, RegistryError> {
-        Ok(self.store.lock().members(room, cursor, limit))
+        self.in_turn(|state| state.members(room, cursor, limit)).await
     }
 
     async fn gateways(&self) -> Result<Vec<GatewayRow>, RegistryError> {
@@ -85,6 +84,14 @@ impl Listing for MemoryRegistry {
 
     async fn event_log_ends(&self) -> Result<EventLogEnds, RegistryError> {
         Ok(self.store.lock().events().ends())
+    }
+}
+
+impl MemoryRegistry {
+    /// Reads a list in its turn.
+    async fn in_turn<T>(&self, read: impl FnOnce(&StoreState) -> T) -> Result<T, RegistryError> {
+        let mut turns = self.store.read_turns().reader().await?;
+        turns.step(async { Ok(read(&self.store.lock())) }).await
     }
 }
 

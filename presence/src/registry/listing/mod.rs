@@ -10,7 +10,6 @@ mod inventory;
 mod memory;
 mod redis;
 mod sessions;
-mod turns;
 mod types;
 mod user_rows;
 
@@ -21,7 +20,6 @@ use super::RegistryError;
 pub(super) use self::events::EventReader;
 pub use self::inspect::LeaseSummary;
 pub use self::inventory::{HeldSession, Inventory, Membership};
-pub(super) use self::turns::ReadTurns;
 pub(crate) use self::types::event_position;
 pub use self::types::{ClusterStats, EventLogEnds, GatewayRow, ListPage, RegistryEvent, RoomRow, UserRow};
 

@@ -8,9 +8,9 @@ use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::{RedisRegistry, ScriptCall, read};
 use crate::registry::reply::{ScriptReply, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
+use crate::store::{STEP_ROWS_MAX, TurnReader};
 
 use super::sessions::{OnlineUsers, RoomMembers};
-use super::turns::{STEP_ROWS_MAX, TurnReader};
 use super::user_rows::{FoundUser, user_row};
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
@@ -20,7 +20,7 @@ impl Listing for RedisRegistry {
     }
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
-        let mut turns = self.read_turns.reader().await?;
+        let mut turns = self.redis.read_turns().reader().await?;
         let found = self.users_in_turns(&mut turns, nicks).await?;
         Ok(found.into_iter().map(|found| found.map(|found| found.user)).collect())
     }
@@ -34,7 +34,7 @@ impl Listing for RedisRegistry {
     }
 
     async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<RoomRow>, RegistryError> {
-        let (mut turns, mut page) = (self.read_turns.reader().await?, PageProgress::new(cursor, limit));
+        let (mut turns, mut page) = (self.redis.read_turns().reader().await?, PageProgress::new(cursor, limit));
         let mut items = Vec::new();
         while let Some(step) = page.next_step() {
             let (keys, next) = turns.step(self.page(&self.redis.keys().rooms(), page.cursor.as_deref(), step)).await?;

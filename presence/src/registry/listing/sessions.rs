@@ -8,8 +8,8 @@ use crate::model::{ListCursor, MemberInfo, NickKey, Owner, RoomKey, keep_newest}
 use crate::registry::redis::{RedisRegistry, ScriptCall, read};
 use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
 use crate::registry::{RegistryError, script};
+use crate::store::STEP_ROWS_MAX;
 
-use super::turns::STEP_ROWS_MAX;
 use super::user_rows::user_row;
 use super::{ListPage, PAGE_LIMIT, UserRow};
 
@@ -47,7 +47,7 @@ impl RedisRegistry {
         start: Option<ListCursor>,
         limit: usize,
     ) -> Result<ListPage<L::Row>, RegistryError> {
-        let mut turns = self.read_turns.reader().await?;
+        let mut turns = self.redis.read_turns().reader().await?;
         let (mut next, mut left) = (start, limit.clamp(1, PAGE_LIMIT));
         let mut found = Vec::new();
         loop {

@@ -208,8 +208,8 @@ impl EventFeed {
     /// Reads the events after this position. Fails if some of them were trimmed before they were read.
     async fn page(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
         let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
-        // Only a reader that is far behind meets the trimmed end, and its pages are full. The first page of a replay from
-        // the beginning continues nothing.
+        // Only a reader that is far behind meets the trimmed end, and its pages are full. The first page of a replay
+        // from the beginning continues nothing.
         let may_be_behind = events.len() == BATCH && position > EventId::default();
         if may_be_behind && self.ends().await?.complete_from > position {
             return Err(RegistryError::Unknown("the event log was trimmed before it was read".to_owned()));

@@ -27,6 +27,7 @@ use crate::host::reloadable::Reloadable;
 use crate::model::keys::Keys;
 use crate::model::stream::{PageLimit, StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
+use crate::store::{AnswerClock, ReadTurns};
 
 use self::channels::Channels;
 pub use self::channels::{ChannelListener, ListenerGuard};
@@ -47,6 +48,7 @@ const RETENTION_MS: u64 = 72 * 3600 * 1000;
 #[derive(Debug, Clone)]
 pub struct Store {
     state: Arc<Mutex<StoreState>>,
+    read_turns: ReadTurns,
     channels: Channels,
 }
 
@@ -61,7 +63,11 @@ impl Store {
     #[must_use]
     pub fn with_retention(retention: Reloadable<Retention>) -> Self {
         let channels = Channels::default();
-        Self { state: Arc::new(Mutex::new(StoreState::new(retention, channels.clone()))), channels }
+        Self {
+            state: Arc::new(Mutex::new(StoreState::new(retention, channels.clone()))),
+            read_turns: ReadTurns::new(AnswerClock::default()),
+            channels,
+        }
     }
 
     /// Subscribes to a channel, named by [`Keys`] with prefix `parley`, until the subscription is dropped.
@@ -96,6 +102,12 @@ impl Store {
     pub fn publish(&self, channel: &str, text: &str) {
         // Under the lock, like every publish, so that all listeners receive one order.
         self.lock().channels.publish(channel, text.as_bytes());
+    }
+
+    /// Returns the turns of long reads.
+    #[must_use]
+    pub fn read_turns(&self) -> &ReadTurns {
+        &self.read_turns
     }
 
     /// Returns a page of the entries with these seqs; the newest ones if `newest` is set.

@@ -4,7 +4,6 @@
 //! scripts share a few multiplexed connections, which reconnect by themselves; reads use a pool, so a large listing
 //! never delays a message. Nothing here depends on the meaning of a key.
 
-mod answers;
 mod calls;
 mod condition;
 mod fitness;
@@ -26,7 +25,6 @@ use redis::{
 
 use tokio::net::UdpSocket;
 
-pub(crate) use self::answers::AnswerClock;
 pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
@@ -36,6 +34,7 @@ pub use self::vitals::Vitals;
 use crate::host::metrics::Pulled;
 use crate::model::keys::{CallKeys, Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
+use crate::store::{AnswerClock, ReadTurns};
 
 /// Number of multiplexed connections for scripts. A session uses one of them, so its writes stay in order.
 const LANES: usize = 2;
@@ -76,6 +75,7 @@ struct RedisConnections {
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
+    read_turns: ReadTurns,
     calls: CallMetrics,
     condition: Arc<StoreCondition>,
     answers: AnswerClock,
@@ -111,6 +111,7 @@ impl RedisStore {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
+        let answers = AnswerClock::default();
         let shared = RedisConnections {
             lanes: [lane()?, lane()?],
             client,
@@ -118,7 +119,8 @@ impl RedisStore {
             keys: Keys::new(prefix),
             calls: CallMetrics::default(),
             condition: Arc::default(),
-            answers: AnswerClock::default(),
+            read_turns: ReadTurns::new(answers.clone()),
+            answers,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -147,13 +149,17 @@ impl RedisStore {
             Err(_) => {}
         }
         connection.map_err(|error| match error {
-            PoolError::Timeout(TimeoutType::Wait) if self.answers().has_answered_since(began) => {
-                RegistryError::Overloaded
-            }
+            PoolError::Timeout(TimeoutType::Wait) if self.has_answered_since(began) => RegistryError::Overloaded,
             // The text of the pool adds nothing to the error of the connection.
             PoolError::Backend(error) => RegistryError::Unavailable(error.to_string()),
             error => RegistryError::Unavailable(error.to_string()),
         })
+    }
+
+    /// Returns the turns of long reads.
+    #[must_use]
+    pub fn read_turns(&self) -> &ReadTurns {
+        &self.shared.read_turns
     }
 
     /// Returns the client for separate connections: subscriptions and blocking reads.
@@ -183,9 +189,11 @@ impl RedisStore {
         self.shared.condition.refuses(call)
     }
 
-    /// Returns the clock of the answers to all calls.
-    pub(crate) fn answers(&self) -> &AnswerClock {
-        &self.shared.answers
+    /// Returns true if Redis has answered a call that was sent at `began` or later. A call that took too long is then a
+    /// matter of this process and not of Redis.
+    #[must_use]
+    pub fn has_answered_since(&self, began: Instant) -> bool {
+        self.shared.answers.has_answered_since(began)
     }
 
     /// Registers the metrics of the calls and of the condition. Must be called once for each registry.

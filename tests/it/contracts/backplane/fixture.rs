@@ -15,6 +15,7 @@ use presence::registry::{
     GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, ReassertBatch, RedisRegistry,
     Registry,
 };
+use presence::store::ReadTurns;
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
 use tokio::task::JoinHandle;
@@ -61,14 +62,16 @@ impl StoreFixture {
         let deliveries = DeliveryLog::default();
         let recorder = deliveries.clone();
         let sink = Arc::new(move |delivery| recorder.0.lock().unwrap().push(delivery));
-        let (backplane, registry) = match self {
+        let (read_turns, backplane, registry) = match self {
             Self::Memory(store) => (
+                store.read_turns().clone(),
                 Backplane::Memory(MemoryBackplane::start(store.clone(), sink)),
                 Registry::Memory(MemoryRegistry::new(store.clone())),
             ),
             Self::Redis(server) => {
                 let redis = RedisStore::open(&server.url(), "parley").unwrap();
                 (
+                    redis.read_turns().clone(),
                     Backplane::Redis(RedisBackplane::start(redis.clone(), sink)),
                     Registry::Redis(RedisRegistry::new(redis)),
                 )
@@ -79,6 +82,7 @@ impl StoreFixture {
         backplane.subscribe_own_channel(&incarnation).await;
         BackplaneNode {
             name: name.to_owned(),
+            read_turns,
             backplane,
             registry,
             incarnation,
@@ -112,6 +116,7 @@ impl DeliveryLog {
 /// A gateway as the backplane sees it: a lease, a registry and a backplane.
 pub(crate) struct BackplaneNode {
     pub(crate) name: String,
+    pub(crate) read_turns: ReadTurns,
     pub(crate) backplane: Backplane,
     pub(crate) registry: Registry,
     pub(crate) incarnation: Incarnation,

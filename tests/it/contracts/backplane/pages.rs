@@ -2,9 +2,17 @@
 //!
 //! Invariant: a page ends at the same message on both arms, and paging on loses and repeats nothing.
 
-use futures_util::future::join_all;
-use gateway::backplane::{PageLimit, Range, StreamId, envelope};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{join, join_all};
+use gateway::backplane::{Backplane, PageLimit, Range, RedisBackplane, StreamId, envelope};
+use harness::Redis;
+use harness::fault_proxy::{FaultProxy, Mode};
 use presence::model::RoomName;
+use presence::registry::RegistryError;
+use presence::store::redis::RedisStore;
 
 use super::fixture::{BackplaneNode, StoreFixture, room};
 
@@ -89,6 +97,49 @@ pub(crate) async fn replay_pages_end_at_their_bytes(store: &StoreFixture) {
         let page = node.backplane.read_after(&stream, after, limit).await.unwrap();
         assert_eq!((page.messages.len(), page.through), (0, after));
     }
+}
+
+pub(crate) async fn lists_are_read_in_turns(store: &StoreFixture) {
+    let (node, lobby) = (store.node("g1").await, room("#lobby"));
+    node.member("ann", &lobby).await;
+    let read_all = async || {
+        let members = async { Ok(node.registry.members(lobby.key(), None, 1).await?.items.len()) };
+        let rooms = async { Ok(node.registry.rooms(None, 1).await?.items.len()) };
+        let (members, rooms) = join(members, rooms).await;
+        [members, rooms]
+    };
+    let refused_beside_a_hanging_read = async {
+        let mut reader = node.read_turns.reader().await.unwrap();
+        tokio::select! {
+            biased;
+            _ = reader.step(pending::<Result<(), RegistryError>>()) => unreachable!("it hangs"),
+            outcomes = read_all() => outcomes,
+        }
+    };
+    for outcome in refused_beside_a_hanging_read.await {
+        assert!(matches!(outcome, Err(RegistryError::Overloaded | RegistryError::Unavailable(_))), "{outcome:?}");
+    }
+    assert_eq!(read_all().await, [Ok(1), Ok(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_pages_share_two_places() {
+    const DELAY: Duration = Duration::from_millis(200);
+    let redis = Redis::running().await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let store = RedisStore::open(&Redis::url_through(proxy.address()), "parley").unwrap();
+    let backplane = Backplane::Redis(RedisBackplane::start(store, Arc::new(|_| {})));
+    let lobby = room("#lobby");
+    let read = || backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(1));
+    // Connections and script are ready.
+    join_all((0..6).map(|_| read())).await.into_iter().for_each(|page| assert!(page.is_ok(), "{page:?}"));
+    proxy.set(Mode::Late { delay: DELAY, jitter: Duration::ZERO });
+    let began = Instant::now();
+    join_all((0..6).map(|_| read())).await.into_iter().for_each(|page| assert!(page.is_ok(), "{page:?}"));
+    assert!(began.elapsed() >= DELAY * 3, "{:?}", began.elapsed());
+    proxy.set(Mode::BlackHole);
+    let refused = join_all((0..3).map(|_| read())).await;
+    assert!(matches!(refused[2], Err(RegistryError::Unavailable(_))), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

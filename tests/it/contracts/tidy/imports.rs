@@ -44,7 +44,6 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "presence/src/registry/listing/inspect.rs",
             "presence/src/registry/listing/inventory.rs",
             "presence/src/registry/listing/sessions.rs",
-            "presence/src/registry/listing/turns.rs",
             "presence/src/registry/listing/user_rows.rs",
         ],
         forbidden: &["axum::", "crate::lease", "service::", "store::memory"],
@@ -54,7 +53,12 @@ const IMPORT_TABLE: &[ImportRule] = &[
         forbidden: &["redis::", "axum::", "crate::lease", "service::"],
     },
     ImportRule {
-        files: &["presence/src/store/redis/*", "presence/src/store/mod.rs"],
+        files: &[
+            "presence/src/store/redis/*",
+            "presence/src/store/answers.rs",
+            "presence/src/store/turns.rs",
+            "presence/src/store/mod.rs",
+        ],
         forbidden: &["axum::", "crate::lease", "service::", "store::memory"],
     },
     ImportRule { files: &["presence/src/lease/*"], forbidden: &["redis::", "axum::", "service::", "store::"] },

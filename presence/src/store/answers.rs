@@ -1,7 +1,7 @@
 //! [`AnswerClock`]: the newest call that Redis has answered, which distinguishes a silent Redis from a busy process.
 //!
 //! A call without an answer proves nothing about Redis while calls that were sent later are answered.
-//! [`super::RedisStore`] records its answers here. Nothing here waits or reads Redis.
+//! [`super::redis::RedisStore`] records its answers here. Nothing here waits or reads Redis.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
-//! [`ReadTurns`]: the turns in which listings and lookups read the store.
+//! [`ReadTurns`]: the turns in which listings and lookups read the store, and history too if it is in memory.
 //!
-//! A listing reads in steps of at most 100 rows. One step is under way in this process, and the store then rests for as
+//! A listing reads in steps of at most 100 rows, or of a page in memory. One step is under way in this process, and the store then rests for as
 //! long as the step took, so listings use at most half of it and delay any other call by one step only. A few readers
 //! take turns; the others wait to begin, in their order and for a limited time. A reader that began may take as long as
 //! it makes progress, so no work is wasted.
@@ -13,10 +13,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
 use crate::registry::RegistryError;
-use crate::store::redis::AnswerClock;
+use crate::store::AnswerClock;
 
 /// Maximum number of rows in one step, which keeps it under about a millisecond.
-pub(super) const STEP_ROWS_MAX: usize = 100;
+pub(crate) const STEP_ROWS_MAX: usize = 100;
 /// Maximum number of readers that take turns: twice the share of one client of the API.
 const READERS_MAX: usize = 8;
 /// Maximum wait of a reader for its begin.
@@ -32,7 +32,7 @@ const REST_MAX: Duration = Duration::from_millis(20);
 
 /// The turns of one process. Cheap to clone: clones share them.
 #[derive(Debug, Clone)]
-pub(in crate::registry) struct ReadTurns(Arc<TurnState>);
+pub struct ReadTurns(Arc<TurnState>);
 
 #[derive(Debug)]
 struct TurnState {
@@ -46,7 +46,7 @@ struct TurnState {
 
 impl ReadTurns {
     /// Creates the turns of a store with these answers.
-    pub(in crate::registry) fn new(answers: AnswerClock) -> Self {
+    pub(crate) fn new(answers: AnswerClock) -> Self {
         Self(Arc::new(TurnState {
             answers,
             readers: Semaphore::new(READERS_MAX),
@@ -59,7 +59,7 @@ impl ReadTurns {
     ///
     /// # Errors
     /// As for [`TurnReader::step`].
-    pub(super) async fn reader(&self) -> Result<TurnReader<'_>, RegistryError> {
+    pub async fn reader(&self) -> Result<TurnReader<'_>, RegistryError> {
         let Ok(Ok(place)) = timeout(BEGIN_MAX, self.0.readers.acquire()).await else { return Err(self.0.refusal()) };
         Ok(TurnReader { turns: &self.0, progressed: Instant::now(), _place: place })
     }
@@ -67,7 +67,7 @@ impl ReadTurns {
 
 /// A reader of several steps.
 #[derive(Debug)]
-pub(super) struct TurnReader<'a> {
+pub struct TurnReader<'a> {
     turns: &'a TurnState,
     /// The time of its newest answer, or of its begin.
     progressed: Instant,
@@ -80,10 +80,7 @@ impl TurnReader<'_> {
     /// # Errors
     /// `Overloaded` if this process is too busy, `Unavailable` if the step under way gets no answer, or the error of
     /// the step.
-    pub(super) async fn step<T>(
-        &mut self,
-        step: impl Future<Output = Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
+    pub async fn step<T>(&mut self, step: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
         let mut turn = pin!(self.turns.run(step));
         let Ok(outcome) = timeout_at((self.progressed + PROGRESS_MAX).into(), turn.as_mut()).await else {
             return Err(self.turns.refusal());
