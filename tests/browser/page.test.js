@@ -7,6 +7,7 @@ import { People } from "./people.js";
 import { accessStories } from "./stories/access.js";
 import { clusterStories } from "./stories/cluster.js";
 import { directStories } from "./stories/direct.js";
+import { exampleStories } from "./stories/examples.js";
 import { hostileStories } from "./stories/hostile.js";
 import { lookStories } from "./stories/look.js";
 import { memoryStories } from "./stories/memory.js";
@@ -32,6 +33,7 @@ describe("chat page", { concurrency: false }, () => {
   memoryStories(world);
   privateStories(world);
   hostileStories(world);
+  exampleStories(world);
   accessStories(world);
   scrollStories(world);
   lookStories(world);
