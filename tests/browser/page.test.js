@@ -7,6 +7,7 @@ import { People } from "./people.js";
 import { accessStories } from "./stories/access.js";
 import { clusterStories } from "./stories/cluster.js";
 import { directStories } from "./stories/direct.js";
+import { enduranceStories } from "./stories/endurance.js";
 import { exampleStories } from "./stories/examples.js";
 import { hostileStories } from "./stories/hostile.js";
 import { lookStories } from "./stories/look.js";
@@ -36,6 +37,7 @@ describe("chat page", { concurrency: false }, () => {
   exampleStories(world);
   accessStories(world);
   scrollStories(world);
+  enduranceStories(world);
   lookStories(world);
   clusterStories(world);
 });
