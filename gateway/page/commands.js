@@ -5,6 +5,7 @@ export const COMMANDS = [
   { name: "join", args: "#room", needs: 1 },
   { name: "leave", args: "", needs: 0 },
   { name: "msg", args: "nick text", needs: 2 },
+  { name: "me", args: "text", needs: 1 },
   { name: "nick", args: "name", needs: 1 },
   { name: "away", args: "[text]", needs: 0 },
   { name: "back", args: "", needs: 0 },

@@ -134,6 +134,7 @@ export function createIntents({ dispatch, read }) {
       openConversation(target);
       send(target, text);
     },
+    me: (key, text) => send(key, { me: text }),
     nick: (key, nick) => run({ type: "rename", nick }),
     away: (key, text = "") => run({ type: "status", status: "away", text }),
     back: () => run({ type: "status", status: "online", text: "" }),
@@ -194,8 +195,7 @@ export function createIntents({ dispatch, read }) {
       join(room.name);
     },
     "copy-link": ({ key }) => copyText(addressOf(key, secretOf(key))).then(() => toast(word("copied"))),
-    // The library tries at once when the browser reports a network.
-    "retry-now": () => window.dispatchEvent(new Event("online")),
+    "retry-now": () => session.retry(),
     "again": () => location.reload(),
     "sign-out": async () => {
       await session.close();
@@ -231,7 +231,7 @@ export function createIntents({ dispatch, read }) {
       } else if (link.name === "offline") {
         const { entry } = read();
         const needsName = NICK_WORDS[link.reason] || entry.open;
-        if (needsName && !link.willRetry) dispatch({ type: "entry", error: refusal({ code: link.reason }) });
+        if (needsName && !link.willRetry) dispatch({ type: "entry", error: refusal({ code: link.reason, message: link.message }) });
         else if (entry.open) {
           const held = link.reason === "nick_in_use";
           const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) }) : word("entry.unreachable");

@@ -2,6 +2,7 @@
  * Rows of the timeline, derived from one conversation: date lines, the line of new messages, and messages in groups.
  * Pure; `dayOf` names the local day of a time.
  */
+import { actionOf } from "./text.js";
 
 /** Messages of one sender within this time form a group under one name. */
 const GROUP_MS = 5 * 60 * 1000;
@@ -35,13 +36,18 @@ function pendingRows({ pending }, last) {
   let before = last?.own ? last : null;
   return pending.map((entry) => {
     const item = { ...entry, kind: "message", own: true, time: entry.time, seq: null };
-    const row = { key: entry.key, kind: "message", item, first: !before, pending: entry.status };
+    const row = { key: entry.key, kind: "message", item, first: !before || isAction(before), pending: entry.status };
     before = item;
     return row;
   });
 }
 
+/** An action names its sender itself, so it is no part of a group. */
 function continues(before, item) {
   return before?.kind === "message" && item.kind === "message" && before.from === item.from
-    && item.time - before.time < GROUP_MS;
+    && item.time - before.time < GROUP_MS && !isAction(before) && !isAction(item);
+}
+
+function isAction({ body }) {
+  return actionOf(body) !== null;
 }

@@ -131,6 +131,11 @@ export class Session {
     if (conversation && conversation.draft !== text) conversation.draft = text;
   }
 
+  /** Ends the wait for the next attempt to connect. */
+  retry() {
+    this.#parley.retry();
+  }
+
   rename(nick) {
     return this.#parley.rename(nick);
   }

@@ -5,7 +5,7 @@
  * room's key is its name, a direct conversation's is `@nick`.
  */
 import * as conversation from "./conversation.js";
-import { bodyText, mentions } from "./text.js";
+import { lineOf, mentions } from "./text.js";
 
 /** Typing is shown for this time after the last report. */
 export const TYPING_MS = 5000;
@@ -166,7 +166,7 @@ function receive(state, { key, message, name }) {
   const pinned = state.open !== key || state.pinned;
   const mention = key[0] !== "@" && mentions(message.body, state.nick);
   const next = change(ensure(state, key, name ?? key), key, (c) => conversation.receive(c, message, { pinned, mention, attended }));
-  return state.open === key && !message.own ? { ...next, spoken: `${message.from}: ${bodyText(message.body)}` } : next;
+  return state.open === key && !message.own ? { ...next, spoken: lineOf(message) } : next;
 }
 
 /** The own entry is no news. */

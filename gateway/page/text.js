@@ -7,22 +7,33 @@ const FENCE = /```(?:[a-z0-9+#-]{0,20}\n)?([\s\S]+?)```/giu;
 const INLINE = /`([^`\n]+)`|(https?:\/\/[^\s<>"'`\u0000-\u001f\u2066-\u2069\u202a-\u202e]+)/giu;
 const NAME_CHARACTER = /[\p{L}\p{N}\p{M}_-]/u;
 
-/** Text of a body; a body that is not a string is compact JSON. */
+/** Text of an action of `/me`, whose body is `{ me: text }`; or `null`. */
+export function actionOf(body) {
+  return typeof body?.me === "string" && Object.keys(body).length === 1 ? body.me : null;
+}
+
+/** Text of a body; a body that is neither a string nor an action is compact JSON. */
 export function bodyText(body) {
-  return typeof body === "string" ? body : JSON.stringify(body);
+  return typeof body === "string" ? body : actionOf(body) ?? JSON.stringify(body);
+}
+
+/** One line of text for a message: `bob: hi`, or `bob waves`. */
+export function lineOf({ from, body }) {
+  return `${from}${actionOf(body) === null ? ":" : ""} ${bodyText(body)}`;
 }
 
 /** Returns parts `{ kind: "text" | "link" | "code" | "block" | "mention", text, href? }`. */
 export function parse(body, nick = "") {
-  if (typeof body !== "string") return [{ kind: "code", text: JSON.stringify(body) }];
+  const text = actionOf(body) ?? body;
+  if (typeof text !== "string") return [{ kind: "code", text: JSON.stringify(body) }];
   const parts = [];
   let end = 0;
-  for (const match of body.matchAll(FENCE)) {
-    parts.push(...inline(trimEnd(body.slice(end, match.index)), nick));
+  for (const match of text.matchAll(FENCE)) {
+    parts.push(...inline(trimEnd(text.slice(end, match.index)), nick));
     parts.push({ kind: "block", text: match[1].replace(/\n$/, "") });
     end = match.index + match[0].length;
   }
-  const rest = body.slice(end);
+  const rest = text.slice(end);
   parts.push(...inline(end > 0 ? rest.replace(/^\n/, "") : rest, nick));
   return parts;
 }
@@ -68,7 +79,8 @@ function isSafe(link) {
 
 /** True if the body calls `nick`: `@nick` anywhere, or `nick:` at its start. */
 export function mentions(body, nick) {
-  return typeof body === "string" && nick !== "" && places(body, nick).length > 0;
+  const text = actionOf(body) ?? body;
+  return typeof text === "string" && nick !== "" && places(text, nick).length > 0;
 }
 
 function mentionParts(text, nick) {

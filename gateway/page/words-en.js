@@ -133,6 +133,7 @@ export const en = {
   "command.join": "Join a room",
   "command.leave": "Leave this room",
   "command.msg": "Send a direct message",
+  "command.me": "Say what you are doing",
   "command.nick": "Change your name",
   "command.away": "Mark yourself as away",
   "command.back": "Mark yourself as online",

@@ -133,6 +133,7 @@ export const zh = {
   "command.join": "加入房间",
   "command.leave": "离开当前房间",
   "command.msg": "发送私信",
+  "command.me": "描述你的动作",
   "command.nick": "修改名字",
   "command.away": "标记为离开",
   "command.back": "标记为在线",

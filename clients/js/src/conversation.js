@@ -1,16 +1,15 @@
 // The common part of rooms and direct conversations: sending, typing, the read mark and the draft.
 
 import { Listeners } from "./listeners.js";
-import { fold, isRoom } from "./position.js";
+import { fold, isRoom, randomText } from "./position.js";
 
 /** The gateway forwards one `typing` in 3 s. */
 const TYPING_MS = 2_500;
 /** Number of messages that are counted as unread, at most: as many as a room keeps. */
 const UNREAD_MAX = 10_000;
 
-const keyPrefix = () => Math.random().toString(36).slice(2);
 /** Keys must differ among the tabs and page loads of one session. */
-const KEY_PREFIX = keyPrefix() + keyPrefix();
+const KEY_PREFIX = randomText() + randomText();
 let keys = 0;
 
 export class Conversation extends Listeners {
@@ -23,7 +22,7 @@ export class Conversation extends Listeners {
   readSeq = 0;
   seq = 0;
 
-  /** `context`: {link, store, nick(), report(error)} of the client. */
+  /** `context`: {link, store, isOwn(message), report(error)} of the client. */
   constructor(to, context) {
     super(context.report);
     this.#to = to;

@@ -6,7 +6,7 @@
  * can seal. There is no forward secrecy: whoever obtains the key or a link with it reads everything, also old messages.
  */
 
-import type { CallOptions, Ack, Json, Message, Room, RoomEvents, SendOptions } from "./parley.js";
+import type { Ack, HistoryOptions, Json, Message, Room, RoomEvents, SendOptions } from "./parley.js";
 
 /** Returns a new random key of 32 bytes. */
 export function createKey(): Uint8Array;
@@ -56,7 +56,7 @@ export interface EncryptedRoom {
   on<E extends keyof RoomEvents>(event: E, listener: (value: RoomEvents[E]) => void): () => void;
   /** The opened messages of the room's `recent`. */
   readonly recent: Promise<Message[]>;
-  history(options?: { before?: number; after?: number; limit?: number } & CallOptions): Promise<{ items: Message[]; more: boolean }>;
+  history(options?: HistoryOptions): Promise<{ items: Message[]; more: boolean }>;
 }
 
 /** Returns a room that seals what it sends and opens what it receives, in the order of the room. */

@@ -16,7 +16,6 @@ export class Engine {
   #timer;
   #inputs = [];
   #isBusy = false;
-  #stopped = new AbortController();
 
   /** `output` receives the effects `answer` and `emit`. */
   constructor(options, output) {
@@ -26,16 +25,11 @@ export class Engine {
     this.#store = store;
     this.#WebSocket = options.WebSocket;
     this.#output = output;
-    const page = globalThis.document;
-    const onWake = () => page?.visibilityState !== "hidden" && this.input({ type: "wake" });
-    globalThis.addEventListener?.("online", onWake, this.#stopped);
-    page?.addEventListener("visibilitychange", onWake, this.#stopped);
     this.input({ type: "start" });
   }
 
   /** Ends the connection without a word to the server. */
   stop() {
-    this.#stopped.abort();
     clearTimeout(this.#timer);
     this.#drop();
   }

@@ -37,16 +37,19 @@ export interface Options {
 /** State of the connection. */
 export type State =
   | { name: "connecting" }
-  /** `resumed`: the session from before continues. `tookMs`: time since the connection was lost, or since the start. */
+  /**
+   * `resumed`: the session from before continues. `tookMs`: time since the connection was lost, or since the start.
+   * `rooms`: all rooms of the session, those of other tabs and of earlier page loads too.
+   */
   | { name: "online"; node: string; resumed: boolean; tookMs: number; rooms: string[] }
   /** The connection is lost, and another one is being opened. */
   | { name: "resuming" }
   /**
    * `reason`: an error code or the name of a close code of the protocol, `"closed"` after `close()`, `"connection_lost"`
-   * otherwise. With `willRetry` the next attempt begins in `inMs`. Without it the state is final, and every pending call
-   * has been rejected.
+   * otherwise. `message`: what the server wrote about it for people, or `null`. With `willRetry` the next attempt begins
+   * in `inMs`. Without it the state is final, and every pending call has been rejected.
    */
-  | { name: "offline"; reason: string; willRetry: boolean; inMs: number | null };
+  | { name: "offline"; reason: string; message: string | null; willRetry: boolean; inMs: number | null };
 
 /** A message of a room or a direct message. */
 export interface Message {
@@ -59,7 +62,7 @@ export interface Message {
   /** Unix milliseconds. */
   time: number;
   body: Json;
-  /** True if this session has sent it. */
+  /** True if this session has sent it, under its present nickname or an earlier one. */
   own: boolean;
   /** True if it was delivered before and comes again after a `rewind` event, perhaps with another `seq`. */
   repeated: boolean;
@@ -91,6 +94,19 @@ export interface SendOptions {
 
 export interface CallOptions {
   signal?: AbortSignal;
+}
+
+export interface HistoryOptions extends CallOptions {
+  before?: number;
+  after?: number;
+  /** Number of messages, at most 200. Default 50. */
+  limit?: number;
+}
+
+export interface RoomsOptions extends CallOptions {
+  /** Number of rooms, at most 1000. Default 100. */
+  limit?: number;
+  cursor?: string;
 }
 
 /** A refusal of the server, or the end of the session. */
@@ -161,7 +177,7 @@ export interface Room extends Conversation<RoomEvents> {
   /** Position of the last message: of the newest event, or the one that `join` answered. */
   readonly seq: number;
   /** Returns a page of older (`before`) or newer (`after`) messages, oldest first. */
-  history(options?: { before?: number; after?: number; limit?: number } & CallOptions): Promise<{ items: Message[]; more: boolean }>;
+  history(options?: HistoryOptions): Promise<{ items: Message[]; more: boolean }>;
   leave(options?: CallOptions): Promise<void>;
   /** Messages as they arrive, until the room is left or the session ends. Messages with `repeated` are left out. */
   [Symbol.asyncIterator](): AsyncIterator<Message>;
@@ -193,6 +209,8 @@ export interface ParleyEvents {
   direct: Message;
   /** This session has another nickname. */
   nick: string;
+  /** Name of a room that another tab has joined. `join` returns it in this tab too. */
+  joined: string;
   /** Direct messages that are no longer kept and cannot be delivered. */
   gap: { fromSeq: number; toSeq: number };
   /** A listener threw. Without a listener of this event the error is reported to the console. */
@@ -220,12 +238,17 @@ export class Parley {
   direct(nick: string): Direct;
   whois(nick: string, options?: CallOptions): Promise<User>;
   /** Returns a page of the rooms that have members. */
-  rooms(options?: { limit?: number; cursor?: string } & CallOptions): Promise<{ items: { room: string; memberCount: number }[]; nextCursor: string | null }>;
+  rooms(options?: RoomsOptions): Promise<{ items: { room: string; memberCount: number }[]; nextCursor: string | null }>;
   status(status: "online" | "away", text?: string): Promise<void>;
   /** Takes another nickname. After a refused `register` it tries again with this one. */
   rename(nick: string): Promise<void>;
   /** Measures the time to the server, in milliseconds. */
   ping(): Promise<number>;
-  /** Ends the session: others see it leave at once. Pending calls are rejected with `closed`. In one of several tabs it ends the session for all of them. */
+  /** Ends the wait for the next attempt at once. While the session is online it checks the connection. */
+  retry(): void;
+  /**
+   * Ends the session: others see it leave at once. Pending calls are rejected with `closed`. In one of several tabs it
+   * ends the session for all of them. Await it before you open another client with the same `name`.
+   */
   close(): Promise<void>;
 }

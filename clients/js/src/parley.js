@@ -15,6 +15,8 @@ export class Parley extends Listeners {
   /** Rooms and direct conversations, by the key of their name. */
   #conversations = new Map();
   #inbox = null;
+  /** The nicknames of this session, each with the time up to which it had it. */
+  #names = {};
   /** Ids of direct messages that this session has sent. */
   #ownIds = new Set();
   state = { name: "connecting" };
@@ -40,18 +42,16 @@ export class Parley extends Listeners {
           this.#report(error);
         }
       },
-      positions: () => {
-        const rooms = [...this.joined].map(([name, { cursor }]) => [name, cursor]);
-        return Object.fromEntries([...rooms, ["@", this.#inbox]]);
-      },
+      positions: () => [["@", this.#inbox], ...[...this.joined].map(([name, { cursor }]) => [name, cursor])],
       snapshot: () => [
-        { type: "state", state: this.state, isRefused: this.#link.isRefused },
-        { type: "nick", nick: this.nick },
+        { type: "state", state: this.state, isRefused: true },
+        { type: "nick", nick: this.nick, names: this.#names },
         { type: "inbox", ...this.#inbox },
       ],
     };
     this.#link = new Tabs(options, client, share ? undefined : ALONE);
-    this.#context = { link: this.#link, store, nick: client.nick, report: (error) => this.#report(error) };
+    const isOwn = ({ from, time }) => from === this.nick || time <= this.#names[from];
+    this.#context = { link: this.#link, store, isOwn, report: (error) => this.#report(error) };
   }
 
   async join(name, { history = 0, signal } = {}) {
@@ -71,9 +71,10 @@ export class Parley extends Listeners {
     return direct;
   }
 
-  async whois(nick, { signal } = {}) {
-    const reply = await this.#link.call({ type: "whois", nick }, signal);
-    return { nick: reply.nick, online: reply.online, status: reply.status ?? "away", text: reply.text ?? "" };
+  async whois(name, { signal } = {}) {
+    const request = { type: "whois", nick: name };
+    const { nick, online, status = "away", text = "" } = await this.#link.call(request, signal);
+    return { nick, online, status, text };
   }
 
   async rooms({ limit, cursor, signal } = {}) {
@@ -94,8 +95,12 @@ export class Parley extends Listeners {
     return this.pingMs;
   }
 
+  retry() {
+    this.#link.post({ type: "wake" });
+  }
+
   async close() {
-    if (!this.#link.ended || this.#link.isRefused) await this.#link.call({ type: "bye" });
+    if (!this.#link.isOver) await this.#link.call({ type: "bye" });
   }
 
   /** Returns the room of a position, {name, epoch, seq}. Its events are held until `join` has loaded it. */
@@ -112,6 +117,7 @@ export class Parley extends Listeners {
     switch (event.type) {
       case "state": return this.#receiveState(event.state);
       case "nick":
+        this.#names = event.names;
         if (event.nick === this.nick) return;
         this.nick = event.nick;
         return this.emit("nick", event.nick);
@@ -121,16 +127,27 @@ export class Parley extends Listeners {
       case "inbox":
         if (isPosition(event)) this.#inbox ??= new Cursor(event);
         return;
+      case "joined":
+        this.#keepRooms(event);
+        if (!this.#conversations.has(fold(event.room))) this.emit("joined", event.room);
+        return;
       case "read": return this.#conversations.get(fold(event.to))?.applyRead(event.seq);
     }
     const target = event.room ?? event.to;
     if (!isRoom(target)) return this.#receiveDirect(event);
     const room = this.#conversations.get(fold(target));
-    if (event.type === "left" && room) {
+    if (event.type === "left") {
+      this.#keepRooms(event);
       this.#conversations.delete(fold(target));
-      this.joined.delete(room.name);
+      this.joined.delete(room?.name);
     }
     room?.receive(event);
+  }
+
+  /** Keeps the rooms of the state current, because tabs that are opened later are given it. */
+  #keepRooms({ type, room }) {
+    const others = (this.state.rooms ?? []).filter((name) => name !== room);
+    this.state = { ...this.state, rooms: type === "joined" ? [...others, room] : others };
   }
 
   #receiveState(state) {
@@ -155,7 +172,7 @@ export class Parley extends Listeners {
     }
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
     if (moved?.type !== "message") return;
-    const message = toMessage(moved, isSent ? event.from : undefined);
+    const message = toMessage(moved, isSent);
     this.direct(isSent ? message.to : message.from).receive(message);
     this.emit("direct", message);
   }

@@ -3,6 +3,8 @@
 /** Returns the key of a name. Names that differ only in case or width are the same. */
 export const fold = (name) => String(name).normalize("NFKC").toLowerCase();
 
+export const randomText = () => Math.random().toString(36).slice(2);
+
 export const isRoom = (target) => target.startsWith("#");
 
 const isSeq = (value) => Number.isSafeInteger(value) && value >= 0;

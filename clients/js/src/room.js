@@ -5,8 +5,8 @@ import { Members } from "./members.js";
 import { Cursor } from "./position.js";
 
 /** Returns a message of the wire as the application sees it. */
-export function toMessage({ msg_id, to, from, seq, time, body, repeated = false }, nick) {
-  return { id: msg_id, to, from, seq, time, body, own: from === nick, repeated };
+export function toMessage({ msg_id, to, from, seq, time, body, repeated = false }, own) {
+  return { id: msg_id, to, from, seq, time, body, own, repeated };
 }
 
 export class Room extends Conversation {
@@ -38,11 +38,15 @@ export class Room extends Conversation {
   async history({ before, after, limit = 50, signal } = {}) {
     const request = { type: "history", to: this.name, limit, before, after };
     const { items, more } = await this.#context.link.call(request, signal);
-    return { items: items.map((item) => toMessage(item, this.#context.nick())), more };
+    return { items: items.map((item) => this.#toMessage(item)), more };
   }
 
   async leave({ signal } = {}) {
     if (!this.#isOver) await this.#context.link.call({ type: "leave", room: this.name }, signal);
+  }
+
+  #toMessage(item) {
+    return toMessage(item, this.#context.isOwn(item));
   }
 
   /** Holds events back until `release`. */
@@ -101,7 +105,7 @@ export class Room extends Conversation {
       this.emit("rewind", { seq: moved.seq });
     }
     if (moved?.type === "message") {
-      const message = toMessage(moved, this.#context.nick());
+      const message = this.#toMessage(moved);
       this.count(message);
       this.emit("message", message);
     }
@@ -116,8 +120,10 @@ export class Room extends Conversation {
   async *[Symbol.asyncIterator]() {
     const messages = [];
     let wake;
-    const offs = [this.on("message", (message) => message.repeated || messages.push(message))];
-    for (const event of ["message", "end"]) offs.push(this.on(event, () => wake?.()));
+    const offs = ["message", "end"].map((event) => this.on(event, (message) => {
+      if (message?.repeated === false) messages.push(message);
+      wake?.();
+    }));
     try {
       for (;;) {
         while (messages.length > 0) yield messages.shift();

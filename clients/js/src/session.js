@@ -1,11 +1,11 @@
 // The session as a pure state machine: `step` takes an input, and returns the effects to carry out in their order.
-// It has no timers, sockets, clocks or random numbers of its own. Invariant: every call is settled exactly once.
+// It has no timers, sockets, clocks or random numbers of its own. Invariant: every call is answered exactly once.
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
 // Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} ·
 //          call {id, request, isRepeated}
 //          Each is the public method of its type. A call may be repeated from an earlier leader of the tabs. The call
-//          `bye` ends the session.
+//          `bye` ends the session, and its answer is the last state.
 // Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
 
 import { FINAL_CLOSES, isTemporary, retryWaitMs } from "./codes.js";
@@ -32,15 +32,14 @@ export class Session {
   #positions;
   /** idle, waiting, opening, registering, online, leaving or final */
   #phase = "idle";
-  /** Reason of the end of the session. */
+  /** The error that ended the session. */
   #ended = null;
   /** True if the server refused the nickname: `nick` starts again with another one. */
   #isRefused = false;
-  #closeId;
   #stateName;
 
+  /** The next one comes first. */
   #urls;
-  #url = 0;
   #token;
   #failures = 0;
   #lostAt = 0;
@@ -54,7 +53,7 @@ export class Session {
    * `wasOnline`: another tab has led this session.
    */
   constructor({ urls, nick, saved, live = [], wasOnline }) {
-    this.#urls = urls;
+    this.#urls = [...urls];
     if (wasOnline) this.#onlineAt = -Infinity;
     this.#token = typeof saved?.token === "string" ? saved.token : null;
     this.#positions = new Positions(saved?.positions);
@@ -66,10 +65,11 @@ export class Session {
       emit: (event) => this.#turn.do({ do: "emit", event }),
       answer: (id, outcome) => this.#turn.do({ do: "answer", id, ...outcome }),
       save: () => {
-        this.#turn.do({ do: "save", saved: { token: this.#token, positions: this.#positions.named() } });
+        const saved = { token: this.#token, positions: this.#positions.named(), names: this.#traffic.names };
+        this.#turn.do({ do: "save", saved });
       },
     };
-    this.#traffic = new Traffic(this.#turn, nick, this.#positions, live);
+    this.#traffic = new Traffic(this.#turn, nick, this.#positions, live, saved?.names);
   }
 
   /** Time at which `tick` is due, or `Infinity`. */
@@ -100,40 +100,39 @@ export class Session {
     this.#stopTimes();
     this.#due.open = this.#turn.now + OPEN_MS;
     this.#enter("opening", { name: this.#onlineAt === null ? "connecting" : "resuming" });
-    this.#turn.do({ do: "connect", url: this.#urls[this.#url % this.#urls.length] });
+    this.#turn.do({ do: "connect", url: this.#urls[0] });
   }
 
   /** `reason`: the name of the close code, or nothing. */
   closed({ code, reason } = {}) {
-    if (this.#phase === "leaving") this.#end("closed");
-    else if (FINAL_CLOSES.includes(code)) this.#end(reason || LOST);
-    else this.#retry(reason || LOST);
+    const error = { code: reason || LOST };
+    if (this.#ended || FINAL_CLOSES.includes(code)) this.#end(this.#ended ?? error);
+    else this.#retry(error);
   }
 
-  /** Abandons the connection, and opens one to the next address after a random time, at least `afterMs`. */
-  #retry(reason, afterMs = 0) {
+  /** Abandons the connection, and opens one to the next address after a random time, at least `retry_after_ms`. */
+  #retry(error) {
     const { now, random } = this.#turn;
     const wasOnline = this.#phase === "online";
     const isAnnounced = this.#goesAway;
     if (wasOnline) this.#lostAt = now;
     if (wasOnline && now - this.#onlineAt >= STABLE_MS) this.#failures = 0;
     this.#abandon();
-    this.#url += 1;
+    this.#urls.push(this.#urls.shift());
     if (isAnnounced) return this.#connect();
-    const inMs = afterMs + retryWaitMs(this.#failures, random);
+    const inMs = (error.retry_after_ms ?? 0) + retryWaitMs(this.#failures, random);
     this.#failures += 1;
     this.#due.retry = now + inMs;
-    this.#enter("waiting", wasOnline ? { name: "resuming" } : { name: "offline", reason, willRetry: true, inMs });
+    this.#enter("waiting", wasOnline ? { name: "resuming" } : offline(error, inMs));
   }
 
   /** Ends the session for good, or with `isRefused` until a call of `nick`. */
-  #end(reason, isRefused = false) {
+  #end(error, isRefused = false) {
     this.#abandon();
-    this.#ended = reason;
+    this.#ended = error;
     this.#isRefused = isRefused;
-    this.#traffic.fail(reason);
-    if (this.#closeId) this.#turn.answer(this.#closeId, { reply: null });
-    this.#enter("final", { name: "offline", reason, willRetry: false, inMs: null });
+    this.#traffic.fail(error);
+    this.#enter("final", offline(error));
   }
 
   #abandon() {
@@ -169,9 +168,9 @@ export class Session {
   }
 
   call({ id, request, isRepeated }) {
-    if (request.type === "bye") return this.#close(id);
+    if (request.type === "bye") return this.#close();
     const restarts = this.#isRefused && request.type === "nick";
-    if (this.#ended && !restarts) return this.#turn.answer(id, { error: { code: this.#ended } });
+    if (this.#ended && !restarts) return this.#turn.answer(id, { error: this.#ended });
     // Without a session the new nickname is the one to register.
     if (request.type === "nick" && (restarts || this.#onlineAt === null)) this.#traffic.nick = request.nick;
     this.#traffic.call(id, request, isRepeated);
@@ -187,14 +186,13 @@ export class Session {
     this.#traffic.abort(id);
   }
 
-  #close(id) {
+  #close() {
     const isConnected = this.#phase === "online" || this.#phase === "registering";
-    this.#ended = "closed";
-    this.#closeId = id;
+    this.#ended = { code: "closed" };
     this.#traffic.isOnline = false;
-    this.#traffic.fail("closed");
+    this.#traffic.fail(this.#ended);
     this.#turn.do({ do: "save", saved: null });
-    if (!isConnected) return this.#end("closed");
+    if (!isConnected) return this.#end(this.#ended);
     this.#stopTimes();
     this.#due.open = this.#turn.now + BYE_MS;
     this.#enter("leaving");
@@ -211,18 +209,18 @@ export class Session {
     this.#traffic.transmit(request);
   }
 
-  #registered({ nick, resume, rooms, inbox, heartbeat_ms, node }) {
+  #registered({ nick, resume, rooms, inbox, heartbeat_ms, node, time }) {
     const { now } = this.#turn;
     const isResumed = this.#token !== null;
     this.#token = resume;
     this.#heartbeatMs = heartbeat_ms;
     if (!isResumed) this.#positions.place("@", inbox);
     else if (!this.#positions.has("@")) this.#positions.place("@", { ...inbox, seq: 0 });
-    // Before anything else is sent: from then on the previous token is void.
-    this.#turn.save();
     this.#stopTimes();
     this.#onlineAt = now;
-    this.#traffic.rename(nick);
+    this.#traffic.rename(nick, time);
+    // Before anything else is sent: from then on the previous token is void.
+    this.#turn.save();
     this.#turn.emit({ type: "inbox", ...this.#positions.get("@") });
     const names = rooms.map(({ room }) => room);
     const tookMs = Math.round(now - this.#lostAt);
@@ -236,11 +234,11 @@ export class Session {
     if (error.code === "resume_failed" && this.#token) {
       this.#token = null;
       // The keys of the lost session are void: a repeated send could be stored twice.
-      this.#traffic.fail("outcome_unknown", ({ request, maybeDone }) => maybeDone && request.type === "send");
+      this.#traffic.fail({ code: "outcome_unknown" }, ({ request, maybeDone }) => maybeDone && request.type === "send");
       return this.open();
     }
-    if (isTemporary(error)) this.#retry(error.code, error.retry_after_ms);
-    else this.#end(error.code, true);
+    if (isTemporary(error)) this.#retry(error);
+    else this.#end(error, true);
   }
 
   frame({ text }) {
@@ -266,6 +264,10 @@ export class Session {
     else if (isRegistered(reply)) this.#registered(reply);
   }
 }
+
+/** Returns the state of a session that tries again in `inMs`, or that is over. */
+const offline = ({ code, message = null }, inMs = null) =>
+  ({ name: "offline", reason: code, message, willRetry: inMs !== null, inMs });
 
 const isRegistered = ({ resume, rooms, inbox, heartbeat_ms }) =>
   typeof resume === "string" && Array.isArray(rooms) && isPosition(inbox) && heartbeat_ms > 0;

@@ -6,7 +6,7 @@
 
 import { ParleyError } from "./codes.js";
 import { Engine } from "./engine.js";
-import { fold } from "./position.js";
+import { fold, randomText } from "./position.js";
 
 /** Time for the other tabs to report their positions to a new leader. A frozen tab does not answer. */
 const REPORT_MS = 150;
@@ -30,7 +30,7 @@ export const ALONE = {
 };
 
 export class Tabs {
-  #tab = Math.random().toString(36).slice(2);
+  #tab = randomText();
   #options;
   #client;
   #locks;
@@ -42,10 +42,12 @@ export class Tabs {
   #lastCall = 0;
   /** True if another tab has led: it may have sent the calls of this one. */
   #wasLed = false;
-  /** Reason of the end of the session. */
+  /** True from the first event. */
+  #isPart = false;
+  /** The error that ended the session. */
   ended = null;
-  /** True if the end was a refusal of the nickname, after which `nick` starts again. */
-  isRefused = false;
+  /** True unless the end was a refusal of the nickname, after which `nick` starts again. */
+  isOver = false;
 
   // In the tab that leads, from the grant of the lock:
   #engine = null;
@@ -56,8 +58,9 @@ export class Tabs {
   #release = () => {};
 
   /**
-   * `client`: {receive(event), nick(), positions(), snapshot()}. The positions of its rooms are by name, and that of
-   * the inbox, `null` before the first connection, is `@`. A snapshot has the events that bring another tab up to date.
+   * `client`: {receive(event), nick(), positions(), snapshot()}. Positions are pairs with a name: of its rooms, and of
+   * the inbox, `@`, which is `null` before the first connection. A snapshot has the events that bring another tab up to
+   * date.
    */
   constructor(options, client, { locks = navigator.locks, Channel = BroadcastChannel } = {}) {
     this.#options = options;
@@ -66,7 +69,12 @@ export class Tabs {
     this.#name = `parley-chat:${options.name}`;
     this.#channel = new Channel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    this.#post({ hello: this.#tab });
+    this.#post({ hello: this.#tab, nick: client.nick() });
+    const wake = ({ type }) => {
+      if (type === "online" || document.visibilityState === "visible") this.post({ type: "wake" });
+    };
+    globalThis.addEventListener?.("online", wake, this.#waiting);
+    globalThis.document?.addEventListener("visibilitychange", wake, this.#waiting);
     const lead = () => new Promise((release) => this.#lead(release));
     locks.request(this.#name, { signal: this.#waiting.signal }, lead).catch(() => {});
   }
@@ -78,8 +86,7 @@ export class Tabs {
   call(request, signal, accept = (reply) => reply) {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      const restarts = this.isRefused && ["nick", "bye"].includes(request.type);
-      if (this.ended && !restarts) return reject(new ParleyError(this.ended));
+      if (this.isOver) return reject(toError(this.ended));
       const id = ++this.#lastCall;
       const onAbort = () => {
         this.#pending.delete(id);
@@ -89,7 +96,7 @@ export class Tabs {
       const settle = ({ error, reply }) => {
         this.#pending.delete(id);
         signal?.removeEventListener("abort", onAbort);
-        if (error) reject(new ParleyError(error.code, error.message, error.retry_after_ms));
+        if (error) reject(toError(error));
         else resolve(accept(reply));
       };
       // A copy, safe from later changes by the caller. Throws for what is not JSON.
@@ -112,16 +119,19 @@ export class Tabs {
   }
 
   #post(data) {
-    if (!this.#isOver) this.#channel.postMessage(data);
+    if (!this.isOver) this.#channel.postMessage(data);
   }
 
-  get #isOver() {
-    return this.ended && !this.isRefused;
-  }
-
-  #hear({ hello, only = this.#tab, leader, report, tab, message, answer, event }) {
+  #hear({ hello, nick, only = this.#tab, leader, report, tab, message, answer, event }) {
+    // The end of an earlier session, which this tab was no part of.
+    if (isOver(event) && (this.#early || !this.#isPart)) return;
     this.#wasLed ||= Boolean(leader || answer || event);
-    if (hello && this.#engine) for (const event of this.#client.snapshot()) this.#post({ only: hello, event });
+    if (hello && this.#engine) {
+      // A refused session goes on with the nickname of a new tab.
+      const request = { type: "nick", nick };
+      if (this.ended && nick !== this.#client.nick()) this.#input(hello, { type: "call", request });
+      for (const event of this.#client.snapshot()) this.#post({ only: hello, event });
+    }
     if (leader) this.#post({ report: this.#report() });
     if (report) {
       this.#reports.push(report);
@@ -137,14 +147,17 @@ export class Tabs {
   }
 
   #receive(event) {
+    this.#isPart = true;
     if (event.type === "state") {
-      const isFinal = event.state.name === "offline" && !event.state.willRetry;
-      this.ended = isFinal ? event.state.reason : null;
-      this.isRefused = event.isRefused;
-      if (isFinal) for (const { settle } of [...this.#pending.values()]) settle({ error: { code: this.ended } });
+      const { reason: code, message, willRetry } = event.state;
+      this.ended = willRetry === false ? { code, message } : null;
+      this.isOver = isOver(event);
     }
     this.#client.receive(event);
-    if (!this.#isOver) return;
+    if (!this.isOver) return;
+    for (const { message, settle } of [...this.#pending.values()]) {
+      settle(message.request.type === "bye" ? {} : { error: this.ended });
+    }
     this.#waiting.abort();
     this.#engine?.stop();
     this.#channel.close();
@@ -170,7 +183,7 @@ export class Tabs {
       });
     }
     // The session may have ended while the lock was granted.
-    if (this.#isOver) return release();
+    if (this.isOver) return release();
     const reports = [...this.#reports, this.#report()];
     const { positions, live } = lowest(reports, this.#options.store.get("session")?.positions);
     this.#engine = new Engine(
@@ -182,6 +195,8 @@ export class Tabs {
   }
 
   #input(tab, message) {
+    // From `bye` on nothing more is heard: a new client begins its own session.
+    if (message.request?.type === "bye") this.#channel.onmessage = null;
     if (this.#engine) this.#engine.input({ ...message, id: `${tab} ${message.id}` });
     else this.#early.push([tab, message]);
   }
@@ -199,10 +214,15 @@ export class Tabs {
   }
 }
 
+/** Returns true for the last event of a session. */
+const isOver = (event) => event?.state?.willRetry === false && !event.isRefused;
+
+const toError = ({ code, message, retry_after_ms }) => new ParleyError(code, message ?? code, retry_after_ms);
+
 /** Returns the lowest position of each stream, and the names of the rooms. A position of an ended epoch is lower. */
 function lowest(reports, stored = {}) {
   const found = new Map();
-  for (const [name, position] of reports.flatMap(({ positions }) => Object.entries(positions))) {
+  for (const [name, position] of reports.flatMap(({ positions }) => positions)) {
     if (!position) continue;
     const rank = position.seq - (position.epoch === stored[name]?.epoch ? 0 : Number.MAX_SAFE_INTEGER);
     const key = fold(name);

@@ -5,6 +5,9 @@ import { Calls } from "./calls.js";
 import { REQUEST_BYTES_MAX, isTemporary, retryWaitMs } from "./codes.js";
 import { advance, fold, isPosition, isRoom, isStreamEvent } from "./position.js";
 
+/** Number of nicknames whose messages stay own. */
+const NAMES_MAX = 16;
+
 const bytesOf = (request) => new TextEncoder().encode(JSON.stringify(request)).length;
 
 /** True for a call of the session itself. */
@@ -12,6 +15,8 @@ const isOwn = (call) => typeof call?.id === "symbol";
 
 export class Traffic {
   nick;
+  /** The nicknames of this session, each with the time of the server up to which it was seen to have it. */
+  names;
   /** True between `registered` and the end of a connection. */
   isOnline = false;
   /** Time at which `runAll` is due. */
@@ -26,9 +31,10 @@ export class Traffic {
   #lastId = 0;
 
   /** `turn`: {now, random, do(effect), emit(event), save()} of the current step. */
-  constructor(turn, nick, positions, live) {
+  constructor(turn, nick, positions, live, names) {
     this.#turn = turn;
     this.nick = nick;
+    this.names = { ...names };
     this.#positions = positions;
     this.#live = new Set(live.map(fold).filter((key) => positions.get(key)));
   }
@@ -53,8 +59,8 @@ export class Traffic {
   }
 
   /** Fails all calls, or those that `condition` selects. */
-  fail(code, condition = () => true) {
-    for (const call of [...this.#calls.values()]) if (condition(call)) this.#settle(call, { error: { code } });
+  fail(error, condition = () => true) {
+    for (const call of [...this.#calls.values()]) if (condition(call)) this.#settle(call, { error });
   }
 
   /** Continues after `registered` with the rooms that the server lists. */
@@ -91,7 +97,7 @@ export class Traffic {
   }
 
   #run(call) {
-    if (!this.isOnline || call.isOnWire || !this.#calls.isFirst(call)) return;
+    if (!this.isOnline || call.isOnWire || this.#calls.head(call.lane) !== call) return;
     if (call.due > this.#turn.now) {
       this.dueAt = Math.min(this.dueAt, call.due);
       return;
@@ -156,9 +162,10 @@ export class Traffic {
     if (type === "join") return this.#joined(call, reply);
     if (type === "leave") this.#left(fold(reply.room));
     if (type === "nick") this.rename(reply.nick);
-    if (type === "send" && reply.seq === undefined) {
-      const { to, msg_id, time } = reply;
-      this.#turn.emit({ type: "message", to, from: this.nick, msg_id, seq: null, time, body });
+    if (type === "send") {
+      const { to, msg_id, seq, time } = reply;
+      this.names[this.nick] = time;
+      if (seq === undefined) this.#turn.emit({ type: "message", to, from: this.nick, msg_id, seq: null, time, body });
     }
     this.#settle(call, { reply });
   }
@@ -167,9 +174,11 @@ export class Traffic {
     if (!isPosition(reply)) return this.#settle(call, { error: { code: "internal" } });
     const key = fold(reply.room);
     this.#positions.place(reply.room, this.#positions.get(key) ?? reply);
+    const isNew = !this.#live.has(key);
     this.#live.add(key);
     this.#turn.save();
     this.#enter(call, this.#positions.get(key));
+    if (isNew) this.#turn.emit({ type: "joined", room: reply.room });
     for (const event of call.held) this.event(event);
   }
 
@@ -185,9 +194,10 @@ export class Traffic {
     this.#turn.save();
   }
 
-  rename(nick) {
+  rename(nick, time = this.names[this.nick]) {
     this.nick = nick;
-    this.#turn.emit({ type: "nick", nick });
+    this.names = Object.fromEntries([...Object.entries(this.names), [nick, time]].slice(-NAMES_MAX));
+    this.#turn.emit({ type: "nick", nick, names: { ...this.names } });
   }
 
   event(event) {

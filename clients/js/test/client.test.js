@@ -195,6 +195,54 @@ test("error listener that throws goes to the console", async (t) => {
   assert(lines.mock.calls.some(({ arguments: [error] }) => error.message === "mine too"));
 });
 
+test("retry ends the wait for the next attempt", async (t) => {
+  const { client, server } = scripted();
+  t.after(() => client.close());
+  await client.ping();
+  server.sockets[0].onclose({ code: 1006, reason: "" });
+  assert.equal(server.sockets.length, 1);
+  client.retry();
+  assert.equal(server.sockets.length, 2);
+  client.retry();
+  assert.equal(server.sockets.length, 2);
+  await eventually(() => client.state.name === "online");
+});
+
+test("network and sight end the wait too", async (t) => {
+  const [page, document] = [new EventTarget(), Object.assign(new EventTarget(), { visibilityState: "hidden" })];
+  Object.assign(globalThis, { addEventListener: page.addEventListener.bind(page), document });
+  t.after(() => {
+    delete globalThis.addEventListener;
+    delete globalThis.document;
+  });
+  const { client, server } = scripted();
+  for (const [i, [target, type, visibilityState, attempts]] of [
+    [page, "online", "hidden", 1], [document, "visibilitychange", "hidden", 0], [document, "visibilitychange", "visible", 1],
+  ].entries()) {
+    await eventually(() => client.state.name === "online");
+    const { length } = server.sockets;
+    server.sockets.at(-1).onclose({ code: 1006, reason: "" });
+    document.visibilityState = visibilityState;
+    target.dispatchEvent(new Event(type));
+    assert.equal(server.sockets.length, length + attempts, `event ${i}`);
+  }
+  await client.close();
+  const { length } = server.sockets;
+  page.dispatchEvent(new Event("online"));
+  assert.equal(server.sockets.length, length);
+});
+
+test("close resolves after the last state", async () => {
+  const { client } = scripted();
+  await client.ping();
+  const states = [];
+  client.on("state", ({ name, reason }) => states.push([name, reason]));
+  const call = client.rooms();
+  await Promise.all([client.close(), client.close(), assert.rejects(call, { code: "closed" })]);
+  assert.deepEqual(states, [["offline", "closed"]]);
+  await client.close();
+});
+
 test("call of ping measures the time", async (t) => {
   const { client } = scripted();
   t.after(() => client.close());

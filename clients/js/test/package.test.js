@@ -1,7 +1,8 @@
-// The package as a user installs it: contents, size, types, and the examples of its README.
+// The package as a user installs it: contents, size, types, the examples of its README, and the example program.
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,7 +14,7 @@ import { transform } from "esbuild";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import { Cluster, eventually } from "./cluster.js";
-import { clientsOf, isOnline } from "./helpers.js";
+import { bodiesOf, clientsOf, isOnline } from "./helpers.js";
 
 const SOURCE = fileURLToPath(new URL("..", import.meta.url));
 const GZIPPED_MAX = 8 * 1024;
@@ -90,6 +91,32 @@ globalThis.localStorage = { getItem: () => null, setItem() {}, removeItem() {} }
   assert.deepEqual(received.slice(0, 2).map((body) => body.text ?? body).sort(), ["hi", "soup?"]);
   assert.equal(received[2].e2e, 1);
   assert.match(stdout, /^bad_room$/m);
+});
+
+test("echo bot continues after a crash", async (t) => {
+  const source = readFileSync(join(SOURCE, "../examples/echo_bot.js"), "utf8");
+  assert(source.trimEnd().split("\n").length <= 30);
+  writeFileSync(join(folder, "echo_bot.js"), source);
+  const ann = clientsOf(t)(cluster.urls(), { nick: "ann-echo" });
+  const room = await ann.join("#echo");
+  const heard = bodiesOf(room);
+  const start = () => {
+    const bot = spawn(process.execPath, ["echo_bot.js", cluster.urls()[0], "#echo"], { cwd: folder, stdio: ["ignore", "ignore", "inherit"] });
+    t.after(() => bot.kill("SIGKILL"));
+    return bot;
+  };
+  const first = start();
+  await eventually(() => room.members.has("echo-bot-js"));
+  await room.send("one");
+  await eventually(() => heard.length === 2);
+  first.kill("SIGKILL");
+  await once(first, "exit");
+  await room.send("two");
+  start();
+  await eventually(() => heard.length === 4);
+  await room.send({ three: 3 });
+  await eventually(() => heard.length === 6);
+  assert.deepEqual(heard, ["one", "one", "two", "two", { three: 3 }, { three: 3 }]);
 });
 
 test("component of the readme renders", async (t) => {

@@ -240,7 +240,7 @@ test("final closes reject everything at once", () => {
     const { saved } = bench;
     bench.close(Number(code), name).call(4, { type: "rooms" }).call(5, { type: "nick", nick: "x" });
     assert.deepEqual([1, 2, 3, 4, 5].map((id) => bench.answers[id].code), Array(5).fill(name));
-    assert.deepEqual(bench.state, { name: "offline", reason: name, willRetry: false, inMs: null });
+    assert.deepEqual(bench.state, { name: "offline", reason: name, message: null, willRetry: false, inMs: null });
     assert.equal(bench.session.nextAt, Infinity);
     assert.equal(bench.saved, saved);
   }
@@ -273,7 +273,7 @@ test("state names the next attempt", () => {
   const bench = online().close(1006);
   assert.deepEqual(bench.state, { name: "resuming" });
   bench.tick().close(1006);
-  assert.deepEqual(bench.state, { name: "offline", reason: "connection_lost", willRetry: true, inMs: 500 });
+  assert.deepEqual(bench.state, { name: "offline", reason: "connection_lost", message: null, willRetry: true, inMs: 500 });
   bench.tick();
   assert.deepEqual(bench.state, { name: "resuming" });
 });
@@ -286,8 +286,9 @@ test("drain reconnects at once after the close", () => {
 });
 
 test("held nickname is waited for", () => {
-  const bench = new Bench().step({ type: "open" }).refuse("register", "nick_in_use", { retry_after_ms: 9_000 });
-  assert.deepEqual(bench.state, { name: "offline", reason: "nick_in_use", willRetry: true, inMs: 9_250 });
+  const bench = new Bench().step({ type: "open" });
+  bench.refuse("register", "nick_in_use", { message: "held for ann", retry_after_ms: 9_000 });
+  assert.deepEqual(bench.state, { name: "offline", reason: "nick_in_use", message: "held for ann", willRetry: true, inMs: 9_250 });
   bench.tick().open();
   assert.equal(bench.state.name, "online");
 });
@@ -302,6 +303,33 @@ test("refused nickname is final until renamed", () => {
     bench.reply("register", { ...REGISTERED, nick: "eve" }).reply("nick", { type: "nick", nick: "eve" });
     assert.deepEqual([bench.state.name, bench.answers[3].nick], ["online", "eve"]);
   }
+});
+
+test("refusal keeps the text of the server", () => {
+  const bench = new Bench().call(1, { type: "rooms" }).step({ type: "open" });
+  bench.refuse("register", "bad_nick", { message: "the name contains a space" }).call(2, { type: "rooms" });
+  assert.deepEqual([bench.state.reason, bench.state.message], ["bad_nick", "the name contains a space"]);
+  assert.deepEqual([1, 2].map((id) => bench.answers[id].message), Array(2).fill("the name contains a space"));
+});
+
+test("room is reported as joined once", () => {
+  const reported = (bench) => bench.events.filter(({ type }) => type === "joined").map(({ room }) => room);
+  const bench = online().join();
+  assert.deepEqual([reported(bench), "join" in bench.answers], [["#r"], true]);
+  bench.call(1, { type: "join", room: "#R" }).close(1006).tick().open().reply("join", JOINED);
+  assert.deepEqual(reported(bench), ["#r"]);
+});
+
+test("former nicknames keep their newest time", () => {
+  const bench = new Bench({ saved: { token: "t0", names: { old: 3 } } }).open({ time: 7 });
+  const rename = (id, nick) => bench.call(id, { type: "nick", nick }).reply("nick", { type: "nick", nick });
+  bench.join().call(1, send("a")).reply("send", { type: "ack", to: "#r", msg_id: "m6", seq: 6, time: 9 });
+  rename(2, "anna");
+  assert.deepEqual(bench.events.at(-1), { type: "nick", nick: "anna", names: { old: 3, ann: 9, anna: 9 } });
+  bench.frame(message(6));
+  assert.deepEqual(bench.saved.names, { old: 3, ann: 9, anna: 9 });
+  for (let id = 10; id < 40; id += 1) rename(id, `n${id}`);
+  assert.deepEqual(Object.keys(bench.events.at(-1).names), Array.from({ length: 16 }, (_, i) => `n${24 + i}`));
 });
 
 test("silent server is pinged and abandoned", () => {
@@ -355,8 +383,7 @@ test("close says bye and forgets the session", () => {
   bench.call(2, { type: "rooms" });
   assert.equal(bench.answers[2].code, "closed");
   bench.close(1000);
-  assert.deepEqual(bench.state, { name: "offline", reason: "closed", willRetry: false, inMs: null });
-  assert("close" in bench.answers);
+  assert.deepEqual(bench.state, { name: "offline", reason: "closed", message: null, willRetry: false, inMs: null });
 });
 
 test("own direct messages are reported after the ack", () => {

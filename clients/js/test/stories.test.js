@@ -153,7 +153,7 @@ test("kick rejects every pending call", async (t) => {
   const settled = Promise.all(calls.map((call) => rejectsWith(call, "kicked")));
   await cluster.ctl("kick", "ann");
   await settled;
-  assert.deepEqual(ann.state, { name: "offline", reason: "kicked", willRetry: false, inMs: null });
+  assert.deepEqual(ann.state, { name: "offline", reason: "kicked", message: null, willRetry: false, inMs: null });
   await rejectsWith(room.send("late"), "kicked");
   await rejectsWith(ann.rename("anna"), "kicked");
   await iteration;
@@ -222,6 +222,27 @@ test("stopped gateway is abandoned after wake", async (t) => {
   t.diagnostic(`back after ${ann.state.tookMs} ms`);
 });
 
+test("own messages stay own after a rename", async (t) => {
+  const open = clientsOf(t);
+  const storage = new MemoryStorage();
+  const ann = open(cluster.urls(0), { nick: "ann", storage });
+  const room = await ann.join("#own");
+  for (const body of [0, 1]) await room.send(body);
+  await ann.rename("anna");
+  await room.send(2);
+  // Another user takes the nickname that is free now.
+  const eve = open(cluster.urls(1), { nick: "eve" });
+  const evesRoom = await eve.join("#own");
+  await eve.rename("ann");
+  await evesRoom.send(3);
+  const expected = [["ann", true], ["ann", true], ["anna", true], ["ann", false]];
+  const isOwn = ({ items }) => items.map(({ from, own }) => [from, own]);
+  assert.deepEqual(isOwn(await room.history()), expected);
+  // The next page load, with the new nickname.
+  const reloaded = open(cluster.urls(0), { nick: "anna", storage });
+  assert.deepEqual(isOwn(await (await reloaded.join("#own")).history()), expected);
+});
+
 test("nickname in use is refused", async (t) => {
   const open = clientsOf(t);
   const ann = open(cluster.urls(0), { nick: "ann" });
@@ -229,7 +250,9 @@ test("nickname in use is refused", async (t) => {
   const other = open(cluster.urls(1), { nick: "ANN" });
   const waiting = other.join("#wait");
   await rejectsWith(waiting, "nick_in_use");
-  assert.deepEqual(other.state, { name: "offline", reason: "nick_in_use", willRetry: false, inMs: null });
+  const message = "this nickname is in use";
+  assert.deepEqual(other.state, { name: "offline", reason: "nick_in_use", message, willRetry: false, inMs: null });
+  await assert.rejects(waiting, { message });
   await rejectsWith(other.join("#wait"), "nick_in_use");
   await other.rename("annie");
   assert.equal(other.state.name, "online");

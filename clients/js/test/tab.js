@@ -23,20 +23,24 @@ const storage = {
   },
 };
 
-/** Web Locks of the origin: the test grants them. */
+/** Web Locks of the origin: the test grants them, by the number of the request. */
 const waiting = new Map();
+let requests = 0;
 const locks = {
   request(name, { signal }, callback) {
+    const number = ++requests;
     return new Promise((resolve, reject) => {
-      waiting.set(name, async () => {
-        resolve(await callback());
-        parentPort.postMessage({ lock: "released", name });
-      });
-      signal.addEventListener("abort", () => {
-        parentPort.postMessage({ lock: "abandoned", name });
+      const abandon = () => {
+        parentPort.postMessage({ lock: "abandoned", number });
         reject(signal.reason);
+      };
+      waiting.set(number, async () => {
+        signal.removeEventListener("abort", abandon);
+        resolve(await callback());
+        parentPort.postMessage({ lock: "released", number });
       });
-      parentPort.postMessage({ lock: "wanted", name });
+      signal.addEventListener("abort", abandon);
+      parentPort.postMessage({ lock: "wanted", number });
     });
   },
   async query() {
@@ -46,10 +50,14 @@ const locks = {
 };
 Object.defineProperty(globalThis, "navigator", { value: { locks }, configurable: true });
 
-const client = new Parley(urls, { nick, storage, share: true, WebSocket });
-for (const event of ["state", "direct", "nick", "error"]) {
-  client.on(event, (value) => parentPort.postMessage({ event, value: event === "error" ? String(value.stack) : value }));
+let client;
+function open(nick) {
+  client = new Parley(urls, { nick, storage, share: true, WebSocket });
+  for (const event of ["state", "direct", "nick", "joined", "error"]) {
+    client.on(event, (value) => parentPort.postMessage({ event, value: event === "error" ? String(value.stack) : value }));
+  }
 }
+open(nick);
 const commands = {
   async join(name, history) {
     const isNew = !client.joined.has(name);
@@ -61,8 +69,19 @@ const commands = {
   },
   send: (to, body) => (to.startsWith("#") ? client.joined.get(to) : client.direct(to)).send(body),
   read: (name) => client.joined.get(name).read(),
+  leave: (name) => client.joined.get(name).leave(),
   rename: (name) => client.rename(name),
+  typing: (name) => client.joined.get(name).typing(),
+  retry: () => client.retry(),
+  rooms: () => client.state.rooms,
   close: () => client.close(),
+  /** Opens a client with another nickname when this one is closed, or at once. */
+  async replace(nick, isAtOnce) {
+    const closed = client.close();
+    if (!isAtOnce) await closed;
+    open(nick);
+    await closed;
+  },
 };
 parentPort.on("message", async ({ id, command, args, granted, answer }) => {
   if (granted) return waiting.get(granted)();

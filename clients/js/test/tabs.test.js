@@ -25,7 +25,7 @@ class Browser {
     const tab = { worker, events: [], calls: new Map(), last: 0 };
     worker.on("message", (message) => this.#receive(tab, message));
     worker.on("error", (error) => { throw error; });
-    worker.once("exit", () => this.#leaveQueue(tab));
+    worker.once("exit", () => this.#leaveQueue((request) => request.tab === tab));
     tab.call = (command, ...args) => new Promise((resolve, reject) => {
       tab.calls.set((tab.last += 1), { resolve, reject });
       worker.postMessage({ id: tab.last, command, args });
@@ -37,18 +37,14 @@ class Browser {
     return tab;
   }
 
-  get leader() {
-    return this.#queue[0];
-  }
-
-  #receive(tab, { lock, id, result, error, ...event }) {
+  #receive(tab, { lock, number, id, result, error, ...event }) {
     if (lock === "wanted") {
-      this.#queue.push(tab);
-      if (this.leader === tab) this.#grant();
+      this.#queue.push({ tab, number });
+      if (this.#queue.length === 1) this.#grant();
     } else if (lock === "query") {
       tab.worker.postMessage({ answer: { pending: this.#queue.slice(1).map(() => ({ name: "parley-chat:parley" })) } });
     } else if (lock) {
-      this.#leaveQueue(tab);
+      this.#leaveQueue((request) => request.tab === tab && request.number === number);
     } else if (id) {
       if (error) tab.calls.get(id).reject(Object.assign(new Error(error), { code: error }));
       else tab.calls.get(id).resolve(result);
@@ -57,14 +53,16 @@ class Browser {
     }
   }
 
-  #leaveQueue(tab) {
-    const wasLeader = this.leader === tab;
-    this.#queue = this.#queue.filter((other) => other !== tab);
-    if (wasLeader && this.leader) this.#grant();
+  /** Removes requests of locks. A tab has several if it opened its next client already. */
+  #leaveQueue(isOver) {
+    const [first] = this.#queue;
+    this.#queue = this.#queue.filter((request) => !isOver(request));
+    if (this.#queue.length > 0 && this.#queue[0] !== first) this.#grant();
   }
 
   #grant() {
-    this.leader.worker.postMessage({ granted: "parley-chat:parley" });
+    const [{ tab, number }] = this.#queue;
+    tab.worker.postMessage({ granted: number });
   }
 
   crash(tab) {
@@ -178,6 +176,83 @@ test("close in one tab ends all", async (t) => {
   const next = browser.open("anna");
   await next.isOnline();
   assert.equal(next.values("state").at(-1).resumed, false);
+});
+
+test("tabs of a closed session report nothing", async (t) => {
+  const browser = browserOf(t);
+  const bob = clientsOf(t)(cluster.urls(1), { nick: "bob6" });
+  const room = await bob.join("#quiet");
+  const [one, two] = [browser.open("fred"), browser.open("fred")];
+  for (const tab of [one, two]) await tab.call("join", "#quiet", 0);
+  await room.send("unread");
+  for (const tab of [one, two]) await eventually(() => tab.values("read").at(-1)?.unread === 1);
+  await one.call("close");
+  for (const tab of [one, two]) {
+    await eventually(() => tab.values("state").at(-1).reason === "closed");
+    await tab.call("read", "#quiet");
+    await tab.call("typing", "#quiet");
+    await tab.call("retry");
+    assert.equal(tab.values("read").at(-1).unread, 0);
+  }
+  assert.deepEqual([...one.values("error"), ...two.values("error")], []);
+});
+
+for (const [who, index, when] of [["leading", 0, "after"], ["leading", 0, "during"], ["following", 1, "after"]]) {
+  test(`${who} tab opens another client ${when} its close`, async (t) => {
+    const browser = browserOf(t);
+    const nick = `hans-${who}-${when}`;
+    const one = browser.open(nick);
+    await one.isOnline();
+    const tabs = [one, browser.open(nick)];
+    await tabs[1].isOnline();
+    const states = tabs[index].values("state").length;
+    await tabs[index].call("replace", `${nick}-2`, when === "during");
+    const { members } = await tabs[index].call("join", `#${nick}`, 0);
+    assert.deepEqual(members, [`${nick}-2`]);
+    const names = tabs[index].values("state").slice(states).map(({ name }) => name);
+    assert.deepEqual(names.filter((name) => name === "offline" || name === "online"), ["offline", "online"]);
+  });
+}
+
+test("rooms of another tab are reported", async (t) => {
+  const browser = browserOf(t);
+  const [one, two] = [browser.open("ines"), browser.open("ines")];
+  await Promise.all([one.isOnline(), two.isOnline()]);
+  await two.call("join", "#Two", 0);
+  await one.call("join", "#one", 0);
+  await eventually(() => one.values("joined").length === 1 && two.values("joined").length === 1);
+  assert.deepEqual([one.values("joined"), two.values("joined")], [["#Two"], ["#one"]]);
+  const three = browser.open("ines");
+  await three.isOnline();
+  assert.deepEqual(three.values("state").at(-1).rooms, ["#Two", "#one"]);
+  await two.call("leave", "#Two");
+  for (const tab of [one, two, three]) await eventually(async () => (await tab.call("rooms")).join() === "#one");
+});
+
+test("retry of any tab ends the wait", async (t) => {
+  const browser = browserOf(t);
+  const [one, two] = [browser.open("jana"), browser.open("jana")];
+  await Promise.all([one.isOnline(), two.isOnline()]);
+  await Promise.all(cluster.gateways.map((gateway) => gateway.kill()));
+  // The tenth wait is up to 30 s long.
+  const isLong = () => two.values("state").at(-1).inMs > 2_000;
+  await eventually(() => isLong() || (two.call("retry"), false), 30_000);
+  const { inMs } = two.values("state").at(-1);
+  const lostAt = Date.now();
+  await Promise.all(cluster.gateways.map((gateway) => gateway.start()));
+  await eventually(async () => (await two.call("retry"), one.values("state").at(-1).name === "online"), 30_000);
+  t.diagnostic(`online after ${Date.now() - lostAt} ms instead of ${inMs} ms`);
+});
+
+test("refused nickname gives way to another", async (t) => {
+  const browser = browserOf(t);
+  const bob = clientsOf(t)(cluster.urls(1), { nick: "bob5" });
+  await eventually(() => bob.state.name === "online");
+  const one = browser.open("bob5");
+  await eventually(() => one.values("state").at(-1)?.reason === "nick_in_use");
+  const two = browser.open("karl");
+  await Promise.all([one.isOnline(), two.isOnline()]);
+  assert.deepEqual([one.values("nick").at(-1), two.values("nick").at(-1)], ["karl", "karl"]);
 });
 
 test("refused nickname is renamed from any tab", async (t) => {

@@ -17,6 +17,7 @@ test("several lines are always a message", () => {
 test("commands are read with their arguments", () => {
   assert.deepEqual(readInput("/JOIN  kitchen "), { kind: "command", name: "join", args: ["kitchen"] });
   assert.deepEqual(readInput("/msg bob  come closer "), { kind: "command", name: "msg", args: ["bob", "come closer"] });
+  assert.deepEqual(readInput("/me waves at  bob"), { kind: "command", name: "me", args: ["waves at  bob"] });
   assert.deepEqual(readInput("/away"), { kind: "command", name: "away", args: [] });
   assert.deepEqual(readInput("/away out for lunch"), { kind: "command", name: "away", args: ["out for lunch"] });
 });

@@ -7,7 +7,7 @@ const rooms = ["#lobby", "#lab"];
 const values = (text, options = {}) => complete(text, text.length, { nicks, rooms, ...options })?.options.map(({ value }) => value) ?? null;
 
 test("a slash at the start lists commands", () => {
-  assert.deepEqual(values("/m"), ["/msg"]);
+  assert.deepEqual(values("/m"), ["/msg", "/me"]);
   assert.equal(values("a /m"), null);
 });
 

@@ -30,6 +30,14 @@ test("notes end a group of messages", () => {
   assert.deepEqual(kinds(list), ["day", "message", "presence", "message"]);
 });
 
+test("actions stand outside of groups", () => {
+  const action = message(2, { body: { me: "waves" } });
+  assert.deepEqual(rows([message(1), action, message(3), message(4)]).slice(1).map(({ first }) => first), [true, true, true, false]);
+  const entry = { from: "ann", time: 9, status: "pending" };
+  const pending = [{ ...entry, key: "k1", body: { me: "waves" } }, { ...entry, key: "k2", body: "b" }];
+  assert.deepEqual(rows([message(1, { own: true })], { pending }).slice(2).map(({ first }) => first), [false, true]);
+});
+
 test("pending messages come last and grouped", () => {
   const pending = [{ key: "k1", from: "ann", body: "a", time: 9, status: "pending" }, { key: "k2", from: "ann", body: "b", time: 9, status: "failed" }];
   const list = rows([message(1)], { pending });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { mentions, parse } from "../text.js";
+import { actionOf, bodyText, lineOf, mentions, parse } from "../text.js";
 
 const kinds = (body, nick) => parse(body, nick).map(({ kind, text }) => [kind, text]);
 
@@ -41,6 +41,19 @@ test("an open fence stays plain text", () => {
 test("a body without text is compact JSON", () => {
   assert.deepEqual(kinds({ a: [1, null], b: "<b>" }), [["code", '{"a":[1,null],"b":"<b>"}']]);
   assert.deepEqual(kinds(null), [["code", "null"]]);
+});
+
+test("an action is one text field and no more", () => {
+  assert.equal(actionOf({ me: "waves" }), "waves");
+  for (const body of ["/me waves", null, 7, [], { me: 7 }, { me: "waves", to: "bob" }, ["me"]]) assert.equal(actionOf(body), null);
+  assert.deepEqual(kinds({ me: "hugs @ann" }, "ann"), [["text", "hugs "], ["mention", "@ann"]]);
+  assert.equal(mentions({ me: "hugs @ann" }, "ann"), true);
+});
+
+test("lines name the sender of a message", () => {
+  assert.equal(lineOf({ from: "bob", body: "hi" }), "bob: hi");
+  assert.equal(lineOf({ from: "bob", body: { me: "waves" } }), "bob waves");
+  assert.equal(bodyText({ me: "waves", to: "ann" }), '{"me":"waves","to":"ann"}');
 });
 
 test("parts join to the text of the body", () => {

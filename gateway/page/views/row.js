@@ -1,5 +1,5 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
-import { mentions } from "../text.js";
+import { actionOf, mentions } from "../text.js";
 import { clock, dayName, errorText, fullTime, isolate, nameList, say, seconds } from "../words.js";
 import { bodyOf } from "./body.js";
 import { icons } from "./icons.js";
@@ -38,8 +38,11 @@ const rowTemplates = {
   message: messageTemplate,
 };
 
-function messageTemplate({ key, item, first, pending }, context) {
+function messageTemplate({ key, item, first: begins, pending }, context) {
   const { lang, nick, conversation, secret, element } = context;
+  const action = actionOf(item.body) !== null;
+  const first = begins && !action;
+  const sender = () => html`<button class="by-name hue-${hueOf(item.from)}" tabindex="-1" @click=${() => intend(element, "direct", { nick: item.from })}>${nameOf(item.from)}</button>`;
   const called = !item.own && conversation.kind === "room" && mentions(item.body, nick);
   return html`
     <li class="row message ${first ? "first" : ""} ${called ? "called" : ""} ${pending ?? ""}" data-key=${key} data-seq=${item.seq ?? nothing}>
@@ -48,10 +51,10 @@ function messageTemplate({ key, item, first, pending }, context) {
         : html`<time class="gutter" aria-hidden="true">${clock(lang, item.time)}</time>`}
       <div class="content">
         ${first ? html`<div class="by">
-          <button class="by-name hue-${hueOf(item.from)}" tabindex="-1" @click=${() => intend(element, "direct", { nick: item.from })}>${nameOf(item.from)}</button>
+          ${sender()}
           <time datetime=${new Date(item.time).toISOString()} title=${fullTime(lang, item.time)}>${clock(lang, item.time)}</time>
         </div>` : nothing}
-        <div class="text" dir="auto">${item.locked
+        <div class="text ${action ? "action" : ""}" dir="auto">${action ? html`${sender()} ` : nothing}${item.locked
           ? html`<span class="muted locked">${icons.lock}${say(lang, secret ? "private.failed" : "private.locked")}</span>` : bodyOf(item.body, nick)}</div>
         ${pending === "failed" ? failedTemplate(item, context) : nothing}
       </div>

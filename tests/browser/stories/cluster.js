@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { eventually } from "../eventually.js";
+import { Person } from "../people.js";
 
 export function clusterStories(world) {
   test("the page names its gateway and ping", async () => {
@@ -21,6 +22,32 @@ export function clusterStories(world) {
     await bob.sees("written offline");
     await eventually("it is no longer pending", async () => (await ann.page.locator(".row.pending").count()) === 0);
     await eventually("the banner is gone", async () => (await ann.page.locator(".banner").count()) === 0);
+  });
+
+  test("try now ends the wait at once", async () => {
+    const context = await world.people.context();
+    const [sockets, network] = [[], { isAway: false }];
+    await context.routeWebSocket(/\/ws$/, (socket) => {
+      sockets.push(socket);
+      if (network.isAway) socket.close({ code: 1012 });
+      else socket.connectToServer();
+    });
+    const ann = new Person(await context.newPage());
+    await ann.visit("#wait");
+    await ann.enter("annt");
+    network.isAway = true;
+    await sockets.at(-1).close({ code: 1012 });
+    const wait = async () => Number(/again in (\d+) s/.exec(await ann.page.locator(".banner").innerText())?.[1] ?? 0);
+    await eventually("the wait is long", async () => (await wait()) >= 4, 60_000);
+    const attempts = sockets.length;
+    await ann.page.click("text=Try now");
+    await eventually("another attempt is made", () => sockets.length > attempts, 2_000);
+    network.isAway = false;
+    await eventually("the banner is gone", async () => {
+      await ann.page.click("text=Try now", { timeout: 200 }).catch(() => {});
+      return (await ann.page.locator(".banner").count()) === 0;
+    });
+    ann.assertNoErrors();
   });
 
   test("a rolling restart loses nothing", async () => {

@@ -25,10 +25,9 @@ export function lookStories(world) {
       await entry.goto(world.url);
       await entry.waitForSelector("#entry-nick");
       await entry.screenshot({ path: `${output}entry-${name}.png` });
-      // The pictures in README show plain names.
-      const tag = name === "light" ? "" : `-${name}`;
-      const ann = await world.people.enter(`Lena${tag}`, { room: `#design${tag}`, ...options });
-      await talk(world, ann, tag);
+      const cast = castOf(name);
+      const ann = await world.people.enter(cast.me, { room: cast.room, ...options });
+      await talk(world, ann, cast);
       await shot(ann, `chat-${name}`);
       await ann.page.keyboard.press("Control+k");
       await ann.page.waitForSelector(".switcher[open]");
@@ -47,7 +46,7 @@ export function lookStories(world) {
         await ann.page.waitForSelector(".sheet[open]");
         await shot(ann, `settings-${name}`);
         await ann.page.keyboard.press("Escape");
-        await ann.open(`Mira${tag}`);
+        await ann.open(cast.mira);
         await ann.say("On my way.");
         await ann.page.waitForSelector(".mark.delivered");
         await shot(ann, `direct-${name}`);
@@ -57,10 +56,16 @@ export function lookStories(world) {
   });
 }
 
-async function talk(world, ann, tag) {
-  const room = `#design${tag}`;
-  const mira = await world.people.enter(`Mira${tag}`, { room });
-  const jonas = await world.people.enter(`Jonas${tag}`, { room });
+/** Names for a picture. Those of the pictures in README, `light` and `phone-dark`, are plain. */
+function castOf(name) {
+  if (name === "phone-dark") return { me: "Nora", mira: "Theo", jonas: "Ida", room: "#launch", tag: "-phone-dark" };
+  const tag = name === "light" ? "" : `-${name}`;
+  return { me: `Lena${tag}`, mira: `Mira${tag}`, jonas: `Jonas${tag}`, room: `#design${tag}`, tag };
+}
+
+async function talk(world, ann, { me, mira: second, jonas: third, room, tag }) {
+  const mira = await world.people.enter(second, { room });
+  const jonas = await world.people.enter(third, { room });
   await mira.say("Morning! The new gateway build is on staging, notes are here: https://example.com/releases/0.9");
   await ann.sees("Morning!");
   await ann.say("Reading them now.");
@@ -68,7 +73,7 @@ async function talk(world, ann, tag) {
   await jonas.sees("rolling restart");
   await jonas.say("It does. I ran `make roll` twice under load:\n```\n$ make roll\n  g1   drains its clients, ended after 1.4 s\n  g2   drains its clients, ended after 1.3 s\nAll gateways were restarted in 4 s.\n```\nnothing lost, nobody left.");
   await mira.sees("nothing lost");
-  await mira.say(`@Lena${tag} can you check the dashboard as well?`);
+  await mira.say(`@${me} can you check the dashboard as well?`);
   await mira.say("The latency panel should stay flat at about 2 ms while the second gateway takes over; if it does not, we look at the outbox first.");
   await jonas.say("/away lunch until one");
   for (const other of ["#incidents", "#random", "#frontend"]) {
@@ -79,11 +84,12 @@ async function talk(world, ann, tag) {
   await eventually("the other room is open", async () => (await mira.title()) === `#random${tag}`);
   await mira.say("who wants the last slice?");
   await mira.say("going once …");
-  await ann.open(`design${tag}`).catch(async () => {
+  await ann.open(room.slice(1)).catch(async () => {
     await ann.page.click("[aria-label='Open conversations']");
-    await ann.open(`design${tag}`);
+    await ann.open(room.slice(1));
   });
   await ann.say("Looks flat to me. 1.8 ms at p99.");
-  await mira.say(`/msg Lena${tag} thanks! see you at three?`);
+  await jonas.say("/me waves from the queue at the bakery");
+  await mira.say(`/msg ${me} thanks! see you at three?`);
   await eventually("the message is counted", async () => (await ann.page.locator(".badge.calls").count()) === 1);
 }

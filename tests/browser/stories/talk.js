@@ -96,6 +96,24 @@ export function talkStories(world) {
     assert.equal(await field.inputValue(), "/nick ann6b");
   });
 
+  test("an action names its sender itself", async () => {
+    const ann = await world.people.enter("ann10", { room: "#act10" });
+    const bob = await world.people.enter("bob10", { room: "#act10" });
+    const line = await LineUser.enter("line10", "#act10");
+    await ann.say("before");
+    await ann.say("/me waves at @bob10");
+    await ann.say("after");
+    await bob.sees("after");
+    assert.deepEqual((await bob.messages()).map(plain), ["before", "ann10 waves at @bob10", "after"]);
+    assert.equal(await bob.page.locator(".row.called .action .mention").innerText(), "@bob10");
+    assert.equal(await bob.page.locator(".row.message .by").count(), 2);
+    await eventually("it is announced", async () => (await bob.page.locator("[aria-live=polite]").innerText()).includes("ann10: after"));
+    await line.sees('<ann10> {"me":"waves at @bob10"}');
+    line.leave();
+    ann.assertNoErrors();
+    bob.assertNoErrors();
+  });
+
   test("mentions and direct messages notify", async () => {
     const context = await world.people.context({ permissions: ["notifications"] });
     await context.addInitScript(() => {

@@ -1,7 +1,9 @@
 // Uses every part of the interface. Compiled in the tests, never run.
 
 import { Parley, ParleyError } from "parley-chat";
-import type { Ack, Direct, Json, Member, MembersEvent, Message, Options, Room, State, StorageLike, User } from "parley-chat";
+import type {
+  Ack, Direct, HistoryOptions, Json, Member, MembersEvent, Message, Options, Room, RoomsOptions, State, StorageLike, User,
+} from "parley-chat";
 import { Sealer, createKey, encrypted, keyFromText, keyToText, linkTo, parseLink } from "parley-chat/e2e";
 import type { EncryptedRoom, LockedBody, SealedBody } from "parley-chat/e2e";
 import { useRoom } from "parley-chat/react";
@@ -19,13 +21,14 @@ function describe(state: State): string {
     case "online":
       return `${state.node} ${state.resumed} ${state.tookMs.toFixed()} ${state.rooms.join()}`;
     case "offline":
-      return `${state.reason} ${state.willRetry} ${state.inMs ?? 0}`;
+      return `${state.reason} ${state.message ?? ""} ${state.willRetry} ${state.inMs ?? 0}`;
   }
 }
 
 const off: () => void = chat.on("state", (state) => console.log(describe(state)));
 chat.on("direct", (message: Message) => console.log(message.seq ?? 0));
 chat.on("nick", (nick: string) => console.log(nick));
+chat.on("joined", (name: string) => console.log(name));
 chat.on("gap", ({ fromSeq, toSeq }) => console.log(toSeq - fromSeq));
 chat.on("error", (error: unknown) => console.log(error));
 off();
@@ -46,17 +49,20 @@ room.typing();
 room.read(room.seq);
 room.draft = room.name;
 const member: Member | undefined = room.members.get("bob");
-const page = await room.history({ before: 7, limit: 10, signal });
+const older: HistoryOptions = { before: 7, limit: 10, signal };
+const page = await room.history(older);
 for await (const message of room) console.log(message.body, room.unread, room.readSeq);
 await room.leave({ signal });
 
 const bob: Direct = chat.direct("bob");
 bob.on("message", (message) => console.log(message.own));
 const user: User = await chat.whois(bob.nick, { signal });
-const list = await chat.rooms({ limit: 1, signal });
+const first: RoomsOptions = { limit: 1, signal };
+const list = await chat.rooms(first);
 const next: string | null = list.nextCursor;
 await chat.status("away", "lunch");
 await chat.rename("anna");
+chat.retry();
 const ms: number = (await chat.ping()) + (chat.pingMs ?? 0);
 await chat.close();
 let wait: number | null = null;
