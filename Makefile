@@ -51,7 +51,9 @@ test-otlp: ## test the OTLP export of spans, with the feature `otlp`
 	cargo build --locked --workspace --bins
 
 chaos: ## inject faults into a cluster and check the guarantees: [SEED=n] [SECONDS=n] [RATE=n] [ROLLS=n] [FSYNC=always] [RELEASE=1]
-	@deploy/bootstrap rust cc redis-server nginx stream-module
+	@deploy/bootstrap rust cc redis-server nginx stream-module node npm python-venv
+	cd clients/js && npm ci --no-audit --no-fund
+	clients/python/install
 	cargo build --locked --workspace --bins $(if $(RELEASE),--release)
 	target/$(if $(RELEASE),release,debug)/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) \
 		$(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \

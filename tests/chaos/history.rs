@@ -62,6 +62,8 @@ pub enum HistoryOp {
     Join { room: String, seq: Option<u64> },
     /// Sends a message; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
+    /// A call of a client library ends with an error.
+    Refused { key: String, code: String },
     /// Receives a message; `room` is `@` and the own nick for a direct message. The line port sends neither id nor
     /// position.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
@@ -69,6 +71,8 @@ pub enum HistoryOp {
     Jump { room: String, jump: Jump },
     /// Receives that other members left.
     Left { room: String, nicks: Vec<String> },
+    /// A program on a client library starts (invoke), and ends as requested (ok) or otherwise (fail).
+    Library { name: String, failure: Option<String> },
     /// A connection ends, by either side.
     End { reason: String },
     /// A fault begins (invoke) and has been cleared (ok).

@@ -1,8 +1,8 @@
 //! The fault bench: injects faults into a real cluster, as drawn from a seed, and checks the guarantees.
 //!
-//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every guarantee holds, 1 one is violated, 64 bad flags. The history
-//! of the run is written as JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
-//! report, failpoints.
+//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every guarantee holds, 1 one is violated, 64 bad flags, 69 a client
+//! library is not installed. The history of the run is written as JSON lines. Modules in reading order: plan, history,
+//! crowd, bench, run, evidence, check, library_results, report, failpoints.
 
 #![allow(missing_docs)] // A program: its items are not public.
 #![allow(unreachable_pub)]
@@ -13,6 +13,7 @@ mod check;
 mod crowd;
 mod evidence;
 mod history;
+mod library_results;
 mod plan;
 mod report;
 mod run;
@@ -24,6 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
+use crate::crowd::{ClientLibrary, LIBRARIES};
 use crate::failpoints::{CASES, FailpointCase};
 use crate::plan::ClusterSize;
 use crate::run::ChaosTask;
@@ -56,6 +58,10 @@ struct ChaosFlags {
     /// `nothing` runs the faults of all mechanisms with none disabled.
     #[arg(long, value_parser = mechanism)]
     without: Option<String>,
+    /// Alters one line of every program on a client library: drops a message, repeats one, or drops an ack. Checkers
+    /// must find it.
+    #[arg(long)]
+    alter_lines: bool,
     /// Prints only the plan.
     #[arg(long)]
     plan: bool,
@@ -115,7 +121,11 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let task = ChaosTask { seed, size, fsync: flags.fsync, steps, length, rate, case };
+    let task = ChaosTask { seed, size, fsync: flags.fsync, steps, length, rate, case, alters_lines: flags.alter_lines };
+    if let Some(missing) = LIBRARIES.iter().find_map(ClientLibrary::missing).filter(|_| task.case.is_none()) {
+        println!("{missing}");
+        return ExitCode::from(69);
+    }
     let evidence = run::run(&task).await;
     let path = flags.history.unwrap_or_else(|| report::default_path(seed));
     let written = history::write(&path, &evidence.events);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::check::{CHECKERS, Evidence, Finding};
 use crate::history::{HistoryOp, OpStatus};
+use crate::library_results::LibraryResults;
 use crate::plan;
 use crate::run::ChaosTask;
 
@@ -33,6 +34,13 @@ pub fn print(task: &ChaosTask, version: &str, evidence: &Evidence) -> bool {
     println!("| messages acked | {} |", sends(OpStatus::Ok));
     println!("| outcome unknown, refused | {}, {} |", sends(OpStatus::Info), sends(OpStatus::Fail));
     println!("| faults | {} |", faults.join(", "));
+    for (library, results) in LibraryResults::of(evidence) {
+        let LibraryResults { sent, acked, refused, pending, received, reconnects } = &results;
+        let [p50, p99, max] = [50, 99, 100].map(|percent| format!("{:.1} s", results.reconnect_seconds(percent)));
+        println!("| {library}: sent, acked, refused, pending | {sent}, {acked}, {refused}, {pending} |");
+        println!("| {library}: received | {received} |");
+        println!("| {library}: reconnects, p50, p99, max | {}, {p50}, {p99}, {max} |", reconnects.len());
+    }
     let mut passed = true;
     let mut is_detected = false;
     let mut details = Vec::new();

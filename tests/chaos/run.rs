@@ -3,6 +3,7 @@
 //! Every phase has a time limit. A run never fails by itself: it returns the evidence, and the checkers judge it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,13 +17,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::bench::{BENCH, FaultBench};
 use crate::check::Evidence;
-use crate::crowd::{CrowdMember, CrowdMode, MemberAddress, MemberScript};
+use crate::crowd::{
+    CrowdMember, CrowdMode, LIBRARIES, LINE_FAULTS, LibraryMember, LibraryScript, MemberAddress, MemberScript,
+};
 use crate::evidence;
 use crate::failpoints::FailpointCase;
 use crate::history::{HistoryOp, OpStatus, Recorder};
 use crate::plan::{ClusterSize, Fault, FaultStep};
 
-/// Time limit for all members to join. A nick stays claimed for 8 s after its gateway died, and retries take time.
+/// Time limit for all members to join. A nick stays claimed for 8 s after its gateway died, and retries take time: a
+/// client library waits for up to 30 s.
 const JOIN_MAX: Duration = Duration::from_secs(60);
 /// Time limit for the delivery of the last messages.
 const MARK_DELIVERY_MAX: Duration = Duration::from_secs(20);
@@ -34,6 +38,8 @@ const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 const CRASH_LOSS: Duration = Duration::from_secs(1);
 /// Number of members over WebSocket and over text lines.
 const MEMBERS: (usize, usize) = (8, 3);
+/// Number of members on each client library.
+const LIBRARY_MEMBERS: usize = 2;
 /// Nicknames that two rivals each want, in addition to the members. The holder owns the nick on one gateway. The heir
 /// waits on the next gateway until the first one is killed, stopped or cut off. Then it sends messages under the nick.
 const RIVAL_NICKS: [&str; 3] = ["crown", "sword", "orb"];
@@ -56,6 +62,26 @@ pub struct ChaosTask {
     pub rate: u32,
     /// Disabled mechanism; such a run ends with the last fault, because the cluster may not recover.
     pub case: Option<FailpointCase>,
+    /// Set if one line of every program on a client library is altered.
+    pub alters_lines: bool,
+}
+
+impl ChaosTask {
+    /// Returns the number of members on client libraries. A run with a disabled mechanism tests the server alone.
+    fn library_members(&self) -> usize {
+        if self.case.is_some() { 0 } else { LIBRARY_MEMBERS * LIBRARIES.len() }
+    }
+
+    /// Returns the approximate interval between two messages of one member.
+    fn send_interval(&self) -> Duration {
+        let senders = MEMBERS.0 + MEMBERS.1 + self.library_members();
+        Duration::from_secs(senders as u64) / self.rate.max(1)
+    }
+
+    /// Returns the maximum number of unanswered messages of one member: enough for the rate with slow answers.
+    fn unanswered_max(&self) -> usize {
+        3 + self.rate as usize / 20
+    }
 }
 
 /// Executes the run and returns its evidence.
@@ -140,13 +166,20 @@ impl RunningCrowd {
     fn start(task: &ChaosTask, bench: &FaultBench, recorder: &Recorder) -> Self {
         let (mode, seen) = watch::channel(CrowdMode::Chat);
         let mut crowd = Self { mode, tasks: JoinSet::new(), joined_flags: Vec::new(), members: Vec::new() };
-        for (number, script) in scripts(task, bench).into_iter().enumerate() {
-            let rng = Xoshiro256PlusPlus::seed_from_u64(task.seed.wrapping_add(1 + number as u64));
+        let mut seeds = (1..).map(|number| task.seed.wrapping_add(number));
+        let mut rng = || Xoshiro256PlusPlus::seed_from_u64(seeds.next().unwrap_or_default());
+        for script in scripts(task, bench) {
             let is_rival = script.closes_after.is_some();
             let members = script.rooms.iter().map(|room| (room.clone(), script.process.clone()));
             crowd.members.extend(members.filter(|_| !is_rival));
-            let member = CrowdMember::new(script, seen.clone(), recorder.clone(), rng);
+            let member = CrowdMember::new(script, seen.clone(), recorder.clone(), rng());
             crowd.joined_flags.extend((!is_rival).then(|| member.joined_flag()));
+            crowd.tasks.spawn(member.run());
+        }
+        for script in library_scripts(task, bench) {
+            crowd.members.extend(script.rooms.iter().map(|room| (room.clone(), script.process.clone())));
+            let member = LibraryMember::new(script, seen.clone(), recorder.clone(), rng());
+            crowd.joined_flags.push(member.joined_flag());
             crowd.tasks.spawn(member.run());
         }
         crowd
@@ -193,15 +226,37 @@ impl RunningCrowd {
     }
 }
 
-/// Returns the scripts of all members, which together send at about the rate of the task.
+/// Returns `count` rooms, beginning with this one.
+fn rooms(from: usize, count: usize) -> Vec<String> {
+    (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect()
+}
+
+/// Returns the scripts of the members on client libraries. Of each library one connects through nginx, and one directly
+/// to the gateways.
+fn library_scripts(task: &ChaosTask, bench: &FaultBench) -> Vec<LibraryScript> {
+    let nginx = bench.cluster.nginx.as_ref().expect("the bench starts nginx");
+    let url = |address: SocketAddr| format!("ws://{address}/ws");
+    let gateways: Vec<String> = bench.cluster.gateways.iter().map(|gateway| url(gateway.ws())).collect();
+    let script = |number: usize| {
+        let (library, n) = (LIBRARIES[number % LIBRARIES.len()], number / LIBRARIES.len());
+        LibraryScript {
+            process: format!("{}{n}", library.name),
+            library,
+            urls: if n == 0 { vec![url(nginx.ws())] } else { gateways.clone() },
+            rooms: rooms(number, 2),
+            send_interval: task.send_interval(),
+            unanswered_max: task.unanswered_max(),
+            line_fault: task.alters_lines.then(|| LINE_FAULTS[number % LINE_FAULTS.len()]),
+        }
+    };
+    (0..task.library_members()).map(script).collect()
+}
+
+/// Returns the scripts of the other members. All members together send at about the rate of the task.
 fn scripts(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
-    let rate = task.rate;
     let connection_loss_after = task.case.and_then(|case| case.connection_loss_after).unwrap_or(CONNECTION_LOSS_AFTER);
     let nginx = bench.cluster.nginx.as_ref().expect("the bench starts nginx");
     let (ws, lines) = (MemberAddress::WebSocket(nginx.ws()), MemberAddress::Lines(nginx.tcp()));
-    let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
-    let senders = (MEMBERS.0 + MEMBERS.1) as u32;
-    let send_interval = Duration::from_secs(senders.into()) / rate.max(1);
     let member = |process: String, address, rooms, unanswered_max| {
         let nick = process.clone();
         MemberScript {
@@ -213,14 +268,12 @@ fn scripts(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
             starts_after: Duration::ZERO,
             connection_loss_after: None,
             closes_after: None,
-            send_interval,
+            send_interval: task.send_interval(),
             unanswered_max,
         }
     };
-    // Allows enough unanswered messages for the rate with slow answers.
-    let unanswered_max = 3 + rate as usize / 20;
     let mut all: Vec<MemberScript> =
-        (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), unanswered_max)).collect();
+        (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), task.unanswered_max())).collect();
     for (n, script) in all.iter_mut().enumerate() {
         script.connection_loss_after = Some(connection_loss_after);
         script.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();

@@ -27,6 +27,7 @@ const LOG_LINES_SHOWN: usize = 60;
 pub struct ChildProgram {
     name: String,
     command: Command,
+    stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
 }
@@ -78,7 +79,7 @@ impl ChildProgram {
     fn tied_to_this_process(signal: &str, binary: OsString, name: &str) -> Self {
         let mut command = Command::new("setpriv");
         command.arg("--pdeathsig").arg(signal).arg("--").arg(binary);
-        Self { name: name.to_owned(), command, stdout: None, stderr: None }
+        Self { name: name.to_owned(), command, stdin: None, stdout: None, stderr: None }
     }
 
     /// Starts the program with these resource limits, in the notation of `prlimit`, such as `--nofile=256:256`.
@@ -94,6 +95,12 @@ impl ChildProgram {
         }
         self.command = command;
         self
+    }
+
+    /// Connects stdin, which is empty by default.
+    #[must_use]
+    pub fn stdin(self, from: impl Into<Stdio>) -> Self {
+        Self { stdin: Some(from.into()), ..self }
     }
 
     /// Connects stdout, which the [`Process`] then does not read.
@@ -128,7 +135,7 @@ impl ChildProgram {
     /// If there is no such program.
     #[must_use]
     pub fn spawn(mut self) -> Process {
-        self.command.stdin(Stdio::null());
+        self.command.stdin(self.stdin.unwrap_or_else(Stdio::null));
         self.command.stdout(self.stdout.unwrap_or_else(Stdio::piped)).stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name));
         let (output, log) = (ProgramLog::default(), ProgramLog::default());
@@ -258,10 +265,15 @@ impl Process {
 
     /// Returns true if the process has ended.
     pub fn has_ended(&mut self) -> bool {
+        self.exit_status().is_some()
+    }
+
+    /// Returns the exit status if the process has ended.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("a child of this process");
         }
-        self.ended.is_some()
+        self.ended
     }
 
     /// Waits for the exit code; `None` if a signal ended the process. Its whole output is in its logs then.

@@ -2,6 +2,7 @@
 //!
 //! [`CHECKERS`] lists them, each with the guarantee of docs/GUARANTEES.md that it checks.
 
+mod calls;
 mod contiguity;
 mod duplicates;
 mod redis_loss;
@@ -188,6 +189,11 @@ pub const CHECKERS: &[Checker] = &[
         name: "inbox",
         guarantee: "a direct message is delivered, at the latest when the recipient's session resumes",
         check: inbox::check,
+    },
+    Checker {
+        name: "calls",
+        guarantee: "a client library ends every send once, and its sends to a room are stored in the order of the calls",
+        check: calls::check,
     },
     Checker {
         name: "recovery",

@@ -1,7 +1,8 @@
 //! A small history without violations; each test of a checker breaks one part of it.
 //!
 //! ann on g1 and bob on g2 are members of `#a`. g1 is killed, and ann goes offline 9 s later. She resumes her session
-//! on g2 and sends bob a direct message. Redis is stopped for a while, and both stay online.
+//! on g2 and sends bob a direct message. Redis is stopped for a while, and both stay online. bob is a program on a
+//! client library.
 
 use super::{Evidence, RecordedLeave, SECOND, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus};
@@ -55,7 +56,9 @@ pub(super) fn good() -> Evidence {
     let delivered = HistoryOp::Message { room: "@bob".to_owned(), from, key, msg_id, epoch: None, seq: Some(1) };
     let session = Some("session of ann".to_owned());
     let resumed = HistoryOp::Register { nick: "ann".to_owned(), node: Some("g2".to_owned()), session, resumed: true };
+    let library = || HistoryOp::Library { name: "js".to_owned(), failure: None };
     let events = vec![
+        line(0, "bob", 0, Invoke, library()),
         line(1, "ann", 1, Ok, registered("ann", "g1")),
         line(1, "bob", 1, Ok, registered("bob", "g2")),
         line(2, "ann", 1, Ok, join(0)),
@@ -80,6 +83,7 @@ pub(super) fn good() -> Evidence {
         line(61, "ann", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(61, "bob", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(80, "bench", 0, Ok, phase("leave")),
+        line(81, "bob", 1, Ok, library()),
         line(81, "bench", 0, Ok, HistoryOp::Exit { node: "g2".to_owned(), code: Some(0), requested: true }),
     ];
     let stream = vec![entry(1, "ann", 1, "k1"), entry(2, "ann", 3, "mark-ann-2")];

@@ -14,8 +14,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         let process = event.process.as_str();
         match &event.op {
             HistoryOp::Register { resumed: true, .. } => finding.judged += 1,
-            // The line port has no sessions to resume.
-            HistoryOp::Register { session: Some(_), resumed: false, .. } if !begun.insert(process) => {
+            // The line port has no sessions to resume, and does not show its node.
+            HistoryOp::Register { node: Some(_), resumed: false, .. } if !begun.insert(process) => {
                 finding.broken.push(format!("{process} needed a new session: {event:?}"));
             }
             HistoryOp::Join { room, .. }

@@ -9,10 +9,13 @@ use harness::{ChildProgram, ExitedProcess};
 /// This seed draws, within one short run, these faults: a Redis crash, a killed gateway, a stopped presence service and
 /// network resets. It also cuts subscriptions and command connections, and flushes the scripts.
 const SEED: &str = "3";
-/// The faults take 20 s; startup, replay and a drain without Redis take the rest.
+/// Of kills and restarts of gateways and stops of Redis this seed draws, within 30 s: a restart of every gateway, a
+/// kill, and a stop of Redis during which two gateways are killed.
+const LIBRARY_SEED: &str = "49";
+/// The faults take at most 30 s; startup, replay and a drain without Redis take the rest.
 const RUN_MAX: Duration = Duration::from_secs(150);
 /// The guarantees, as named in the result table.
-const GUARANTEES: [&str; 12] = [
+const GUARANTEES: [&str; 13] = [
     "loss",
     "duplicates",
     "order",
@@ -22,6 +25,7 @@ const GUARANTEES: [&str; 12] = [
     "sessions",
     "stillness",
     "inbox",
+    "calls",
     "recovery",
     "survival",
     "leaks",
@@ -45,6 +49,45 @@ fn holds(finished: &ExitedProcess) {
 #[tokio::test]
 async fn every_guarantee_holds_under_faults() {
     holds(&chaos(&["--seed", SEED, "--seconds", "20"]).await);
+}
+
+#[tokio::test]
+async fn library_clients_lose_nothing_under_faults() {
+    let faults = ["gateway kill -9", "gateway restarted", "redis stopped"].map(|fault| ["--only", fault]);
+    let flags: Vec<&str> =
+        ["--seed", LIBRARY_SEED, "--seconds", "30"].into_iter().chain(faults.into_iter().flatten()).collect();
+    let finished = chaos(&flags).await;
+    holds(&finished);
+    for library in ["js", "python"] {
+        let [sent, acked, refused, pending] = figures(&finished, &format!("{library}: sent, acked, refused, pending"));
+        assert!(sent > 20 && (acked, refused, pending) == (sent, 0, 0), "{}", finished.stdout);
+        let [received] = figures(&finished, &format!("{library}: received"));
+        assert!(received > sent, "{}", finished.stdout);
+        assert!(!finished.stdout.contains(&format!("{library}: reconnects, p50, p99, max | 0")), "{}", finished.stdout);
+    }
+}
+
+/// Returns the numbers in a row of the result table.
+fn figures<const N: usize>(finished: &ExitedProcess, row: &str) -> [u64; N] {
+    let rest = finished.stdout.split_once(&format!("| {row} | ")).map(|(_, rest)| rest);
+    let cell = rest.and_then(|rest| rest.split_once(" |")).map_or("", |(cell, _)| cell);
+    let numbers: Vec<u64> = cell.split(", ").filter_map(|number| number.parse().ok()).collect();
+    numbers.try_into().unwrap_or_else(|_| panic!("{row}: no {N} numbers in:\n{}", finished.stdout))
+}
+
+/// One program drops a received message, the next one repeats one, and the next one drops an ack.
+#[tokio::test]
+async fn bench_detects_altered_output_of_library_clients() {
+    let finished = chaos(&["--seed", SEED, "--seconds", "10", "--only", "nginx reload", "--alter-lines"]).await;
+    assert_eq!(finished.code, Some(1), "{}\n{}", finished.stdout, finished.stderr);
+    for (checker, violation) in [
+        ("contiguity", "(\"js0\", 1) received"),
+        ("duplicates", "(\"python0\", 1) received twice"),
+        ("calls", "was never answered"),
+    ] {
+        assert!(finished.stdout.contains(&format!("| {checker} | broken: ")), "{checker}: {}", finished.stdout);
+        assert!(finished.stdout.contains(violation), "{violation}: {}", finished.stdout);
+    }
 }
 
 /// Runs the faults of the tests below, without a disabled mechanism.
