@@ -1,9 +1,9 @@
 //! [`ReadTurns`]: the turns in which listings and lookups read the store, and history too if it is in memory.
 //!
-//! A listing reads in steps of at most 100 rows, or of a page in memory. One step is under way in this process, and the store then rests for as
-//! long as the step took, so listings use at most half of it and delay any other call by one step only. A few readers
-//! take turns; the others wait to begin, in their order and for a limited time. A reader that began may take as long as
-//! it makes progress, so no work is wasted.
+//! A listing reads in steps of at most 100 rows, or of a page in memory. One step is under way in this process, and the
+//! store then rests for as long as the step took, so listings use at most half of it and delay any other call by one
+//! step only. A few readers take turns; the others wait to begin, in their order and for a limited time. A reader that
+//! began may take as long as it makes progress, so no work is wasted.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
