@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod clients;
 mod contracts;
 mod failures;
 mod lobby;

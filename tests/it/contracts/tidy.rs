@@ -68,14 +68,14 @@ impl SourceFile {
 fn sources(extension: &str) -> Vec<SourceFile> {
     let root = harness::repository();
     let mut found = Vec::new();
-    for folder in ["gateway", "presence", "tests"] {
+    for folder in ["clients/rust", "gateway", "presence", "tests"] {
         collect(&root, &root.join(folder), extension, &mut found);
     }
     assert!(!found.is_empty(), "no {extension} files found");
     found
 }
 
-/// The Rust files of both libraries, without their tests.
+/// The Rust files of the libraries, without their tests.
 fn library_sources() -> Vec<SourceFile> {
     let mut found = sources("rs");
     found.retain(|source| source.path.contains("/src/") && !source.is_test());

@@ -17,6 +17,47 @@ const REDIS_COMMANDS: &[&str] = &["redis::aio", "redis::cmd", "redis::pipe", "re
 
 const IMPORT_TABLE: &[ImportRule] = &[
     ImportRule {
+        files: &["clients/rust/src/machine/*"],
+        forbidden: &[
+            "tokio",
+            "async",
+            "Instant",
+            "SystemTime",
+            "rand::",
+            "std::net",
+            "std::fs",
+            "crate::engine",
+            "crate::link",
+            "crate::feed",
+            "crate::handle",
+        ],
+    },
+    ImportRule {
+        files: &[
+            "clients/rust/src/error.rs",
+            "clients/rust/src/events.rs",
+            "clients/rust/src/reading.rs",
+            "clients/rust/src/wire.rs",
+        ],
+        forbidden: &["tokio", "async", "Instant", "SystemTime", "std::net", "std::fs", "crate::machine"],
+    },
+    ImportRule { files: &["clients/rust/src/link.rs"], forbidden: &["std::fs", "crate::engine", "crate::feed"] },
+    ImportRule { files: &["clients/rust/src/storage.rs"], forbidden: &["tokio", "std::net", "crate::machine"] },
+    ImportRule {
+        files: &[
+            "clients/rust/src/cores.rs",
+            "clients/rust/src/direct.rs",
+            "clients/rust/src/engine.rs",
+            "clients/rust/src/feed.rs",
+            "clients/rust/src/handle.rs",
+            "clients/rust/src/lib.rs",
+            "clients/rust/src/parley.rs",
+            "clients/rust/src/room.rs",
+            "clients/rust/src/subscription.rs",
+        ],
+        forbidden: &["tungstenite", "std::net", "std::fs"],
+    },
+    ImportRule {
         files: &["presence/src/model/*"],
         forbidden: &["tokio::", "redis::", "axum::", "registry::", "store::", "lease::", "service::"],
     },
@@ -252,13 +293,23 @@ fn every_file_matches_exactly_one_row() {
 
 #[test]
 fn presence_never_imports_the_gateway() {
-    let mut offences = Vec::new();
-    for source in library_sources().iter().filter(|source| source.path.starts_with("presence/")) {
-        for (number, line) in source.code().filter(|(_, line)| contains_word(line, "gateway::")) {
-            offences.push(format!("{}:{number} {}", source.path, line.trim()));
-        }
-    }
-    assert_none(&offences);
+    assert_none(&imports_of("presence/", &["gateway::"]));
+}
+
+#[test]
+fn rust_client_never_imports_the_servers() {
+    assert_none(&imports_of("clients/rust/", &["gateway::", "presence::"]));
+}
+
+/// Returns the lines of a crate's code that name one of these crates.
+fn imports_of(folder: &str, crates: &[&str]) -> Vec<String> {
+    let sources = library_sources();
+    let sources = sources.iter().filter(|source| source.path.starts_with(folder));
+    let lines = sources.flat_map(|source| source.code().map(move |(number, line)| (&source.path, number, line)));
+    lines
+        .filter(|(.., line)| crates.iter().any(|name| contains_word(line, name)))
+        .map(|(path, number, line)| format!("{path}:{number} {}", line.trim()))
+        .collect()
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! One WebSocket connection, from the attempt to its end: the only file with network IO.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::connect_async_with_config;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::UrlError;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message as SocketMessage};
+
+use crate::error::ParleyError;
+use crate::machine::Input;
+
+/// Maximum size of a received frame: lists have up to 1 MiB of messages, and their JSON around.
+const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Number of inputs that wait for the session before the connection stops reading.
+const INPUTS_MAX: usize = 64;
+
+/// A connection that is being opened, or is open. Dropping it abandons the connection without a close frame, which
+/// would end the session.
+#[derive(Debug)]
+pub(crate) struct Link {
+    frames: mpsc::UnboundedSender<String>,
+    inputs: mpsc::Receiver<Input>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Begins to connect.
+    pub(crate) fn open(url: String) -> Self {
+        let (frames, outgoing) = mpsc::unbounded_channel();
+        let (incoming, inputs) = mpsc::channel(INPUTS_MAX);
+        let task = tokio::spawn(async move {
+            let last = run(&url, outgoing, &incoming).await;
+            let _ = incoming.send(last).await;
+        });
+        Self { frames, inputs, task }
+    }
+
+    /// Queues a frame. A lost connection is reported by [`Link::next`].
+    pub(crate) fn transmit(&self, text: String) {
+        let _ = self.frames.send(text);
+    }
+
+    /// Waits for the next input: `Open` or `Failed` first, `Closed` last. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Input {
+        self.inputs.recv().await.unwrap_or(Input::Closed(None))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Returns the request to open a connection.
+///
+/// # Errors
+/// `bad_request`: the address is not valid.
+pub(crate) fn request(url: &str) -> Result<Request<()>, ParleyError> {
+    let is_web_socket = url.starts_with("ws://") || url.starts_with("wss://");
+    let mut request = url
+        .into_client_request()
+        .ok()
+        .filter(|_| is_web_socket)
+        .ok_or_else(|| ParleyError::new("bad_request", format!("not a ws: or wss: address: {url}")))?;
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("parley.v1"));
+    Ok(request)
+}
+
+/// Opens a connection and serves it to its end. Returns the last input.
+async fn run(url: &str, mut frames: mpsc::UnboundedReceiver<String>, inputs: &mpsc::Sender<Input>) -> Input {
+    let request = match request(url) {
+        Ok(request) => request,
+        Err(error) => return Input::Failed(Some(error)),
+    };
+    let config =
+        WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
+    let socket = match connect_async_with_config(request, Some(config), true).await {
+        Ok((socket, _)) => socket,
+        Err(error) => {
+            tracing::info!(url, %error, "connection failed");
+            return Input::Failed(refusal(error));
+        }
+    };
+    let _ = inputs.send(Input::Open).await;
+    let (mut sink, mut stream) = socket.split();
+    let writing = async {
+        while let Some(text) = frames.recv().await {
+            if sink.send(SocketMessage::text(text)).await.is_err() {
+                break;
+            }
+        }
+        // The reader reports the end of the connection.
+        std::future::pending().await
+    };
+    let reading = async {
+        loop {
+            match stream.next().await {
+                Some(Ok(SocketMessage::Text(text))) => {
+                    let _ = inputs.send(Input::Frame(text.as_str().to_owned())).await;
+                }
+                Some(Ok(SocketMessage::Close(frame))) => return frame.map(|frame| u16::from(frame.code)),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    };
+    tokio::select! {
+        number = reading => Input::Closed(number),
+        () = writing => Input::Closed(None),
+    }
+}
+
+/// Returns the refusal of an address; `None` if it may connect later.
+fn refusal(error: Error) -> Option<ParleyError> {
+    match error {
+        Error::Http(response) => http_refusal(&response),
+        Error::Url(UrlError::TlsFeatureNotEnabled) => {
+            Some(ParleyError::new("bad_request", "wss: needs a TLS feature of tokio-tungstenite"))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a problem document (RFC 9457).
+fn http_refusal(response: &Response<Option<Vec<u8>>>) -> Option<ParleyError> {
+    #[derive(Deserialize)]
+    struct RefusalDocument {
+        code: String,
+        #[serde(default)]
+        detail: String,
+    }
+    let body = response.body().as_deref().unwrap_or_default();
+    let document: RefusalDocument = serde_json::from_slice(body).ok()?;
+    let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+    let error = ParleyError::new(document.code, document.detail);
+    Some(error.with_retry_after(seconds.map(Duration::from_secs)))
+}
