@@ -246,7 +246,7 @@ fn library_scripts(task: &ChaosTask, bench: &FaultBench) -> Vec<LibraryScript> {
             rooms: rooms(number, 2),
             send_interval: task.send_interval(),
             unanswered_max: task.unanswered_max(),
-            line_fault: task.alters_lines.then(|| LINE_FAULTS[number % LINE_FAULTS.len()]),
+            line_fault: task.alters_lines.then(|| LINE_FAULTS[(number + n) % LINE_FAULTS.len()]),
         }
     };
     (0..task.library_members()).map(script).collect()

@@ -8,10 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::pipe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use harness::process::binary_directory;
 use harness::{ChildProgram, Process, repository};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -47,7 +49,7 @@ const LAST_LINES: usize = 10;
 #[derive(Debug, Clone, Copy)]
 pub struct ClientLibrary {
     pub name: &'static str,
-    /// Program and arguments; paths are relative to the repository.
+    /// Program and arguments; paths are relative to the repository, or to the folder of the built programs.
     command: &'static [&'static str],
     /// A file of its installation.
     installed: &'static str,
@@ -56,7 +58,7 @@ pub struct ClientLibrary {
 }
 
 /// Every client library.
-pub const LIBRARIES: [ClientLibrary; 2] = [
+pub const LIBRARIES: [ClientLibrary; 3] = [
     ClientLibrary {
         name: "js",
         command: &["node", "clients/js/test/chaos.js"],
@@ -69,24 +71,33 @@ pub const LIBRARIES: [ClientLibrary; 2] = [
         installed: "clients/python/build/venv/bin/python",
         install: "clients/python/install",
     },
+    ClientLibrary {
+        name: "rust",
+        command: &["chaos-rust-member"],
+        installed: "chaos-rust-member",
+        install: "cargo build --workspace --bins",
+    },
 ];
 
 impl ClientLibrary {
     /// Returns a sentence that names the missing installation, if it is missing.
     pub fn missing(&self) -> Option<String> {
         let Self { name, installed, install, .. } = self;
-        let is_missing = !repository().join(installed).exists();
+        let is_missing = stored(installed).is_none();
         is_missing.then(|| format!("{installed} of the {name} library is missing: run `make chaos`, or `{install}`"))
     }
 
     fn program(&self, process: &str) -> ChildProgram {
-        let mut words = self.command.iter().map(|word| {
-            let path = repository().join(word);
-            if path.exists() { path.into_os_string() } else { word.into() }
-        });
+        let mut words =
+            self.command.iter().map(|word| stored(word).map_or_else(|| word.into(), PathBuf::into_os_string));
         let command = words.next().unwrap_or_default();
         ChildProgram::system(&command.to_string_lossy(), process).args(words)
     }
+}
+
+/// Returns the path of a file in the repository or among the built programs, if it exists.
+fn stored(path: &str) -> Option<PathBuf> {
+    [repository(), binary_directory()].map(|folder| folder.join(path)).into_iter().find(|path| path.exists())
 }
 
 /// A message for the program to send; `key` is the idempotency key and the body.

@@ -58,7 +58,7 @@ async fn library_clients_lose_nothing_under_faults() {
         ["--seed", LIBRARY_SEED, "--seconds", "30"].into_iter().chain(faults.into_iter().flatten()).collect();
     let finished = chaos(&flags).await;
     holds(&finished);
-    for library in ["js", "python"] {
+    for library in ["js", "python", "rust"] {
         let [sent, acked, refused, pending] = figures(&finished, &format!("{library}: sent, acked, refused, pending"));
         assert!(sent > 20 && (acked, refused, pending) == (sent, 0, 0), "{}", finished.stdout);
         let [received] = figures(&finished, &format!("{library}: received"));
