@@ -71,13 +71,13 @@ impl EventReader {
         };
         let info = self.redis.asked(&self.redis.keys().events(), info).await?;
         let newest = position(info.get("last-generated-id")).unwrap_or(START);
-        let whole = info.get("entries-added").is_some_and(|added| info.get("length") == Some(added));
+        let is_whole = info.get("entries-added").is_none_or(|added| info.get("length") == Some(added));
+        // Also of a whole log: a position before its first event is from a log that Redis has lost.
         let complete_from = match info.get("first-entry") {
-            _ if whole => START,
             Some(Value::Array(entry)) => position(entry.first()).unwrap_or(newest),
             _ => newest,
         };
-        Ok(EventLogEnds { complete_from: complete_from.to_owned(), newest: newest.to_owned() })
+        Ok(EventLogEnds { complete_from: complete_from.to_owned(), is_whole, newest: newest.to_owned() })
     }
 
     async fn read_over(

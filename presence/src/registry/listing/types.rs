@@ -92,8 +92,10 @@ pub struct RegistryEvent {
 /// The ends of the bounded event log, as positions for [`Registry::events`](crate::registry::Registry::events).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventLogEnds {
-    /// Reading from here, or from anything newer, misses nothing; what is older may have been trimmed.
+    /// Reading from here, or from anything newer, misses nothing; what is older may have been trimmed or lost.
     pub complete_from: String,
+    /// True if nothing was trimmed, so reading from the beginning misses nothing.
+    pub is_whole: bool,
     /// The newest event.
     pub newest: String,
 }

@@ -115,6 +115,7 @@ impl EventSource {
                     Some(FeedItem::Event(event)) => {
                         return Some(Event::default().id(&event.id).event(&event.kind).data(&event.data));
                     }
+                    Some(FeedItem::Gap) => return Some(gap()),
                     Some(FeedItem::Lagged(missed)) => {
                         self.phase = StreamPhase::Ended;
                         return Some(Event::default().event("lagged").data(json!({ "missed": missed }).to_string()));
@@ -135,11 +136,11 @@ impl EventSource {
 /// Returns the first block of a subscription. An id without data sets the position of the client without an event, so a
 /// client that received no event can resume too.
 fn opening(subscription: &EventSubscription) -> Event {
-    if subscription.gap() {
-        notice("gap", "events before the next one are no longer kept, read the lists again")
-    } else {
-        Event::default().id(subscription.position().to_string())
-    }
+    if subscription.gap() { gap() } else { Event::default().id(subscription.position().to_string()) }
+}
+
+fn gap() -> Event {
+    notice("gap", "events before the next one are no longer kept, read the lists again")
 }
 
 /// Returns an event about the stream itself, which has no id.

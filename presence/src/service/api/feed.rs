@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::registry::{Registry, RegistryError, RegistryEvent};
 
-/// Maximum number of events that a subscriber may be behind the tail.
-const RING: usize = 1024;
+/// Maximum number of events that a subscriber may be behind the tail; more than the end of a large gateway causes.
+const RING: usize = 4096;
 /// Maximum number of events of one read.
 const BATCH: usize = 256;
 /// Maximum number of concurrent replays: each needs its own connection.
@@ -87,7 +87,7 @@ impl EventFeed {
         let ends = self.ends().await?;
         let (position, gap) = match last {
             None => (ends.newest, false),
-            Some(last) if ends.complete_from <= last && last <= ends.newest => (last, false),
+            Some(last) if ends.have_all_after(last) => (last, false),
             // Trimmed, or from a log that the store has lost: replay from the beginning of the present log.
             Some(_) => (EventId::default(), true),
         };
@@ -134,7 +134,8 @@ impl EventFeed {
     async fn read_ends(&self) -> Result<Ends, RegistryError> {
         let ends = self.0.registry.event_log_ends().await?;
         let read = |id: &str| EventId::parse(id).ok_or_else(|| RegistryError::Unknown(format!("event id {id:?}")));
-        Ok(Ends { complete_from: read(&ends.complete_from)?, newest: read(&ends.newest)? })
+        let (complete_from, newest) = (read(&ends.complete_from)?, read(&ends.newest)?);
+        Ok(Ends { complete_from, is_whole: ends.is_whole, newest })
     }
 
     fn attach_running(&self) -> Option<broadcast::Receiver<Arc<RegistryEvent>>> {
@@ -200,18 +201,20 @@ impl EventFeed {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn missed(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
-        let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Vec::new()) };
-        self.page(position).await
+    /// Reads the next page of a replay; `None` if some of its events are trimmed or lost.
+    async fn missed(&self, position: EventId) -> Result<Option<Vec<RegistryEvent>>, RegistryError> {
+        let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Some(Vec::new())) };
+        let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
+        // The first page of a replay from the beginning continues nothing.
+        let is_complete = position == EventId::default() || self.ends().await?.have_all_after(position);
+        Ok(is_complete.then_some(events))
     }
 
-    /// Reads the events after this position. Fails if some of them were trimmed before they were read.
+    /// Reads the next page of the tail. Fails if some of its events were trimmed before they were read.
     async fn page(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
         let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
-        // Only a reader that is far behind meets the trimmed end, and its pages are full. The first page of a replay
-        // from the beginning continues nothing.
-        let may_be_behind = events.len() == BATCH && position > EventId::default();
-        if may_be_behind && self.ends().await?.complete_from > position {
+        // Only a tail that is far behind meets the trimmed end, and its pages are full.
+        if events.len() == BATCH && !self.ends().await?.have_all_after(position) {
             return Err(RegistryError::Unknown("the event log was trimmed before it was read".to_owned()));
         }
         Ok(events)
@@ -221,7 +224,16 @@ impl EventFeed {
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     complete_from: EventId,
+    is_whole: bool,
     newest: EventId,
+}
+
+impl Ends {
+    /// Returns true if the log has every event after this position.
+    fn have_all_after(self, position: EventId) -> bool {
+        let is_in_log = self.complete_from <= position && position <= self.newest;
+        is_in_log || self.is_whole && position == EventId::default()
+    }
 }
 
 /// Item of a subscription.
@@ -229,6 +241,8 @@ struct Ends {
 pub(super) enum FeedItem {
     /// The next event.
     Event(Arc<RegistryEvent>),
+    /// Events before the next one are trimmed or lost.
+    Gap,
     /// The subscriber was too slow and missed this many events. The last item.
     Lagged(u64),
 }
@@ -274,8 +288,12 @@ impl EventSubscription {
             }
             if self.position < self.until {
                 match self.feed.missed(self.position).await {
-                    Ok(events) if events.is_empty() => self.until = self.position,
-                    Ok(events) => self.pages.extend(events.into_iter().map(Arc::new)),
+                    Ok(Some(events)) if events.is_empty() => self.until = self.position,
+                    Ok(Some(events)) => self.pages.extend(events.into_iter().map(Arc::new)),
+                    Ok(None) => {
+                        self.position = EventId::default();
+                        return Some(FeedItem::Gap);
+                    }
                     Err(error) => {
                         self.feed.report_failure(&error);
                         return None;

@@ -49,7 +49,7 @@ impl EventLog {
 
     /// Returns the position from which reading is complete, and the newest event.
     pub(crate) fn ends(&self) -> EventLogEnds {
-        EventLogEnds { complete_from: text(self.trimmed), newest: text(self.last) }
+        EventLogEnds { complete_from: text(self.trimmed), is_whole: self.trimmed == (0, 0), newest: text(self.last) }
     }
 
     /// Returns the oldest events after a position, at most `limit`; `None` if the position is malformed.
