@@ -131,10 +131,13 @@ class Rooms:
         stored = self.stored.get(request.fields["room"].casefold())
         return {**request.fields, "since": stored} if stored else request.fields
 
-    def registered(self, names: Iterable[str], inbox: dict[str, Any]) -> None:
-        """Continues in the rooms of the session, and joins the others again."""
+    def registered(self, names: Iterable[str], inbox: dict[str, Any], is_resumed: bool) -> None:
+        """Continues in the rooms of the session, and joins the others again.
+
+        A resumed inbox without a stored position delivers what was not read before.
+        """
         if self.inbox is None:
-            self.inbox = Stream.at(inbox)
+            self.inbox = Stream.at({**inbox, "seq": 0} if is_resumed else inbox)
         listed = set(names)
         for room in list(self.by_name.values()):
             room.is_live = room.is_live and room.name in listed

@@ -216,7 +216,7 @@ class Session:
         self._failures = self._own_nick_attempts = 0
         self._heartbeat = frame["heartbeat_ms"] / 1000
         self.rooms.take_nick(frame["nick"])
-        self.rooms.registered([item["room"] for item in frame["rooms"]], frame["inbox"])
+        self.rooms.registered([item["room"] for item in frame["rooms"]], frame["inbox"], is_resumed)
         names = tuple(self.rooms.by_name)
         self.effects += [Save(at_once=True), ClearTimer(REGISTER), SetTimer(HEARTBEAT, self._heartbeat)]
         self.effects.append(ChangeState(Online(frame["node"], is_resumed, names)))
