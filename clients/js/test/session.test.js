@@ -353,7 +353,8 @@ test("nickname of an own lost register is waited for", () => {
     bench.tick().step({ type: "open" }).refuse("register", "nick_in_use");
     assert.equal(bench.state.willRetry, false);
   }
-  const resumed = online().close(1006).tick().step({ type: "open" }).close(1006).tick().step({ type: "open" });
+  const resumed = new Bench().step({ type: "open" }).close(1006).tick().open();
+  for (let i = 0; i < 2; i += 1) resumed.close(1006).tick().step({ type: "open" });
   assert.equal(resumed.refuse("register", "nick_in_use").state.willRetry, false);
 });
 
