@@ -61,6 +61,8 @@ class Rooms:
         """Positions of an earlier process, by the folded name of the room."""
         self.nick = ""
         self._acked: deque[str] = deque(maxlen=REMEMBERED_ACKS)
+        self._early: list[dict[str, Any]] = []
+        """Events of rooms whose `join` has no reply yet."""
 
     def find(self, name: str) -> JoinedRoom | None:
         """Returns a joined room by its name, in any case."""
@@ -148,6 +150,7 @@ class Rooms:
 
     def disconnected(self) -> None:
         """Nothing arrives any more."""
+        self._early.clear()
         for room in self.by_name.values():
             room.is_live = False
 
@@ -212,6 +215,9 @@ class Rooms:
             room.callers.append(request.id)
         self._load_members(room)
         self._effects.append(Save(at_once=True))
+        early, self._early = self._early, []
+        for event in early:
+            self.event(event)
 
     def loaded(self, request: Request, frame: dict[str, Any]) -> None:
         """Adds a page of the members, and requests the next one."""
@@ -255,6 +261,9 @@ class Rooms:
             self._inbox_event(frame)
         elif (room := self.by_name.get(name)) is not None:
             self._room_event(room, frame)
+        elif self._calls.joining(lane_of(name)):
+            # The order of replies and events is not defined.
+            self._early.append(frame)
 
     def _room_event(self, room: JoinedRoom, frame: dict[str, Any]) -> None:
         match frame["type"]:
