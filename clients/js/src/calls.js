@@ -12,8 +12,9 @@ export class Calls extends Map {
   add(id, request, first) {
     const { type, to, room } = request;
     const lane = LANE_TYPES.includes(type) ? fold(room ?? to) : id;
-    // `maybeDone`: an earlier request may have taken effect. `held`: events of a room that came before `joined`.
-    const call = { id, request, lane, isOnWire: false, maybeDone: false, tries: 0, due: 0, held: [] };
+    // `sentAt`: `Infinity` unless it is on the wire. `expires`: end of a send that may be stored. `held`: events of a
+    // room that came before `joined`.
+    const call = { id, request, lane, sentAt: Infinity, expires: Infinity, tries: 0, due: 0, held: [] };
     const calls = this.#lanes.get(lane) ?? [];
     this.#lanes.set(lane, calls);
     calls[first ? "unshift" : "push"](call);
@@ -25,7 +26,7 @@ export class Calls extends Map {
   remove({ id, lane }) {
     const calls = this.#lanes.get(lane);
     calls.splice(calls.indexOf(this.get(id)), 1);
-    if (calls.length === 0) this.#lanes.delete(lane);
+    if (!calls[0]) this.#lanes.delete(lane);
     this.delete(id);
     return calls[0];
   }

@@ -3,12 +3,12 @@
 /** Numbers of the close codes after which a client must not reconnect. */
 export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1009, 4003, 4004];
 
-const TEMPORARY = ["overloaded", "unavailable", "outcome_unknown", "going_away", "internal"];
+const TEMPORARY = /^(overloaded|unavailable|outcome_unknown|going_away|internal)$/;
 
 /** Returns true if the same request is expected to succeed later. */
-export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.includes(error.code);
+export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.test(error.code);
 
-const FIRST_WAIT_MS = 500;
+const FIRST_WAIT_MS = 1_000;
 const WAIT_MS_MAX = 30_000;
 
 /** Returns the time before an attempt after so many failures: from 0 to a maximum that doubles. */
@@ -19,9 +19,10 @@ export const retryWaitMs = (failures, random) =>
 export const REQUEST_BYTES_MAX = 65_280;
 
 export class ParleyError extends Error {
-  constructor(code, message = code, retryAfterMs = null) {
-    super(message);
-    this.name = "ParleyError";
+  name = "ParleyError";
+
+  constructor(code, message, retryAfterMs = null) {
+    super(message ?? code);
     this.code = code;
     this.retryAfterMs = retryAfterMs;
   }

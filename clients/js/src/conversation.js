@@ -94,9 +94,8 @@ export class Conversation extends Listeners {
   #mark(readSeq, seqs) {
     this.readSeq = readSeq;
     this.#unread = seqs;
-    const { unread } = this;
-    this.#context.store.put(`read:${this.#key}`, [readSeq, unread, this.seq]);
-    this.emit("read", { unread, readSeq });
+    this.#context.store.put(`read:${this.#key}`, [readSeq, seqs.length, this.seq]);
+    this.emit("read", { unread: seqs.length, readSeq });
   }
 
 }

@@ -81,6 +81,6 @@ export class Engine {
   #drop() {
     const socket = this.#socket;
     this.#socket = null;
-    if (socket && socket.readyState < 2) socket.close(ABANDONED);
+    if (socket?.readyState < 2) socket.close(ABANDONED);
   }
 }

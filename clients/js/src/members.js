@@ -18,9 +18,7 @@ export class Members {
 
   /** Loads the list. A load that is under way is replaced, and ends with this one. */
   load() {
-    const meanwhile = [];
-    this.#meanwhile = meanwhile;
-    return (this.#loading = this.#loadAll(meanwhile));
+    return (this.#loading = this.#loadAll((this.#meanwhile = [])));
   }
 
   async #loadAll(meanwhile) {

@@ -134,8 +134,8 @@ interface Conversation<Events> {
   /**
    * Sends a message. Resolves when it is stored. The send is repeated with its key over lost connections and temporary
    * refusals, until it is answered, aborted, or the session ends. Messages to one target are stored in the order of the
-   * calls. Rejects with `outcome_unknown` if the server lost the session while the message was on its way, and with a
-   * `TypeError` for a body that is not JSON.
+   * calls. Rejects with `outcome_unknown` if the server lost the session while the message was on its way, or has not
+   * answered four minutes after it was first sent, and with a `TypeError` for a body that is not JSON.
    */
   send(body: Json, options?: SendOptions): Promise<Ack>;
   /** Reports typing to the other side; does nothing while the connection is lost. */

@@ -118,9 +118,8 @@ export class Parley extends Listeners {
       case "state": return this.#receiveState(event.state);
       case "nick":
         this.#names = event.names;
-        if (event.nick === this.nick) return;
-        this.nick = event.nick;
-        return this.emit("nick", event.nick);
+        if (event.nick !== this.nick) this.emit("nick", (this.nick = event.nick));
+        return;
       case "pong":
         this.pingMs = event.ms;
         return;
@@ -163,18 +162,18 @@ export class Parley extends Listeners {
   #receiveDirect(event) {
     if (event.type === "typing") return this.#conversations.get(fold(event.from))?.emit("typing", { from: event.from });
     const isSent = event.seq === null;
-    if (isSent && isKnown(this.#ownIds, event.msg_id)) return;
-    const moved = isSent ? event : this.#inbox?.move(event);
+    const moved = isSent ? !isKnown(this.#ownIds, event.msg_id) && event : this.#inbox?.move(event);
     if (moved?.type === "rewound") {
       for (const conversation of this.#conversations.values()) {
         if (conversation instanceof Direct) conversation.uncount(moved.seq);
       }
     }
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
-    if (moved?.type !== "message") return;
-    const message = toMessage(moved, isSent);
-    this.direct(isSent ? message.to : message.from).receive(message);
-    this.emit("direct", message);
+    if (moved?.type === "message") {
+      const message = toMessage(moved, isSent);
+      this.direct(isSent ? message.to : message.from).receive(message);
+      this.emit("direct", message);
+    }
   }
 
   #report(error) {

@@ -1,7 +1,7 @@
 // Positions in streams: in the messages of a room, or of the inbox (`@`).
 
-/** Returns the key of a name. Names that differ only in case or width are the same. */
-export const fold = (name) => String(name).normalize("NFKC").toLowerCase();
+/** Returns the key of a name. Names that differ only in case, width or joiners are the same. */
+export const fold = (name) => String(name).normalize("NFKC").toLowerCase().replace(/[\u200c\u200d]/g, "");
 
 export const randomText = () => Math.random().toString(36).slice(2);
 
@@ -13,10 +13,11 @@ export const isPosition = (value) => typeof value?.epoch === "string" && isSeq(v
 
 /** Returns true for a well-formed event of a stream, apart from `to`. */
 export function isStreamEvent(event) {
-  const { type, from, msg_id } = event;
-  if (type === "message") return isSeq(event.seq) && typeof msg_id === "string" && typeof from === "string";
-  if (type === "gap") return isSeq(event.from_seq) && isSeq(event.to_seq);
-  return (type === "rewound" || type === "epoch") && isPosition(event);
+  switch (event.type) {
+    case "message": return isSeq(event.seq) && typeof event.msg_id === "string" && typeof event.from === "string";
+    case "gap": return isSeq(event.from_seq) && isSeq(event.to_seq);
+    case "rewound": case "epoch": return isPosition(event);
+  }
 }
 
 /**
@@ -26,23 +27,18 @@ export function isStreamEvent(event) {
  * given a `rewound`.
  */
 export function advance(position, event) {
-  switch (event.type) {
-    case "message":
-      if (event.seq <= position.seq) return null;
-      position.seq = event.seq;
-      return event;
-    case "gap":
-      if (event.to_seq <= position.seq) return null;
-      position.seq = event.to_seq;
-      return event;
-    default: {
-      const isNew = event.epoch !== position.epoch;
-      position.epoch = event.epoch;
-      if (event.type === "epoch" && !(isNew && position.seq > event.seq)) return event;
-      position.seq = Math.min(position.seq, event.seq);
-      return { ...event, type: "rewound" };
-    }
+  const { type, epoch } = event;
+  const seq = type === "gap" ? event.to_seq : event.seq;
+  if (type === "gap" || type === "message") {
+    if (seq <= position.seq) return null;
+    position.seq = seq;
+    return event;
   }
+  const isSame = epoch === position.epoch;
+  position.epoch = epoch;
+  if (type === "epoch" && (isSame || position.seq <= seq)) return event;
+  position.seq = Math.min(position.seq, seq);
+  return { ...event, type: "rewound" };
 }
 
 /** The positions of a session, {name, epoch, seq}, by the key of the room or `@`. */

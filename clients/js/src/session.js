@@ -3,9 +3,9 @@
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
 // Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} ·
-//          call {id, request, isRepeated}
-//          Each is the public method of its type. A call may be repeated from an earlier leader of the tabs. The call
-//          `bye` ends the session, and its answer is the last state.
+//          call {id, request, age}
+//          Each is the public method of its type. A call with an age may have been sent by an earlier leader of the
+//          tabs. The call `bye` ends the session, and its answer is the last state.
 // Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
 
 import { FINAL_CLOSES, isTemporary, retryWaitMs } from "./codes.js";
@@ -23,8 +23,13 @@ const REPLY_MS = 5_000;
 /** Time for the server to close the connection after `bye`. */
 const BYE_MS = 4_000;
 const LOST = "connection_lost";
+/** Number of attempts with a nickname that a lost `register` of this session may hold. */
+const OWN_NICK_ATTEMPTS = 10;
 /** A connection that lasted this long resets the waiting time between attempts. */
 const STABLE_MS = 2_000;
+
+/** The times of a session that waits for nothing. */
+const NEVER = { retry: Infinity, open: Infinity, beat: Infinity, pong: Infinity };
 
 export class Session {
   #turn;
@@ -42,11 +47,13 @@ export class Session {
   #urls;
   #token;
   #failures = 0;
+  /** Number of attempts in which a lost `register` of this session may hold its nickname. */
+  #ownNickAttempts = 0;
   #lostAt = 0;
   #onlineAt = null;
   #goesAway = false;
   #heartbeatMs = 0;
-  #due = { retry: Infinity, open: Infinity, beat: Infinity, pong: Infinity };
+  #due = { ...NEVER };
 
   /**
    * `saved`: from an earlier `save` effect. `live`: names of rooms that deliver at once, each with a saved position.
@@ -86,7 +93,7 @@ export class Session {
 
   #enter(phase, state) {
     this.#phase = phase;
-    if (!state || (state.name === "resuming" && this.#stateName === "resuming")) return;
+    if (!state || (state.name === "resuming" && this.#stateName === state.name)) return;
     this.#stateName = state.name;
     this.#turn.emit({ type: "state", state, isRefused: this.#isRefused });
   }
@@ -106,12 +113,16 @@ export class Session {
   /** `reason`: the name of the close code, or nothing. */
   closed({ code, reason } = {}) {
     const error = { code: reason || LOST };
-    if (this.#ended || FINAL_CLOSES.includes(code)) this.#end(this.#ended ?? error);
-    else this.#retry(error);
+    if (FINAL_CLOSES.includes(code) || this.#ended) this.#end(this.#ended ?? error);
+    else this.#retry(error, this.#phase === "registering");
   }
 
-  /** Abandons the connection, and opens one to the next address after a random time, at least `retry_after_ms`. */
-  #retry(error) {
+  /**
+   * Abandons the connection, and opens one to the next address after a random time, at least `retry_after_ms`.
+   * `isUnknown`: the server may have registered the session.
+   */
+  #retry(error, isUnknown) {
+    if (isUnknown && !this.#token) this.#ownNickAttempts = OWN_NICK_ATTEMPTS;
     const { now, random } = this.#turn;
     const wasOnline = this.#phase === "online";
     const isAnnounced = this.#goesAway;
@@ -143,7 +154,7 @@ export class Session {
   }
 
   #stopTimes() {
-    for (const name in this.#due) this.#due[name] = Infinity;
+    this.#due = { ...NEVER };
   }
 
   tick() {
@@ -167,13 +178,13 @@ export class Session {
     this.#traffic.transmit({ type: "ping" });
   }
 
-  call({ id, request, isRepeated }) {
+  call({ id, request, age }) {
     if (request.type === "bye") return this.#close();
     const restarts = this.#isRefused && request.type === "nick";
     if (this.#ended && !restarts) return this.#turn.answer(id, { error: this.#ended });
     // Without a session the new nickname is the one to register.
     if (request.type === "nick" && (restarts || this.#onlineAt === null)) this.#traffic.nick = request.nick;
-    this.#traffic.call(id, request, isRepeated);
+    this.#traffic.call(id, request, age);
     if (this.#phase === "online") this.#due.beat = Math.min(this.#due.beat, this.#turn.now + REPLY_MS);
     if (!restarts) return;
     this.#ended = null;
@@ -215,16 +226,18 @@ export class Session {
     this.#token = resume;
     this.#heartbeatMs = heartbeat_ms;
     if (!isResumed) this.#positions.place("@", inbox);
-    else if (!this.#positions.has("@")) this.#positions.place("@", { ...inbox, seq: 0 });
+    if (!this.#positions.has("@")) this.#positions.place("@", { epoch: inbox.epoch, seq: 0 });
     this.#stopTimes();
     this.#onlineAt = now;
+    this.#ownNickAttempts = 0;
     this.#traffic.rename(nick, time);
     // Before anything else is sent: from then on the previous token is void.
     this.#turn.save();
     this.#turn.emit({ type: "inbox", ...this.#positions.get("@") });
     const names = rooms.map(({ room }) => room);
-    const tookMs = Math.round(now - this.#lostAt);
-    this.#enter("online", { name: "online", node, resumed: isResumed, tookMs, rooms: names });
+    this.#enter("online", {
+      name: "online", node, resumed: isResumed, tookMs: Math.round(now - this.#lostAt), rooms: names,
+    });
     // The server keeps a session for its return after its first request.
     this.#ping(PONG_MS);
     this.#traffic.begin(names);
@@ -234,10 +247,11 @@ export class Session {
     if (error.code === "resume_failed" && this.#token) {
       this.#token = null;
       // The keys of the lost session are void: a repeated send could be stored twice.
-      this.#traffic.fail({ code: "outcome_unknown" }, ({ request, maybeDone }) => maybeDone && request.type === "send");
+      this.#traffic.fail({ code: "outcome_unknown" }, ({ expires }) => expires < Infinity);
       return this.open();
     }
-    if (isTemporary(error)) this.#retry(error);
+    const mayBeOwn = error.code === "nick_in_use" && this.#ownNickAttempts-- > 0;
+    if (mayBeOwn || isTemporary(error)) this.#retry(error, error.code === "outcome_unknown");
     else this.#end(error, true);
   }
 

@@ -6,7 +6,7 @@ export class Store {
   #memory = new Map();
 
   constructor(storage, name) {
-    this.#storage = storage ?? null;
+    this.#storage = storage;
     this.#prefix = `${name}:`;
   }
 
@@ -17,13 +17,11 @@ export class Store {
 
   /** Stores a JSON value; `null` removes it. */
   put(key, value) {
+    const name = this.#prefix + key;
     this.#memory.delete(key);
-    if (value === null) {
-      this.#attempt((storage) => storage.removeItem(this.#prefix + key));
-      return;
-    }
     const isStored = this.#attempt((storage) => {
-      storage.setItem(this.#prefix + key, JSON.stringify(value));
+      if (value === null) storage.removeItem(name);
+      else storage.setItem(name, JSON.stringify(value));
       return true;
     });
     if (!isStored) this.#memory.set(key, value);

@@ -11,6 +11,9 @@ import { fold, randomText } from "./position.js";
 /** Time for the other tabs to report their positions to a new leader. A frozen tab does not answer. */
 const REPORT_MS = 150;
 
+/** Above every seq. */
+const SEQ_MAX = 9e15;
+
 /** Returns true if tabs with this storage can share a session. */
 export function canShare(storage) {
   try {
@@ -100,7 +103,7 @@ export class Tabs {
         else resolve(accept(reply));
       };
       // A copy, safe from later changes by the caller. Throws for what is not JSON.
-      const message = { type: "call", id, request: JSON.parse(JSON.stringify(request)) };
+      const message = { type: "call", id, request: JSON.parse(JSON.stringify(request)), at: performance.now() };
       signal?.addEventListener("abort", onAbort);
       this.#pending.set(id, { message, settle });
       this.post(message);
@@ -165,7 +168,8 @@ export class Tabs {
   }
 
   #report() {
-    const messages = [...this.#pending.values()].map(({ message }) => ({ ...message, isRepeated: this.#wasLed }));
+    const messages = [...this.#pending.values()].map(({ message }) => message);
+    if (this.#wasLed) for (const message of messages) message.age = performance.now() - message.at;
     return { tab: this.#tab, positions: this.#client.positions(), messages };
   }
 
@@ -217,14 +221,14 @@ export class Tabs {
 /** Returns true for the last event of a session. */
 const isOver = (event) => event?.state?.willRetry === false && !event.isRefused;
 
-const toError = ({ code, message, retry_after_ms }) => new ParleyError(code, message ?? code, retry_after_ms);
+const toError = ({ code, message, retry_after_ms }) => new ParleyError(code, message, retry_after_ms);
 
 /** Returns the lowest position of each stream, and the names of the rooms. A position of an ended epoch is lower. */
 function lowest(reports, stored = {}) {
   const found = new Map();
   for (const [name, position] of reports.flatMap(({ positions }) => positions)) {
     if (!position) continue;
-    const rank = position.seq - (position.epoch === stored[name]?.epoch ? 0 : Number.MAX_SAFE_INTEGER);
+    const rank = position.seq - (position.epoch === stored[name]?.epoch ? 0 : SEQ_MAX);
     const key = fold(name);
     if (!(found.get(key)?.rank <= rank)) found.set(key, { name, position, rank });
   }

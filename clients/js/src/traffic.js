@@ -5,6 +5,8 @@ import { Calls } from "./calls.js";
 import { REQUEST_BYTES_MAX, isTemporary, retryWaitMs } from "./codes.js";
 import { advance, fold, isPosition, isRoom, isStreamEvent } from "./position.js";
 
+/** Time in which a send without an answer is repeated. The server remembers its key for five minutes. */
+const KEY_MS = 240_000;
 /** Number of nicknames whose messages stay own. */
 const NAMES_MAX = 16;
 
@@ -17,17 +19,17 @@ export class Traffic {
   nick;
   /** The nicknames of this session, each with the time of the server up to which it was seen to have it. */
   names;
+  /** Keys of the rooms that deliver. */
+  live;
   /** True between `registered` and the end of a connection. */
   isOnline = false;
   /** Time at which `runAll` is due. */
   dueAt = Infinity;
   #turn;
   #positions;
-  /** Keys of the rooms that deliver. */
-  #live;
   #calls = new Calls();
-  /** Requests on the wire, in the order of their replies. */
-  #wire = [];
+  /** Requests on the wire by id, in the order of their replies. */
+  #wire = new Map();
   #lastId = 0;
 
   /** `turn`: {now, random, do(effect), emit(event), save()} of the current step. */
@@ -36,38 +38,44 @@ export class Traffic {
     this.nick = nick;
     this.names = { ...names };
     this.#positions = positions;
-    this.#live = new Set(live.map(fold).filter((key) => positions.get(key)));
+    this.live = new Set(live.map(fold).filter((key) => positions.get(key)));
   }
 
-  get live() {
-    return this.#live;
-  }
-
-  /** `maybeDone`: another session machine may have sent the request. */
-  call(id, request, maybeDone = false) {
+  /** `age`: time since the call, which another session machine may have sent. */
+  call(id, request, age = -Infinity) {
     if (request.type === "typing") return this.isOnline && this.transmit(request);
     if (this.#calls.get(id)) return;
     if (bytesOf(request) > REQUEST_BYTES_MAX) {
       return this.#turn.answer(id, { error: { code: "too_large" } });
     }
-    this.#run(Object.assign(this.#calls.add(id, request), { maybeDone }));
+    const call = this.#calls.add(id, request);
+    this.#lost(call, this.#turn.now - age);
+    this.#run(call);
   }
 
-  /** Ends a call without an answer. */
+  /** Ends a call without an answer. A request on the wire is completed unless it is a send. */
   abort(id) {
-    this.#settle(this.#calls.get(id));
+    const call = this.#calls.get(id);
+    if (call?.request.type === "send" || !(call?.sentAt < Infinity)) this.#settle(call);
+  }
+
+  /** Keeps the time of an attempt whose answer is lost. */
+  #lost(call, sentAt = call.sentAt) {
+    if (call.request.type === "send") call.expires = Math.min(call.expires, sentAt + KEY_MS);
+    call.sentAt = Infinity;
   }
 
   /** Fails all calls, or those that `condition` selects. */
   fail(error, condition = () => true) {
-    for (const call of [...this.#calls.values()]) if (condition(call)) this.#settle(call, { error });
+    for (const call of this.#calls.values()) if (condition(call)) this.#settle(call, { error });
+    this.dueAt = Infinity;
   }
 
   /** Continues after `registered` with the rooms that the server lists. */
   begin(rooms) {
     this.isOnline = true;
     const members = new Set(rooms.map(fold));
-    for (const key of this.#live) if (!members.has(key)) this.#rejoin(key);
+    for (const key of this.live) if (!members.has(key)) this.#rejoin(key);
     this.runAll();
   }
 
@@ -75,11 +83,11 @@ export class Traffic {
   pause() {
     this.isOnline = false;
     this.dueAt = Infinity;
-    this.#wire = [];
-    for (const call of [...this.#calls.values()]) {
-      call.maybeDone ||= call.isOnWire;
-      call.isOnWire = false;
+    this.#wire.clear();
+    for (const call of this.#calls.values()) {
+      this.#lost(call);
       call.held = [];
+      this.dueAt = Math.min(this.dueAt, call.expires);
     }
   }
 
@@ -93,12 +101,15 @@ export class Traffic {
   /** Sends the requests of all calls whose turn it is. */
   runAll() {
     this.dueAt = Infinity;
-    for (const call of [...this.#calls.values()]) this.#run(call);
+    for (const call of this.#calls.values()) this.#run(call);
   }
 
   #run(call) {
-    if (!this.isOnline || call.isOnWire || this.#calls.head(call.lane) !== call) return;
-    if (call.due > this.#turn.now) {
+    const { now } = this.#turn;
+    if (call.expires <= now) return this.#settle(call, { error: { code: "outcome_unknown" } });
+    this.dueAt = Math.min(this.dueAt, call.expires);
+    if (!this.isOnline || call.sentAt <= now || this.#calls.head(call.lane) !== call) return;
+    if (call.due > now) {
       this.dueAt = Math.min(this.dueAt, call.due);
       return;
     }
@@ -106,21 +117,21 @@ export class Traffic {
     if (request.type === "join") {
       const key = fold(request.room);
       const position = this.#positions.get(key);
-      if (this.#live.has(key) && !isOwn(call)) return this.#enter(call, position);
+      if (this.live.has(key) && !isOwn(call)) return this.#enter(call, position);
       if (position) request = { ...request, since: { epoch: position.epoch, seq: position.seq } };
     }
-    call.isOnWire = true;
+    call.sentAt = now;
     this.transmit(request, call);
   }
 
   transmit(request, call) {
     const id = ++this.#lastId;
-    this.#wire.push({ id, type: request.type, call, at: this.#turn.now });
+    this.#wire.set(id, { type: request.type, call, at: this.#turn.now });
     this.#turn.do({ do: "send", text: JSON.stringify({ ...request, id }) });
   }
 
   #settle(call, outcome) {
-    if (!call) return;
+    if (!this.#calls.has(call?.id)) return;
     const next = this.#calls.remove(call);
     if (outcome && !isOwn(call)) this.#turn.answer(call.id, outcome);
     if (next) this.#run(next);
@@ -129,13 +140,13 @@ export class Traffic {
   /** Returns the request that a reply belongs to, after its call was settled. */
   reply(reply) {
     // Replies come in the order of the requests. An error without an id refuses a frame that was not read.
-    const index = reply.id === undefined ? 0 : this.#wire.findIndex(({ id }) => id === reply.id);
-    const [request] = index < 0 ? [] : this.#wire.splice(index, 1);
+    const id = reply.id ?? this.#wire.keys().next().value;
+    const request = this.#wire.get(id);
+    this.#wire.delete(id);
     const call = request?.call;
     // Before the answer of a call of `ping`.
     if (request?.type === "ping") this.#turn.emit({ type: "pong", ms: Math.round(this.#turn.now - request.at) });
-    if (call && this.#calls.get(call.id) === call) {
-      call.isOnWire = false;
+    if (this.#calls.has(call?.id)) {
       if (reply.type === "error") this.#refused(call, reply);
       else this.#done(call, reply);
     }
@@ -144,7 +155,8 @@ export class Traffic {
 
   #refused(call, error) {
     const { type, room, to } = call.request;
-    call.maybeDone ||= error.code === "outcome_unknown";
+    if (error.code === "outcome_unknown") this.#lost(call);
+    call.sentAt = Infinity;
     const isOut = error.code === "not_in_room";
     if (isTemporary(error) || (isOut && isOwn(this.#calls.head(fold(room ?? to))))) {
       call.due = this.#turn.now + (error.retry_after_ms ?? 0) + retryWaitMs(call.tries++, this.#turn.random);
@@ -174,8 +186,8 @@ export class Traffic {
     if (!isPosition(reply)) return this.#settle(call, { error: { code: "internal" } });
     const key = fold(reply.room);
     this.#positions.place(reply.room, this.#positions.get(key) ?? reply);
-    const isNew = !this.#live.has(key);
-    this.#live.add(key);
+    const isNew = !this.live.has(key);
+    this.live.add(key);
     this.#turn.save();
     this.#enter(call, this.#positions.get(key));
     if (isNew) this.#turn.emit({ type: "joined", room: reply.room });
@@ -189,7 +201,7 @@ export class Traffic {
 
   #left(key) {
     this.#turn.emit({ type: "left", room: this.#positions.get(key)?.name ?? key });
-    this.#live.delete(key);
+    this.live.delete(key);
     this.#positions.delete(key);
     this.#turn.save();
   }
@@ -204,10 +216,10 @@ export class Traffic {
     const target = event.room ?? event.to;
     if (typeof target !== "string") return;
     const key = isRoom(target) ? fold(target) : "@";
-    if (key !== "@" && !this.#live.has(key)) {
+    if (key !== "@" && !this.live.has(key)) {
       // The order of the reply to a `join` and the events of its room is not defined.
       const first = this.#calls.head(key);
-      if (first?.isOnWire && first.request.type === "join") first.held.push(event);
+      if (first?.sentAt < Infinity && first.request.type === "join") first.held.push(event);
     } else if (event.type === "presence" || event.type === "typing") {
       this.#turn.emit(event);
     } else if (isStreamEvent(event)) {

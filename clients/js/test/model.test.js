@@ -7,9 +7,12 @@ import { Cursor } from "../src/position.js";
 import { Session } from "../src/session.js";
 
 const ROOM = "#r";
+/** Time in which the server remembers a key. */
+const KEY_MS = 300_000;
 
-/** A server with one room. It stores a send once per session and key. */
+/** A server with one room. It stores a send once per session and key, while it remembers the key. */
 class Server {
+  now = 0;
   epoch = 0;
   /** Seq at which each epoch began. */
   forks = [0];
@@ -108,9 +111,10 @@ class Server {
   send({ key, body }, refuse) {
     const { session } = this.connection;
     if (!session.isMember) return refuse("not_in_room");
-    const duplicate = session.keys.has(key);
-    const entry = session.keys.get(key) ?? this.post(body);
-    session.keys.set(key, entry);
+    const known = session.keys.get(key);
+    const duplicate = known?.until > this.now;
+    const { entry } = duplicate ? known : { entry: this.post(body) };
+    if (!duplicate) session.keys.set(key, { entry, until: this.now + KEY_MS });
     return { type: "ack", to: ROOM, msg_id: entry.msg_id, seq: this.log.indexOf(entry) + 1, time: 0, duplicate };
   }
 }
@@ -120,6 +124,8 @@ class World {
   server = new Server();
   now = 0;
   requests = [];
+  /** Time of each call. */
+  called = [];
   answers = new Map();
   outbound = [];
   isOpening = false;
@@ -142,11 +148,14 @@ class World {
     if (this.cursor) saved.positions[ROOM] = { ...this.cursor };
     this.session = new Session({ urls: ["u"], nick: "ann", saved, live: this.cursor ? [ROOM] : [] });
     this.step({ type: "start" });
-    this.requests.forEach((request, id) => this.answers.has(id) || this.step({ type: "call", id, request, isRepeated: true }));
+    this.requests.forEach((request, id) => {
+      if (!this.answers.has(id)) this.step({ type: "call", id, request, age: this.now - this.called[id] });
+    });
   }
 
   call(request) {
     this.requests.push(request);
+    this.called.push(this.now);
     this.step({ type: "call", id: this.requests.length - 1, request });
   }
 
@@ -197,6 +206,7 @@ class World {
       this.server.connect();
       this.step({ type: "open" });
     } else if (this.outbound.length > 0) {
+      this.server.now = this.now;
       this.server.handle(this.outbound.shift());
     }
   }
@@ -211,6 +221,12 @@ class World {
     if (this.session.nextAt === Infinity) return;
     this.now = this.session.nextAt;
     this.step({ type: "tick" });
+  }
+
+  wait(ms) {
+    const end = this.now + ms;
+    while (this.session.nextAt <= end) this.tick();
+    this.now = end;
   }
 
   settle() {
@@ -234,6 +250,7 @@ class World {
       case "lead": return this.lead();
       case "send": return this.call({ type: "send", to: ROOM, key: `k${this.requests.length}`, body: `own ${this.requests.length}` });
       case "post": return this.server.post(`other ${this.server.posted}`);
+      case "wait": return this.wait(value);
       case "refuse": return this.server.refusals.push(value);
       case "rewind": return this.server.rewind(value);
       case "forget": return this.server.tokens.clear();
@@ -246,6 +263,7 @@ const codes = fc.constantFrom("overloaded", "unavailable", "outcome_unknown", "i
 const steps = fc.array(
   fc.oneof(
     one(8, "up"), one(8, "down"), one(4, "send"), one(4, "post"), one(2, "tick"), one(1, "lose"), one(1, "forget"), one(1, "lead"),
+    { weight: 1, arbitrary: fc.integer({ min: 1, max: 150 }).map((seconds) => ["wait", seconds * 1_000]) },
     { weight: 1, arbitrary: codes.map((code) => ["refuse", code]) },
     { weight: 1, arbitrary: fc.integer({ min: 1, max: 4 }).map((count) => ["rewind", count]) },
   ),

@@ -45,6 +45,12 @@ class Bench {
     return this.step({ type: "tick" });
   }
 
+  /** Moves the clock until a call is answered or a condition holds. The server answers pings. */
+  wait(id, isDone = () => id in this.answers) {
+    for (let i = 0; i < 100 && !isDone(); i += 1) this.tick().reply("ping", { type: "pong" });
+    return this;
+  }
+
   frame(frame) {
     return this.step({ type: "frame", text: JSON.stringify(frame) });
   }
@@ -162,6 +168,40 @@ test("unknown outcome outlives the session", () => {
   assert.equal(bench.answers[1].code, "outcome_unknown");
 });
 
+test("send gives up before its key expires", () => {
+  const bench = online().join();
+  bench.now = 1_000;
+  bench.call(1, send("a"));
+  bench.now = 5_000;
+  bench.close(1006);
+  bench.call(2, send("b"));
+  while (bench.now < 230_000) bench.close(1006).tick();
+  bench.open({ rooms: [{ room: "#r" }] });
+  assert.equal(bench.last("send").key, "a");
+  bench.close(1006).wait(1);
+  assert.deepEqual([bench.answers[1]?.code, bench.now], ["outcome_unknown", 241_000]);
+  bench.now = 900_000;
+  bench.open({ rooms: [{ room: "#r" }] });
+  assert.deepEqual([bench.last("send").key, 2 in bench.answers], ["b", false]);
+});
+
+test("refused send is repeated without a limit", () => {
+  const bench = online().join().call(1, send("a"));
+  for (let i = 0; i < 30; i += 1) {
+    bench.refuse("send", "overloaded", { retry_after_ms: 20_000 }).wait(1, () => bench.count("send") === i + 2);
+  }
+  assert.deepEqual([bench.count("send"), 1 in bench.answers, bench.now > 600_000], [31, false, true]);
+  bench.refuse("send", "outcome_unknown", { retry_after_ms: 300_000 });
+  const begin = bench.now;
+  bench.wait(1);
+  assert.deepEqual([bench.answers[1]?.code, bench.now - begin], ["outcome_unknown", 240_000]);
+});
+
+test("send of an earlier leader keeps its age", () => {
+  const bench = online().step({ type: "call", id: 1, request: send("a", "bob"), age: 200_000 }).close(1006).wait(1);
+  assert.deepEqual([bench.answers[1]?.code, bench.now], ["outcome_unknown", 40_000]);
+});
+
 test("history waits until the room is joined again", () => {
   const bench = online().join().close(1006).tick().call(1, { type: "history", to: "#r" }).open();
   bench.refuse("join", "unavailable").refuse("history", "not_in_room");
@@ -202,6 +242,14 @@ test("events before a reply wait for it", () => {
   assert.equal(bench.events.at(-1).type, "presence");
 });
 
+test("every spelling of a room has its events", () => {
+  for (const [typed, shown] of [["#x\u200dy", "#XY"], ["#x\u200cy", "#xy"], ["#ｃａｆé", "#cafe\u0301"]]) {
+    const bench = online().call("join", { type: "join", room: typed }).frame(message(6, { to: shown }));
+    bench.reply("join", { ...JOINED, room: shown });
+    assert.deepEqual(bench.delivered(), [6], typed);
+  }
+});
+
 test("sends to one target go in order", () => {
   const bench = online().join().call(1, send("a")).call(2, send("b")).call(3, send("c", "bob"));
   assert.deepEqual(bench.sent.filter(({ type }) => type === "send").map(({ key }) => key), ["a", "c"]);
@@ -217,7 +265,7 @@ test("temporary refusals are repeated later", () => {
     assert.deepEqual([bench.count("send"), bench.last("send").key], [2, "a"], code);
   }
   const bench = online().join().call(1, send("a")).refuse("send", "no_such_user", { retry_after_ms: 700 });
-  assert.equal(bench.session.nextAt, 700 + 250);
+  assert.equal(bench.session.nextAt, 700 + 500);
 });
 
 test("other refusals reject the call", () => {
@@ -262,18 +310,18 @@ test("waiting time doubles up to a maximum", () => {
     waits.push(bench.session.nextAt - bench.now);
     bench.tick();
   }
-  assert.deepEqual(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+  assert.deepEqual(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000, 30_000]);
   bench.open();
   bench.now += 2_000;
   bench.close(1006);
-  assert.equal(bench.session.nextAt - bench.now, 500);
+  assert.equal(bench.session.nextAt - bench.now, 1_000);
 });
 
 test("state names the next attempt", () => {
   const bench = online().close(1006);
   assert.deepEqual(bench.state, { name: "resuming" });
   bench.tick().close(1006);
-  assert.deepEqual(bench.state, { name: "offline", reason: "connection_lost", message: null, willRetry: true, inMs: 500 });
+  assert.deepEqual(bench.state, { name: "offline", reason: "connection_lost", message: null, willRetry: true, inMs: 1_000 });
   bench.tick();
   assert.deepEqual(bench.state, { name: "resuming" });
 });
@@ -288,9 +336,26 @@ test("drain reconnects at once after the close", () => {
 test("held nickname is waited for", () => {
   const bench = new Bench().step({ type: "open" });
   bench.refuse("register", "nick_in_use", { message: "held for ann", retry_after_ms: 9_000 });
-  assert.deepEqual(bench.state, { name: "offline", reason: "nick_in_use", message: "held for ann", willRetry: true, inMs: 9_250 });
+  assert.deepEqual(bench.state, { name: "offline", reason: "nick_in_use", message: "held for ann", willRetry: true, inMs: 9_500 });
   bench.tick().open();
   assert.equal(bench.state.name, "online");
+});
+
+test("nickname of an own lost register is waited for", () => {
+  const lost = new Bench().step({ type: "open" }).close(1006);
+  const silent = new Bench().step({ type: "open" }).tick();
+  const unknown = new Bench().step({ type: "open" }).refuse("register", "outcome_unknown");
+  for (const bench of [lost, silent, unknown]) {
+    for (let i = 0; i < 10; i += 1) {
+      bench.tick().step({ type: "open" }).refuse("register", "nick_in_use");
+      assert.equal(bench.state.willRetry, true);
+    }
+    bench.tick().step({ type: "open" }).refuse("register", "nick_in_use");
+    assert.equal(bench.state.willRetry, false);
+  }
+  const resumed = new Bench().step({ type: "open" }).close(1006).tick().open();
+  for (let i = 0; i < 2; i += 1) resumed.close(1006).tick().step({ type: "open" });
+  assert.equal(resumed.refuse("register", "nick_in_use").state.willRetry, false);
 });
 
 test("refused nickname is final until renamed", () => {
@@ -375,6 +440,16 @@ test("repeated leave succeeds when already out", () => {
   bench.open({ rooms: [{ room: "#r", epoch: "e", seq: 5 }] }).refuse("leave", "not_in_room");
   assert.equal(bench.answers[1].code, undefined);
   assert.equal(bench.saved.positions["#r"], undefined);
+});
+
+test("change that was sent outlives its abort", () => {
+  const bench = online().join().call(1, { type: "nick", nick: "anna" }).step({ type: "abort", id: 1 });
+  bench.reply("nick", { type: "nick", nick: "anna" });
+  assert.equal(bench.events.at(-1).nick, "anna");
+  bench.call(2, { type: "leave", room: "#r" }).step({ type: "abort", id: 2 }).reply("leave", { type: "left", room: "#r" });
+  assert.deepEqual(bench.events.at(-1), { type: "left", room: "#r" });
+  bench.close(1006).call(3, { type: "nick", nick: "eve" }).step({ type: "abort", id: 3 }).tick().open();
+  assert.equal(bench.last("nick").nick, "anna");
 });
 
 test("close says bye and forgets the session", () => {

@@ -124,6 +124,27 @@ def test_join_continues_after_the_stored_position() -> None:
     assert delivered(played) == [8]
 
 
+def test_resumed_inbox_without_position_starts_at_read_mark() -> None:
+    played = Played(stored={"token": "t0"})
+    played.session.opened()
+    fields = {"nick": "ann", "resume": "t1", "rooms": [], "inbox": {"epoch": "i", "seq": 9}}
+    played.receive("registered", id=0, **fields, heartbeat_ms=30000, node="g1")
+    played.message(8, room="ann")
+    assert delivered(played) == [8]
+    assert played.reconnect()[0]["since"] == {"@": {"epoch": "i", "seq": 8}}
+
+
+def test_events_before_a_reply_wait_for_it(online: Played) -> None:
+    calls = [online.session.call("join", {"room": room}, lane=room) for room in ("#attic", "#hall")]
+    online.forget()
+    for seq in (3, 4):
+        online.message(seq, room="#Attic")
+    assert delivered(online) == []
+    online.receive("joined", id=calls[1], room="#hall", epoch="e", seq=0, recovered=False)
+    online.receive("joined", id=calls[0], room="#Attic", epoch="e", seq=3, recovered=False)
+    assert delivered(online) == [4]
+
+
 def test_cancelled_join_leaves_the_room(online: Played) -> None:
     call = online.session.call("join", {"room": "#attic"}, lane="#attic")
     online.forget()

@@ -8,7 +8,7 @@ import pytest
 from played import Played
 
 from parley_chat.calls import KEY_SECONDS
-from parley_chat.effects import CloseRoom, Deliver
+from parley_chat.effects import ClearTimer, CloseRoom, Deliver
 from parley_chat.errors import CLOSE_NAMES, FINAL_CLOSES, ParleyError
 from parley_chat.events import Connecting, Message, Offline, Online, Resuming
 
@@ -71,7 +71,7 @@ def test_waiting_time_doubles_up_to_thirty_seconds() -> None:
         jitters.append(played.timers()["connect", 0])
         played.session.elapsed(("connect", 0))
         addresses += played.addresses()
-    assert jitters == [(0, limit) for limit in (0.5, 1, 2, 4, 8, 16, 30, 30)]
+    assert jitters == [(0, limit) for limit in (1, 2, 4, 8, 16, 30, 30, 30)]
     assert addresses == [1, 2, 0, 1, 2, 0, 1, 2]
 
 
@@ -95,7 +95,7 @@ def test_temporary_refusals_are_repeated(online: Played, type: str, code: str) -
     online.session.elapsed(("retry", call))
     assert online.sent() == first
     online.refuse(call, code)
-    assert online.timers()["retry", call] == (0, 1)
+    assert online.timers()["retry", call] == (0, 2)
     assert codes(online) == []
 
 
@@ -141,10 +141,28 @@ def test_send_is_repeated_unchanged_after_losses(online: Played) -> None:
 
 def test_send_gives_up_before_its_key_expires(online: Played) -> None:
     call = online.send()
-    online.session.closed(None)
-    assert online.timers()["expire", call] == (KEY_SECONDS, 0)
+    expire = ("expire", call)
+    assert online.timers()[expire] == (KEY_SECONDS, 0)
+    for _ in range(2):
+        online.reconnect()
+        online.refuse(call, "overloaded")
+        assert expire not in online.timers()
+        assert expire not in [effect.timer for effect in online.take(ClearTimer)]
     online.session.elapsed(("expire", call))
     assert codes(online) == [(call, "outcome_unknown")]
+
+
+def test_refused_send_waits_without_a_limit(online: Played) -> None:
+    call = online.send()
+    online.forget()
+    online.refuse(call, "overloaded")
+    assert ("expire", call) in [effect.timer for effect in online.take(ClearTimer)]
+    online.session.elapsed(("retry", call))
+    assert online.timers()["expire", call] == (KEY_SECONDS, 0)
+    waiting = Played()
+    call = waiting.send()
+    waiting.session.closed(None)
+    assert ("expire", call) not in waiting.timers()
 
 
 def test_lost_session_joins_again_with_positions(online: Played) -> None:
@@ -166,16 +184,18 @@ def test_lost_session_joins_again_with_positions(online: Played) -> None:
     assert [frame["id"] for frame in online.sent() if frame["type"] == "send"] == [certain]
 
 
-def test_going_away_finishes_then_reconnects_at_once() -> None:
+def test_going_away_works_until_the_close() -> None:
     played = Played(addresses=2)
     played.register()
     played.forget()
     call = played.session.call("rooms", {})
     played.receive("going_away", retry_after_ms=1500)
-    played.send()
-    assert not played.is_dropped()
     played.receive("rooms", id=call, items=[], next_cursor=None)
-    assert played.is_dropped()
+    played.forget()
+    played.send()
+    assert [frame["type"] for frame in played.sent()] == ["send"]
+    assert not played.is_dropped()
+    played.session.closed(1012)
     assert played.state() == Resuming()
     assert played.addresses() == [1]
 

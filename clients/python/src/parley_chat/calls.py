@@ -13,8 +13,8 @@ from .errors import ParleyError
 from .requests import FRAME_BYTES_MAX, Request, RequestQueue, encode
 
 KEY_SECONDS: Final = 240.0
-"""Time in which a send with a lost answer is repeated. The server remembers its key for five minutes."""
-BACKOFF_MAX: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Time in which a send without an answer is repeated. The server remembers its key for five minutes."""
+BACKOFF_MAX: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Maximum waiting time in seconds before each attempt after a failure."""
 
 
@@ -75,6 +75,8 @@ class Calls:
 
     def _transmit(self, request: Request, fields: dict[str, Any]) -> None:
         self._queue.sent(request)
+        if request.type == "send" and not request.is_uncertain:
+            self._effects.append(SetTimer(("expire", request.id), KEY_SECONDS))
         text = request.text or encode({"type": request.type, "id": request.id, **fields})
         self._effects.append(Transmit(text))
 
@@ -97,8 +99,9 @@ class Calls:
     def retry(self, request: Request, error: ParleyError) -> None:
         """Repeats a request after a temporary refusal."""
         request.progress = "waiting"
-        if error.code == "outcome_unknown":
-            self._uncertain(request)
+        request.is_uncertain |= error.code == "outcome_unknown"
+        if not request.is_uncertain:
+            self._effects.append(ClearTimer(("expire", request.id)))
         if error.retry_after is not None:
             self._effects.append(SetTimer(("retry", request.id), error.retry_after))
         else:
@@ -107,7 +110,7 @@ class Calls:
     def lost(self) -> None:
         """Queues everything again after a lost connection."""
         for request in self._queue.lost():
-            self._uncertain(request)
+            request.is_uncertain = True
 
     def session_lost(self) -> None:
         """Ends the sends with a lost answer: another session's keys are not compared with theirs."""
@@ -158,8 +161,3 @@ class Calls:
         for request in self._queue.all():
             self.settle(request, error)
         self._queue = RequestQueue()
-
-    def _uncertain(self, request: Request) -> None:
-        if request.type == "send" and not request.is_uncertain:
-            self._effects.append(SetTimer(("expire", request.id), KEY_SECONDS))
-        request.is_uncertain = True

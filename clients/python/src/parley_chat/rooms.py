@@ -61,6 +61,8 @@ class Rooms:
         """Positions of an earlier process, by the folded name of the room."""
         self.nick = ""
         self._acked: deque[str] = deque(maxlen=REMEMBERED_ACKS)
+        self._early: list[dict[str, Any]] = []
+        """Events of rooms whose `join` has no reply yet."""
 
     def find(self, name: str) -> JoinedRoom | None:
         """Returns a joined room by its name, in any case."""
@@ -131,10 +133,13 @@ class Rooms:
         stored = self.stored.get(request.fields["room"].casefold())
         return {**request.fields, "since": stored} if stored else request.fields
 
-    def registered(self, names: Iterable[str], inbox: dict[str, Any]) -> None:
-        """Continues in the rooms of the session, and joins the others again."""
+    def registered(self, names: Iterable[str], inbox: dict[str, Any], is_resumed: bool) -> None:
+        """Continues in the rooms of the session, and joins the others again.
+
+        A resumed inbox without a stored position delivers what was not read before.
+        """
         if self.inbox is None:
-            self.inbox = Stream.at(inbox)
+            self.inbox = Stream.at({**inbox, "seq": 0} if is_resumed else inbox)
         listed = set(names)
         for room in list(self.by_name.values()):
             room.is_live = room.is_live and room.name in listed
@@ -145,6 +150,7 @@ class Rooms:
 
     def disconnected(self) -> None:
         """Nothing arrives any more."""
+        self._early.clear()
         for room in self.by_name.values():
             room.is_live = False
 
@@ -209,6 +215,9 @@ class Rooms:
             room.callers.append(request.id)
         self._load_members(room)
         self._effects.append(Save(at_once=True))
+        early, self._early = self._early, []
+        for event in early:
+            self.event(event)
 
     def loaded(self, request: Request, frame: dict[str, Any]) -> None:
         """Adds a page of the members, and requests the next one."""
@@ -252,6 +261,9 @@ class Rooms:
             self._inbox_event(frame)
         elif (room := self.by_name.get(name)) is not None:
             self._room_event(room, frame)
+        elif self._calls.joining(lane_of(name)):
+            # The order of replies and events is not defined.
+            self._early.append(frame)
 
     def _room_event(self, room: JoinedRoom, frame: dict[str, Any]) -> None:
         match frame["type"]:

@@ -154,7 +154,7 @@ class Session:
 
     def notify(self, type: str, fields: dict[str, Any]) -> None:
         """Sends a request without an outcome, unless the connection is lost."""
-        if self.phase == "online" and not self._is_leaving:
+        if self.phase == "online":
             self.calls.notify(type, fields)
             self._proceed()
 
@@ -216,7 +216,7 @@ class Session:
         self._failures = self._own_nick_attempts = 0
         self._heartbeat = frame["heartbeat_ms"] / 1000
         self.rooms.take_nick(frame["nick"])
-        self.rooms.registered([item["room"] for item in frame["rooms"]], frame["inbox"])
+        self.rooms.registered([item["room"] for item in frame["rooms"]], frame["inbox"], is_resumed)
         names = tuple(self.rooms.by_name)
         self.effects += [Save(at_once=True), ClearTimer(REGISTER), SetTimer(HEARTBEAT, self._heartbeat)]
         self.effects.append(ChangeState(Online(frame["node"], is_resumed, names)))
@@ -282,14 +282,10 @@ class Session:
             self.rooms.end(error)
 
     def _proceed(self) -> None:
-        """Sends the requests whose turn it is, or moves to another gateway once every reply has come."""
+        """Sends the requests whose turn it is."""
         if self.phase != "online":
             return
-        if not self._is_leaving:
-            self.calls.transmit(self.rooms.fields_of)
-        elif not self.calls.has_in_flight:
-            self._reconnect()
-            return
+        self.calls.transmit(self.rooms.fields_of)
         if not self.calls.has_in_flight:
             self.effects.append(ClearTimer(ANSWER))
         elif not self._is_watched:
