@@ -23,6 +23,14 @@ fn temporary(code: ErrorCode) -> Refusal {
     Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..code.into() }
 }
 
+/// The refusal of a read, which has no outcome: without an answer it is unavailable.
+pub(super) fn unread(error: RegistryError) -> Refusal {
+    match error {
+        RegistryError::Unknown(reason) => RegistryError::Unavailable(reason).into(),
+        error => error.into(),
+    }
+}
+
 impl From<RegistryError> for Refusal {
     fn from(error: RegistryError) -> Self {
         match error {

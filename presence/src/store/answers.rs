@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Time after which the newest answered call no longer proves that Redis answers. Above the time of a slow answer.
+const LATELY: Duration = Duration::from_millis(1500);
 
 /// Answers of one Redis. Cheap to clone: clones share them.
 #[derive(Debug, Clone)]
@@ -24,9 +27,16 @@ impl AnswerClock {
         self.0.newest.fetch_max(self.nanos(sent), Ordering::Relaxed);
     }
 
-    /// Returns true if a call that was sent at `began` or later has been answered.
+    /// Returns true if a call that was sent at `began` or later has been answered, and lately: before the begin of an
+    /// outage, an answer proves nothing about it.
     pub(crate) fn has_answered_since(&self, began: Instant) -> bool {
-        self.0.newest.load(Ordering::Relaxed) >= self.nanos(began)
+        self.has_answered_at(began, Instant::now())
+    }
+
+    fn has_answered_at(&self, began: Instant, now: Instant) -> bool {
+        let newest = self.0.newest.load(Ordering::Relaxed);
+        let lately = u64::try_from(LATELY.as_nanos()).unwrap_or(u64::MAX);
+        newest >= self.nanos(began) && newest.saturating_add(lately) >= self.nanos(now)
     }
 
     fn nanos(&self, time: Instant) -> u64 {
@@ -43,17 +53,17 @@ impl Default for AnswerClock {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn only_later_calls_prove_an_answer() {
         let (clock, began) = (AnswerClock::default(), Instant::now());
-        assert!(!clock.has_answered_since(began), "nothing is answered yet");
-        clock.record(began + Duration::from_secs(1));
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert!(!clock.has_answered_at(began, began), "nothing is answered yet");
+        clock.record(at(1));
         clock.record(began);
-        assert!(clock.has_answered_since(began) && clock.has_answered_since(began + Duration::from_secs(1)));
-        assert!(!clock.has_answered_since(began + Duration::from_secs(2)));
+        assert!(clock.has_answered_at(began, at(1)) && clock.has_answered_at(at(1), at(1)));
+        assert!(!clock.has_answered_at(at(2), at(2)));
+        assert!(!clock.has_answered_at(began, at(3)), "an outage has begun since");
     }
 }

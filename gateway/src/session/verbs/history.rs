@@ -30,6 +30,7 @@ mod perform {
     use super::{MESSAGE_BYTES_MAX, ReadHistory};
     use crate::backplane::PageLimit;
     use crate::session::performer::Performer;
+    use crate::session::refusal::unread;
     use crate::wire::{Answer, Refusal};
 
     impl ReadHistory {
@@ -38,7 +39,7 @@ mod perform {
             let limit = PageLimit::of_messages(limit);
             let wanted = limit.bytes.min(limit.messages.saturating_mul(MESSAGE_BYTES_MAX));
             let limit = PageLimit { bytes: performer.reserve_reply(wanted).await?, ..limit };
-            let page = performer.services.backplane.history(room.key(), range, limit).await?;
+            let page = performer.services.backplane.history(room.key(), range, limit).await.map_err(unread)?;
             Ok(Answer::History { to: room.as_str().to_owned(), items: page.messages, more: page.more })
         }
     }

@@ -16,6 +16,7 @@ const MEMBER_BYTES_MAX: usize = 512;
 mod perform {
     use super::{ListMembers, MEMBER_BYTES_MAX};
     use crate::session::performer::Performer;
+    use crate::session::refusal::unread;
     use crate::wire::{Answer, Refusal};
 
     impl ListMembers {
@@ -23,7 +24,7 @@ mod perform {
             let Self { room, limit, cursor } = self;
             let bytes = performer.reserve_reply(limit.saturating_mul(MEMBER_BYTES_MAX)).await?;
             let limit = limit.min(bytes / MEMBER_BYTES_MAX);
-            let page = performer.services.registry.members(room.key(), cursor, limit).await?;
+            let page = performer.services.registry.members(room.key(), cursor, limit).await.map_err(unread)?;
             let room = room.as_str().to_owned();
             Ok(Answer::Members { room, items: page.items, next_cursor: page.next_cursor })
         }

@@ -13,13 +13,14 @@ const ROOM_BYTES_MAX: usize = 192;
 mod perform {
     use super::{ListRooms, ROOM_BYTES_MAX};
     use crate::session::performer::Performer;
+    use crate::session::refusal::unread;
     use crate::wire::{Answer, Refusal, RoomItem};
 
     impl ListRooms {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Answer, Refusal> {
             let bytes = performer.reserve_reply(self.limit.saturating_mul(ROOM_BYTES_MAX)).await?;
             let limit = self.limit.min(bytes / ROOM_BYTES_MAX);
-            let page = performer.services.registry.rooms(self.cursor.as_deref(), limit).await?;
+            let page = performer.services.registry.rooms(self.cursor.as_deref(), limit).await.map_err(unread)?;
             let items = page.items.into_iter();
             let items = items.map(|room| RoomItem { room: room.room, member_count: room.member_count });
             Ok(Answer::Rooms { items: items.collect(), next_cursor: page.next_cursor })

@@ -13,13 +13,15 @@ mod perform {
 
     use super::LookUpUser;
     use crate::session::performer::Performer;
+    use crate::session::refusal::unread;
     use crate::wire::{Answer, Refusal};
 
     impl LookUpUser {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
             // A lookup takes its turn among the listings, so that no flood of them delays a message.
             let nick = std::slice::from_ref(self.nick.key());
-            let user = performer.services.registry.lookup(nick).await?.pop().flatten().ok_or(ErrorCode::NoSuchUser)?;
+            let found = performer.services.registry.lookup(nick).await.map_err(unread)?;
+            let user = found.into_iter().next().flatten().ok_or(ErrorCode::NoSuchUser)?;
             Ok(Answer::Whois { nick: user.nick, status: user.online.then_some(user.status) })
         }
     }

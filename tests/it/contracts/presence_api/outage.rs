@@ -48,6 +48,28 @@ async fn refused_attempts(redis: &Redis) -> usize {
 }
 
 #[tokio::test]
+async fn events_of_a_flushed_log_are_a_gap() {
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    let add = async |nick: &str| {
+        let fields = format!(r#"kind online data {{"nick":"{nick}"}}"#);
+        redis.call::<String>(&format!("XADD parley:{{0}}:events * {fields}")).await;
+    };
+    add("kim").await;
+    let mut whole = EventStream::open(api, Some("0")).await;
+    whole.receive("kim").await;
+    let last_id = whole.last_id().to_owned();
+    drop(whole);
+    add("lost").await;
+    redis.call::<String>("FLUSHALL").await;
+    add("new").await;
+    let mut resumed = EventStream::open(api, Some(&last_id)).await;
+    resumed.receive("event: gap").await;
+    resumed.receive("new").await;
+}
+
+#[tokio::test]
 async fn streams_keep_their_positions_over_an_outage() {
     let redis = Redis::running().await;
     let users = GatewayUsers::on(&redis).await;
