@@ -6,6 +6,7 @@ import json
 from typing import Any, TypeVar
 
 from parley_chat.effects import ChangeState, Connect, Drop, SetTimer, Settle, Timer, Transmit
+from parley_chat.errors import ParleyError
 from parley_chat.session import Session
 
 E = TypeVar("E")
@@ -88,3 +89,9 @@ class Played:
     def message(self, seq: int, room: str = "#tea", sender: str = "bob", msg_id: str | None = None) -> None:
         fields = {"to": room, "from": sender, "msg_id": msg_id or f"m{seq}", "seq": seq, "time": 1, "body": seq}
         self.receive("message", **fields)
+
+
+def codes(played: Played) -> list[tuple[int, str]]:
+    """Returns the calls that were settled with an error."""
+    errors = [(settle.call, settle.outcome) for settle in played.settled()]
+    return [(call, outcome.code) for call, outcome in errors if isinstance(outcome, ParleyError)]
