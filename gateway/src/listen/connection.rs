@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, FutureExt, select};
 use presence::model::codes::CloseCode;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::task::consume_budget;
+use tokio::task::{consume_budget, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::outbound::Outbox;
@@ -161,9 +162,15 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     let mut timer = context.wheel.timer();
     let mut announced = pin!(context.drain.announced(limits.close_wait));
     let mut drain_moment: Option<DrainMoment> = None;
+    let mut has_served = false;
     loop {
-        // A client that sends without pause must not delay its neighbours on this thread.
-        consume_budget().await;
+        // A client that sends without pause must not delay its neighbours on this thread: each request is a turn of
+        // its own, and other input is cheap.
+        if mem::take(&mut has_served) {
+            yield_now().await;
+        } else {
+            consume_budget().await;
+        }
         // A text line is decoded with what the replies before it have changed, so these are encoded first.
         let is_written = output.write(transport).await?;
         timer.set(session.deadline());
@@ -198,6 +205,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             Some(TransportInput::Request(decoded)) => {
                 session.note_input();
                 Box::pin(output.run_beside(session.request(decoded), transport)).await?;
+                has_served = true;
                 if let Some(drain_moment) = &mut drain_moment {
                     drain_moment.note_request();
                 }

@@ -68,7 +68,8 @@ struct EchoState {
     /// Every `register` request waits for one permit.
     gate: Semaphore,
     begun: AtomicUsize,
-    finished: AtomicUsize,
+    /// The session of each finished request.
+    finished: Mutex<Vec<usize>>,
     alarm: Option<SessionAlarm>,
 }
 
@@ -78,6 +79,8 @@ type SessionAlarm = (Duration, fn(&Outbox));
 /// A session that answers `pong` to every request. `register` waits for the gate, `rooms` also for space in the outbox;
 /// `bye` closes.
 struct EchoSession {
+    /// Its place in [`EchoState::outboxes`].
+    number: usize,
     outbox: Outbox,
     deadline: Option<Instant>,
     state: Arc<EchoState>,
@@ -110,7 +113,7 @@ impl ConnectionSession for EchoSession {
             }
         };
         self.outbox.push_reply(Reply { id, answer });
-        self.state.finished.fetch_add(1, Ordering::SeqCst);
+        self.state.finished.lock().unwrap().push(self.number);
     }
 
     async fn settle(&mut self) {}
@@ -160,7 +163,7 @@ impl ListenFixture {
             inputs: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             begun: AtomicUsize::new(0),
-            finished: AtomicUsize::new(0),
+            finished: Mutex::default(),
             alarm,
         });
         let ready = Arc::new(AtomicBool::new(true));
@@ -171,9 +174,10 @@ impl ListenFixture {
         let shared = Arc::clone(&state);
         let open_session = move |dialect: Dialect| {
             let outbox = Outbox::new(dialect);
-            shared.outboxes.lock().unwrap().push(outbox.clone());
+            let mut outboxes = shared.outboxes.lock().unwrap();
+            outboxes.push(outbox.clone());
             let deadline = shared.alarm.map(|(wait, _)| Instant::now() + wait);
-            EchoSession { outbox, deadline, state: Arc::clone(&shared) }
+            EchoSession { number: outboxes.len() - 1, outbox, deadline, state: Arc::clone(&shared) }
         };
         let metrics = Arc::new(Metrics::new());
         let context = ConnectionContext::new(ConnectionParts {
@@ -198,6 +202,10 @@ impl ListenFixture {
 
     fn outbox(&self, session: usize) -> Outbox {
         self.state.outboxes.lock().unwrap()[session].clone()
+    }
+
+    fn finished(&self) -> usize {
+        self.state.finished.lock().unwrap().len()
     }
 
     fn endings(&self) -> Vec<ConnectionEnd> {

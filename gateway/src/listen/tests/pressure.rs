@@ -53,7 +53,7 @@ async fn output_continues_while_a_request_runs() {
 async fn request_completes_after_its_client_disconnects() {
     let fixture = ListenFixture::open();
     for reset in [false, true] {
-        let before = fixture.state.finished.load(Ordering::SeqCst);
+        let before = fixture.finished();
         let mut client = fixture.websocket().await;
         client.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
         eventually("the request started", || fixture.state.begun.load(Ordering::SeqCst) == before + 1).await;
@@ -66,9 +66,9 @@ async fn request_completes_after_its_client_disconnects() {
             fixture.outbox(session).push_event(&message("unread"));
             tokio::task::yield_now().await;
         }
-        assert_eq!(fixture.state.finished.load(Ordering::SeqCst), before);
+        assert_eq!(fixture.finished(), before);
         fixture.state.gate.add_permits(1);
-        eventually("the request finished", || fixture.state.finished.load(Ordering::SeqCst) == before + 1).await;
+        eventually("the request finished", || fixture.finished() == before + 1).await;
     }
     fixture.assert_left_reasons(&[LeftReason::Closed; 2]).await;
     fixture.permits_returned().await;
@@ -175,6 +175,31 @@ async fn flooding_client_does_not_delay_other_clients() {
     }
     fixture.drain(Duration::ZERO, Duration::ZERO);
     fixture.permits_returned().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_take_turns_with_neighbours() {
+    const BEHIND_GATE: usize = 100;
+    let fixture = ListenFixture::open();
+    let mut clients = Vec::new();
+    // One neighbour is woken before the client that pipelines, one after it.
+    for (session, requests) in [1, BEHIND_GATE, 1].into_iter().enumerate() {
+        let mut client = fixture.line_client().await;
+        let before = fixture.finished();
+        client.send(format!("/nick n{session}\n{}", "/ping\n".repeat(requests)).as_bytes()).await;
+        eventually("its first request waits", || fixture.state.begun.load(Ordering::SeqCst) > before + session).await;
+        clients.push(client);
+    }
+    let before = fixture.finished();
+    fixture.state.gate.add_permits(clients.len());
+    eventually("all requests finished", || fixture.finished() == before + clients.len() + BEHIND_GATE + 2).await;
+    let order = fixture.state.finished.lock().unwrap()[before..].to_vec();
+    let turns_before = |neighbour| {
+        let last = order.iter().rposition(|&session| session == neighbour).unwrap();
+        order[..last].iter().filter(|&&session| session == 1).count()
+    };
+    let waited = turns_before(0).max(turns_before(2));
+    assert!(waited <= 4, "a neighbour waited for {waited} requests of another client: {order:?}");
 }
 
 /// Returns the mean answer time of another client while one client floods.
