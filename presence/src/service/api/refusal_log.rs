@@ -12,6 +12,9 @@ use crate::host::client_address::ClientAddress;
 /// Time without refusals after which an episode ends.
 const QUIET_TIME: Duration = Duration::from_secs(10);
 
+/// Maximum number of addresses that the end of an episode names.
+const NAMED_MAX: usize = 8;
+
 /// A limit in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MetLimit {
@@ -36,9 +39,9 @@ pub(super) struct RefusalLog(Arc<Mutex<OverloadEpisodes>>);
 
 impl RefusalLog {
     /// Records a refusal, with the address if it has met its own limit. Logs the episode that begins with it, and
-    /// spawns a task that logs its end.
+    /// spawns a task that logs its end, with the addresses of the episode.
     pub(super) fn record(&self, limit: MetLimit, address: Option<ClientAddress>) {
-        if self.lock().record(limit, Instant::now()) {
+        if self.lock().record(limit, address, Instant::now()) {
             let address = address.map(tracing::field::display);
             tracing::warn!(limit = limit.name, scope = limit.scope(), address, "api requests refused");
             tokio::spawn(self.clone().log_end(limit));
@@ -49,9 +52,17 @@ impl RefusalLog {
         loop {
             tokio::time::sleep(QUIET_TIME / 2).await;
             let Some(ended) = self.lock().take_ended(limit, Instant::now()) else { continue };
-            let OverloadEpisode { began, newest, refused, .. } = ended;
+            let OverloadEpisode { began, newest, refused, addresses, .. } = ended;
             let seconds = newest.duration_since(began).as_secs();
-            tracing::info!(limit = limit.name, scope = limit.scope(), refused, seconds, "api refusals ended");
+            let addresses = addresses.shown();
+            tracing::info!(
+                limit = limit.name,
+                scope = limit.scope(),
+                addresses,
+                refused,
+                seconds,
+                "api refusals ended"
+            );
             return;
         }
     }
@@ -72,17 +83,49 @@ struct OverloadEpisode {
     began: Instant,
     newest: Instant,
     refused: u64,
+    addresses: RefusedAddresses,
+}
+
+/// The first [`NAMED_MAX`] addresses of an episode.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct RefusedAddresses {
+    named: Vec<ClientAddress>,
+    has_more: bool,
+}
+
+impl RefusedAddresses {
+    fn note(&mut self, address: ClientAddress) {
+        if self.named.contains(&address) {
+            return;
+        }
+        if self.named.len() < NAMED_MAX {
+            self.named.push(address);
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    /// Returns the list for a log line; `None` without addresses.
+    fn shown(&self) -> Option<String> {
+        let named: Vec<String> = self.named.iter().map(ToString::to_string).collect();
+        let more = if self.has_more { " and more" } else { "" };
+        (!named.is_empty()).then(|| named.join(", ") + more)
+    }
 }
 
 impl OverloadEpisodes {
     /// Counts a refusal. Returns true if an episode begins with it.
-    fn record(&mut self, limit: MetLimit, now: Instant) -> bool {
-        if let Some(episode) = self.0.iter_mut().find(|episode| episode.limit == limit) {
-            (episode.newest, episode.refused) = (now, episode.refused + 1);
-            return false;
+    fn record(&mut self, limit: MetLimit, address: Option<ClientAddress>, now: Instant) -> bool {
+        let known = self.0.iter().position(|episode| episode.limit == limit);
+        if known.is_none() {
+            let addresses = RefusedAddresses::default();
+            self.0.push(OverloadEpisode { limit, began: now, newest: now, refused: 0, addresses });
         }
-        self.0.push(OverloadEpisode { limit, began: now, newest: now, refused: 1 });
-        true
+        let at = known.unwrap_or(self.0.len() - 1);
+        let episode = &mut self.0[at];
+        (episode.newest, episode.refused) = (now, episode.refused + 1);
+        address.into_iter().for_each(|address| episode.addresses.note(address));
+        known.is_none()
     }
 
     /// Removes the episode of this limit if it has ended.
@@ -95,25 +138,43 @@ impl OverloadEpisodes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    fn address(number: u32) -> ClientAddress {
+        std::net::IpAddr::from(number.to_be_bytes()).into()
+    }
 
     #[test]
     fn episode_counts_the_refusals_of_its_limit() {
         let limit = |name, refusal| MetLimit { name, refusal };
-        let streams = limit("event streams", SeatRefusal::AddressFull);
+        let streams = limit("event streams", SeatRefusal::AllTaken);
         let listings = limit("listings under way", SeatRefusal::AddressFull);
         let (mut episodes, start, second) = (OverloadEpisodes::default(), Instant::now(), Duration::from_secs(1));
-        assert!(episodes.record(listings, start));
-        assert!(!episodes.record(listings, start + second), "one line for each episode");
-        assert!(episodes.record(streams, start + second));
-        assert!(episodes.record(limit("listings under way", SeatRefusal::AllTaken), start + second));
-        assert!(!episodes.record(listings, start + 2 * second));
+        assert!(episodes.record(listings, Some(address(1)), start));
+        assert!(!episodes.record(listings, Some(address(2)), start + second), "one line for each episode");
+        assert!(episodes.record(streams, None, start + second));
+        assert!(episodes.record(limit("listings under way", SeatRefusal::AllTaken), None, start + second));
+        assert!(!episodes.record(listings, Some(address(1)), start + 2 * second));
 
         assert_eq!(episodes.take_ended(listings, start + QUIET_TIME), None, "the newest refusal counts");
-        let ended = OverloadEpisode { limit: streams, began: start + second, newest: start + second, refused: 1 };
-        assert_eq!(episodes.take_ended(streams, start + second + QUIET_TIME), Some(ended));
-        let ended = OverloadEpisode { limit: listings, began: start, newest: start + 2 * second, refused: 3 };
-        assert_eq!(episodes.take_ended(listings, start + 2 * second + QUIET_TIME), Some(ended));
-        assert!(episodes.record(listings, start + 2 * QUIET_TIME), "another episode begins");
+        let ended = episodes.take_ended(streams, start + second + QUIET_TIME).unwrap();
+        assert_eq!((ended.began, ended.newest, ended.refused), (start + second, start + second, 1));
+        assert_eq!(ended.addresses.shown(), None);
+        let ended = episodes.take_ended(listings, start + 2 * second + QUIET_TIME).unwrap();
+        assert_eq!((ended.began, ended.newest, ended.refused), (start, start + 2 * second, 3));
+        assert_eq!(ended.addresses.shown().as_deref(), Some("0.0.0.1, 0.0.0.2"));
+        assert!(episodes.record(listings, None, start + 2 * QUIET_TIME), "another episode begins");
+    }
+
+    #[test]
+    fn end_names_a_bounded_number_of_addresses() {
+        let mut addresses = RefusedAddresses::default();
+        (1..=8).chain(1..=8).for_each(|number| addresses.note(address(number)));
+        assert!(addresses.shown().unwrap().ends_with(", 0.0.0.8"));
+        addresses.note(address(9));
+        addresses.note(address(1));
+        assert!(addresses.shown().unwrap().ends_with(", 0.0.0.8 and more"));
     }
 }

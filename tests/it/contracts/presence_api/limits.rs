@@ -329,7 +329,8 @@ async fn refusals_are_logged_for_each_limit() {
         let count = |limit: &str, refused: &str| {
             ended.iter().filter(|line| line.contains(limit) && line.contains(refused)).count()
         };
-        let counts = [begun.len(), count("event streams", "refused\":3"), count("request bodies", "refused\":1")];
+        let streams = count("event streams", "\"addresses\":\"198.51.100.1\",\"refused\":3");
+        let counts = [begun.len(), streams, count("request bodies", "refused\":1")];
         if counts == [2, 1, 1] { Ok(()) } else { Err(format!("{begun:?} {ended:?}")) }
     })
     .await;
