@@ -161,10 +161,9 @@ impl Api {
 
     /// Waits for the registry, up to a timeout.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Problem> {
-        let began = Instant::now();
         let answer = match tokio::time::timeout(ASK_TIMEOUT, answer).await {
             Ok(answer) => answer,
-            Err(_) if self.registry.has_answered_since(began) => Err(RegistryError::Overloaded),
+            Err(_) if self.registry.is_answering() => Err(RegistryError::Overloaded),
             Err(_) => Err(RegistryError::Unavailable("no answer in time".to_owned())),
         };
         self.answered(answer)
@@ -177,9 +176,8 @@ impl Api {
         client: ClientAddress,
         answer: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, Problem> {
-        let began = Instant::now();
         let Some(_place) = self.admission.listing_place(client).await else {
-            return if self.registry.has_answered_since(began) {
+            return if self.registry.is_answering() {
                 Err(self.admission.refuse_listing(client))
             } else {
                 self.answered(Err(RegistryError::Unavailable("earlier reads are not answered".to_owned())))
