@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -59,7 +59,7 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     let position = last_event_id(&headers)?;
     // Whatever fails here, the stream begins, and waits for the store.
-    let source = match api.ask(api.feed.subscribe(position)).await {
+    let source = match api.ask(Instant::now(), api.feed.subscribe(position)).await {
         Ok(subscription) => EventSource::live(subscription),
         Err(_) => EventSource::away(api.feed.clone(), position),
     };

@@ -1,6 +1,6 @@
 //! Limits of the API: one client never takes it away, and its listings never delay the store.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -258,6 +258,51 @@ async fn client_with_all_listings_leaves_others_theirs() {
         let items = answer.json()["items"].as_array().map(Vec::len);
         assert_eq!((answer.status, items), (200, Some(500)), "{took:?} {answer:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_one_client_delay_only_itself() {
+    let redis = Redis::running().await;
+    GatewayUsers::on(&redis).await.register("ann").await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    until_status(presence.addresses().admin, "/readyz", 200, SOON).await;
+    proxy.set(Mode::Late { delay: Duration::from_millis(100), jitter: Duration::ZERO });
+    let ask = |number: u8, path: &'static str| async move {
+        let asked = Instant::now();
+        let answer = http::get_from(Ipv4Addr::new(127, 0, 0, number), api, path).await.expect("an answer");
+        (answer, asked.elapsed())
+    };
+    let until = Instant::now() + SOON;
+    // All requests that one address may have under way, on all kinds of reads.
+    let paths = ["/v1/users/ann", "/v1/rooms/lobby", "/v1/gateways", "/v1/stats"];
+    let flood = join_all((0..60).map(|number| async move {
+        let mut refused = 0;
+        while Instant::now() < until {
+            let (answer, took) = ask(3, paths[number % paths.len()]).await;
+            assert!(took < REFUSAL_MAX, "{took:?} {answer:?}");
+            if answer.status == 503 {
+                assert_eq!((&answer.json()["code"], answer.header("retry-after")), (&json!("overloaded"), Some("1")));
+                assert!(answer.body.contains("other reads under way"), "{answer:?}");
+                refused += 1;
+            }
+        }
+        refused
+    }));
+    let other = async {
+        let mut slowest = Duration::ZERO;
+        while Instant::now() < until {
+            let (answer, took) = ask(2, "/v1/users/ann").await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            slowest = slowest.max(took);
+        }
+        slowest
+    };
+    let (refused, slowest) = tokio::join!(flood, other);
+    assert!(refused.iter().sum::<usize>() > 0, "the flood met no limit");
+    // Alone it takes two round trips, and two more with a new connection.
+    assert!(slowest < Duration::from_millis(1200), "{slowest:?} beside a flood");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
