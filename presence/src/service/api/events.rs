@@ -36,8 +36,8 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a limited number of
 /// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. While the store is
 /// away the stream stays open: `unavailable` marks the begin of the outage, `available` the end, and then the stream
-/// continues where it was. A client that reads too slowly receives `lagged`. After `lagged` or a restart the stream
-/// ends, and the client resumes by id.
+/// continues where it was. A client that reads slowly misses nothing that is kept. After a restart the stream ends, and
+/// the client resumes by id.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -64,7 +64,7 @@ pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result
         Err(_) => EventSource::away(api.feed.clone(), position),
     };
     let retry = stream::iter([Event::default().retry(RETRY)]);
-    let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await?, source))));
+    let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await, source))));
     // In any phase: a read of the store may take seconds.
     let stream = stream.take_until(api.stop.cancelled_owned());
     let events = Sse::new(stream.map(Ok::<_, Infallible>));
@@ -84,7 +84,6 @@ enum StreamPhase {
     Live(EventSubscription),
     /// The store cannot be read; the stream continues after the position, or from the present of the store.
     Away(EventFeed, Option<EventId>),
-    Ended,
 }
 
 /// The blocks of one stream, in order.
@@ -104,22 +103,18 @@ impl EventSource {
         Self { ready: [notice].into(), phase: StreamPhase::Away(feed, position) }
     }
 
-    /// Returns the next block; `None` at the end of the stream. Dropping the future loses no event.
-    async fn next(&mut self) -> Option<Event> {
+    /// Waits for the next block. Dropping the future loses no event.
+    async fn next(&mut self) -> Event {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+                return event;
             }
             match &mut self.phase {
                 StreamPhase::Live(subscription) => match subscription.next().await {
                     Some(FeedItem::Event(event)) => {
-                        return Some(Event::default().id(&event.id).event(&event.kind).data(&event.data));
+                        return Event::default().id(&event.id).event(&event.kind).data(&event.data);
                     }
-                    Some(FeedItem::Gap) => return Some(gap()),
-                    Some(FeedItem::Lagged(missed)) => {
-                        self.phase = StreamPhase::Ended;
-                        return Some(Event::default().event("lagged").data(json!({ "missed": missed }).to_string()));
-                    }
+                    Some(FeedItem::Gap) => return gap(),
                     None => *self = Self::away(subscription.feed().clone(), Some(subscription.position())),
                 },
                 StreamPhase::Away(feed, position) => {
@@ -127,7 +122,6 @@ impl EventSource {
                     *self = Self::live(subscription);
                     self.ready.push_back(notice("available", "the event log can be read again"));
                 }
-                StreamPhase::Ended => return None,
             }
         }
     }
@@ -136,7 +130,7 @@ impl EventSource {
 /// Returns the first block of a subscription. An id without data sets the position of the client without an event, so a
 /// client that received no event can resume too.
 fn opening(subscription: &EventSubscription) -> Event {
-    if subscription.gap() { gap() } else { Event::default().id(subscription.position().to_string()) }
+    if subscription.follows_gap() { gap() } else { Event::default().id(subscription.position().to_string()) }
 }
 
 fn gap() -> Event {
