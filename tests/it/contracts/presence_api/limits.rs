@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{EventStream, GatewayUsers, REFUSAL_MAX, SOON, get, presence, presence_at, until_status};
 
@@ -33,6 +34,20 @@ async fn silent_connections(api: SocketAddr, count: usize, text: &str) -> Vec<Tc
         connections.push(connection);
     }
     connections
+}
+
+/// Opens connections whose bodies of 256 KiB have seats and never arrive.
+async fn slow_bodies(api: SocketAddr, client: &str, count: usize) -> Vec<TcpStream> {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let head = format!("POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: {client}\r\n");
+    let head = format!("{head}Expect: 100-continue\r\nContent-Length: 262144\r\n\r\n");
+    let mut slow = silent_connections(api, count, &head).await;
+    for connection in &mut slow {
+        let mut answer = [0; CONTINUE.len()];
+        timeout(SOON, connection.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+        assert_eq!(answer, CONTINUE, "the body has its seats");
+    }
+    slow
 }
 
 async fn forwarded_get(api: SocketAddr, path: &str, client: &str, headers: &str) -> HttpResponse {
@@ -119,14 +134,10 @@ async fn slow_bodies_return_their_seats_in_time() {
     let presence = presence(&redis).await;
     let api = presence.addresses().api;
     // Bodies that take all seats of one client for the bytes of bodies.
-    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 2001:db8::1\r\n";
-    let mut slow = silent_connections(api, 8, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
+    let mut slow = slow_bodies(api, "2001:db8::1", 8).await;
     let neighbour = async || forwarded_lookup(api, "2001:db8::2", 2000).await;
-    eventually(SOON, "the neighbour is refused", async || {
-        let answer = neighbour().await;
-        if answer.body.contains("bytes of request bodies") { Ok(()) } else { Err(answer) }
-    })
-    .await;
+    let refused = neighbour().await;
+    assert!(refused.body.contains("bytes of request bodies"), "{refused:?}");
     assert_eq!(forwarded_get(api, "/v1/stats", "2001:db8::2", "").await.status, 200, "it has no body");
     assert_eq!(forwarded_lookup(api, "2001:db8::2", 10).await.status, 200, "its body is small");
     assert_eq!(forwarded_lookup(api, "198.51.100.1", 2000).await.status, 400, "too many nicknames, but no refusal");
@@ -360,13 +371,8 @@ async fn refusals_are_logged_for_each_limit() {
     for _ in 0..3 {
         assert_eq!(forwarded_get(api, "/v1/events", "198.51.100.1", "").await.status, 503);
     }
-    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 198.51.100.2\r\n";
-    let _slow = silent_connections(api, 8, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
-    eventually(SOON, "a body is refused", async || {
-        let answer = forwarded_lookup(api, "198.51.100.2", 2000).await;
-        if answer.status == 503 { Ok(()) } else { Err(answer) }
-    })
-    .await;
+    let _slow = slow_bodies(api, "198.51.100.2", 8).await;
+    assert_eq!(forwarded_lookup(api, "198.51.100.2", 2000).await.status, 503);
     eventually(4 * SOON, "both episodes end", async || {
         let lines =
             |text: &str| node.log().lines().iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>();
