@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,8 +17,9 @@ use serde_json::json;
 
 use super::Api;
 use super::extract::bad;
-use super::feed::{EventFeed, EventId, EventSubscription, FeedItem};
+use super::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 use super::problem::ListRefusals;
+use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 
 /// Interval of comments on a quiet stream, which show proxies and clients that the stream is alive.
@@ -56,12 +58,16 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
         ListRefusals,
     ),
 )]
-pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
-    let position = last_event_id(&headers)?;
+pub(super) async fn events(
+    State(api): State<Api>,
+    Extension(client): Extension<ClientAddress>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let start = StreamStart { client, last: last_event_id(&headers)? };
     // Whatever fails here, the stream begins, and waits for the store.
-    let source = match api.ask(Instant::now(), api.feed.subscribe(position)).await {
+    let source = match api.ask(Instant::now(), api.feed.subscribe(start)).await {
         Ok(subscription) => EventSource::live(subscription),
-        Err(_) => EventSource::away(api.feed.clone(), position),
+        Err(_) => EventSource::away(api.feed.clone(), start),
     };
     let retry = stream::iter([Event::default().retry(RETRY)]);
     let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await, source))));
@@ -82,8 +88,8 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
 enum StreamPhase {
     /// It follows the log.
     Live(EventSubscription),
-    /// The store cannot be read; the stream continues after the position, or from the present of the store.
-    Away(EventFeed, Option<EventId>),
+    /// The store cannot be read; the stream continues at the start, or from the present of the store.
+    Away(EventFeed, StreamStart),
 }
 
 /// The blocks of one stream, in order.
@@ -98,9 +104,9 @@ impl EventSource {
         Self { ready: [opening(&subscription)].into(), phase: StreamPhase::Live(subscription) }
     }
 
-    fn away(feed: EventFeed, position: Option<EventId>) -> Self {
+    fn away(feed: EventFeed, start: StreamStart) -> Self {
         let notice = notice("unavailable", "the event log cannot be read, the stream continues when it can");
-        Self { ready: [notice].into(), phase: StreamPhase::Away(feed, position) }
+        Self { ready: [notice].into(), phase: StreamPhase::Away(feed, start) }
     }
 
     /// Waits for the next block. Dropping the future loses no event.
@@ -115,10 +121,10 @@ impl EventSource {
                         return Event::default().id(&event.id).event(&event.kind).data(&event.data);
                     }
                     Some(FeedItem::Gap) => return gap(),
-                    None => *self = Self::away(subscription.feed().clone(), Some(subscription.position())),
+                    None => *self = Self::away(subscription.feed().clone(), subscription.restart()),
                 },
-                StreamPhase::Away(feed, position) => {
-                    let subscription = feed.resubscribe(*position).await;
+                StreamPhase::Away(feed, start) => {
+                    let subscription = feed.resubscribe(*start).await;
                     *self = Self::live(subscription);
                     self.ready.push_back(notice("available", "the event log can be read again"));
                 }

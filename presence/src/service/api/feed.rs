@@ -15,14 +15,16 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 
+use super::read_shares::{ReadKind, ReadShares};
+use crate::host::client_address::ClientAddress;
 use crate::registry::{Registry, RegistryError, RegistryEvent};
 
 /// Maximum number of events that a subscriber may be behind the tail before it replays them from the log.
 const RING: usize = 1024;
 /// Maximum number of events of one read.
 const BATCH: usize = 256;
-/// Maximum number of concurrent replays: each needs its own connection.
-const REPLAYS: usize = 8;
+/// Maximum number of pages that replays read at a time: twice the share of one client. Each needs its own connection.
+const REPLAY_PAGES_MAX: usize = 4;
 /// Pause before an attempt to subscribe again.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum wait for the first event of the log. A refusal comes earlier, and an empty log has none.
@@ -46,6 +48,15 @@ impl std::fmt::Display for EventId {
     }
 }
 
+/// A subscriber and its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamStart {
+    /// The client, which has a share of the reads.
+    pub(super) client: ClientAddress,
+    /// The event before the first one; without it, the stream has new events only.
+    pub(super) last: Option<EventId>,
+}
+
 /// Source of subscriptions. Cheap to clone; clones share the tail.
 #[derive(Debug, Clone)]
 pub(super) struct EventFeed(Arc<FeedInner>);
@@ -53,6 +64,8 @@ pub(super) struct EventFeed(Arc<FeedInner>);
 #[derive(Debug)]
 struct FeedInner {
     registry: Registry,
+    /// The places of pages that are replayed: of each client, and of all.
+    shares: ReadShares,
     replays: Semaphore,
     /// Subscribers that lost the store return one by one, so an outage ends with one attempt at a time.
     returning: tokio::sync::Mutex<()>,
@@ -69,7 +82,8 @@ impl EventFeed {
     pub(super) fn new(registry: Registry) -> Self {
         Self(Arc::new(FeedInner {
             registry,
-            replays: Semaphore::new(REPLAYS),
+            shares: ReadShares::default(),
+            replays: Semaphore::new(REPLAY_PAGES_MAX),
             returning: tokio::sync::Mutex::default(),
             is_log_away: AtomicBool::default(),
             ends: tokio::sync::Mutex::default(),
@@ -77,34 +91,41 @@ impl EventFeed {
         }))
     }
 
-    /// Subscribes to all events after `last`, or to new events only.
+    /// Subscribes to all events after a start.
     ///
     /// # Errors
     /// The store cannot be read. Dropping the future leaves nothing behind.
-    pub(super) async fn subscribe(&self, last: Option<EventId>) -> Result<EventSubscription, RegistryError> {
+    pub(super) async fn subscribe(&self, start: StreamStart) -> Result<EventSubscription, RegistryError> {
         let live = match self.attach_running() {
             Some(live) => live,
             None => self.attach(self.ends().await?.newest),
         };
         // Read after attaching: all newer events arrive over the tail, even if another subscriber started it.
         let ends = self.ends().await?;
-        let (position, gap) = match last {
+        let (position, gap) = match start.last {
             None => (ends.newest, false),
             Some(last) if ends.have_all_after(last) => (last, false),
             // Trimmed, or from a log that the store has lost: replay from the beginning of the present log.
             Some(_) => (EventId::default(), true),
         };
-        let (feed, pages) = (self.clone(), VecDeque::new());
-        Ok(EventSubscription { feed, live, position, until: ends.newest, pages, follows_gap: gap })
+        Ok(EventSubscription {
+            feed: self.clone(),
+            client: start.client,
+            live,
+            position,
+            until: ends.newest,
+            pages: VecDeque::new(),
+            follows_gap: gap,
+        })
     }
 
     /// Waits until the store can be read, and subscribes as [`EventFeed::subscribe`] does.
-    pub(super) async fn resubscribe(&self, last: Option<EventId>) -> EventSubscription {
+    pub(super) async fn resubscribe(&self, start: StreamStart) -> EventSubscription {
         tokio::time::sleep(ATTEMPT_PAUSE).await;
         let _turn = self.0.returning.lock().await;
         loop {
             if self.is_readable().await
-                && let Ok(subscription) = self.subscribe(last).await
+                && let Ok(subscription) = self.subscribe(start).await
             {
                 if self.0.is_log_away.swap(false, Ordering::Relaxed) {
                     tracing::info!("event log restored");
@@ -216,15 +237,6 @@ impl EventFeed {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the next page of a replay; `None` if some of its events are trimmed or lost. The first page after a gap
-    /// continues nothing.
-    async fn missed(&self, position: EventId, follows_gap: bool) -> Result<Option<Vec<RegistryEvent>>, RegistryError> {
-        let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Some(Vec::new())) };
-        let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
-        let is_complete = follows_gap || self.ends().await?.have_all_after(position);
-        Ok(is_complete.then_some(events))
-    }
-
     /// Reads the next page of the tail. Fails if some of its events were trimmed before they were read.
     async fn page(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
         let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
@@ -264,6 +276,7 @@ pub(super) enum FeedItem {
 #[derive(Debug)]
 pub(super) struct EventSubscription {
     feed: EventFeed,
+    client: ClientAddress,
     live: broadcast::Receiver<Arc<RegistryEvent>>,
     /// Id of the last delivered event.
     position: EventId,
@@ -279,6 +292,11 @@ impl EventSubscription {
     /// Returns the position from which a client can resume without a loss.
     pub(super) fn position(&self) -> EventId {
         self.position
+    }
+
+    /// Returns the start of a subscription that continues this one.
+    pub(super) fn restart(&self) -> StreamStart {
+        StreamStart { client: self.client, last: Some(self.position) }
     }
 
     /// Returns true if the next event follows a gap: those before it are trimmed or lost.
@@ -301,7 +319,7 @@ impl EventSubscription {
                 continue;
             }
             if self.position < self.until {
-                match self.feed.missed(self.position, self.follows_gap).await {
+                match self.missed().await {
                     Ok(Some(events)) if events.is_empty() => self.until = self.position,
                     Ok(Some(events)) => self.pages.extend(events.into_iter().map(Arc::new)),
                     Ok(None) => {
@@ -329,6 +347,17 @@ impl EventSubscription {
                 Err(RecvError::Closed) => return None,
             }
         }
+    }
+
+    /// Reads the next page of a replay, in a place of its client; `None` if some of its events are trimmed or lost. The
+    /// first page after a gap continues nothing.
+    async fn missed(&self) -> Result<Option<Vec<RegistryEvent>>, RegistryError> {
+        let (feed, position) = (&self.feed.0, self.position);
+        let _own_place = feed.shares.turn(ReadKind::EventPage, self.client).await;
+        let _place = feed.replays.acquire().await;
+        let (events, _) = feed.registry.events(Some(&position.to_string()), BATCH).await?;
+        let is_complete = self.follows_gap || self.feed.ends().await?.have_all_after(position);
+        Ok(is_complete.then_some(events))
     }
 
     /// Moves the position to the event, if it is newer. Returns true if it was.

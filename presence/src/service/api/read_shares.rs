@@ -1,8 +1,8 @@
 //! [`ReadShares`]: places for the reads of the store under way, a few of each kind for each client address.
 //!
-//! A read without a place waits for one in its order and for a limited time, so a burst of one client is served and a
-//! flood of one client delays itself. Listings and single reads have separate places. Requests under way (`seats.rs`)
-//! bound the number of waiting reads.
+//! A read without a place waits for one in its order, so a burst of one client is served and a flood of one client
+//! delays itself. Requests wait for a limited time, replays of event streams for as long as it takes. Each kind has
+//! places of its own. The seats of requests and streams (`seats.rs`) bound the number of waiting reads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,10 +13,7 @@ use tokio::time::timeout;
 
 use crate::host::client_address::ClientAddress;
 
-/// Number of places of one address and kind: half of the readers that take turns, and half of the connections for
-/// reads.
-const PLACES: usize = 4;
-/// Maximum wait for a place.
+/// Maximum wait of a request for its place.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The places that a read needs.
@@ -26,6 +23,8 @@ pub(super) enum ReadKind {
     Listing,
     /// A read of one user, one room, the gateways or the totals.
     Single,
+    /// A page of events that a stream replays.
+    EventPage,
 }
 
 impl ReadKind {
@@ -34,6 +33,16 @@ impl ReadKind {
         match self {
             Self::Listing => "listings under way",
             Self::Single => "other reads under way",
+            Self::EventPage => "pages of events under way",
+        }
+    }
+
+    /// Returns the number of places of one address: half of the readers that take turns, of the connections for reads,
+    /// and of the pages that all streams replay at a time.
+    fn places(self) -> usize {
+        match self {
+            Self::Listing | Self::Single => 4,
+            Self::EventPage => 2,
         }
     }
 }
@@ -47,7 +56,12 @@ pub(super) struct ReadShares(Arc<Mutex<PlacesInUse>>);
 impl ReadShares {
     /// Waits for a place of this address. Returns `None` if none is free in time. Dropping the future gives up.
     pub(super) async fn place(&self, kind: ReadKind, address: ClientAddress) -> Option<OwnedSemaphorePermit> {
-        timeout(WAIT_MAX, self.places(kind, address).acquire_owned()).await.ok()?.ok()
+        timeout(WAIT_MAX, self.turn(kind, address)).await.ok()?
+    }
+
+    /// Waits for a place of this address for as long as that takes. It is never `None`, since places are never closed.
+    pub(super) async fn turn(&self, kind: ReadKind, address: ClientAddress) -> Option<OwnedSemaphorePermit> {
+        self.places(kind, address).acquire_owned().await.ok()
     }
 
     /// Returns the places of an address, and forgets the addresses that use none.
@@ -58,7 +72,7 @@ impl ReadShares {
             return places;
         }
         shares.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(PLACES));
+        let places = Arc::new(Semaphore::new(kind.places()));
         shares.insert((address, kind), Arc::downgrade(&places));
         places
     }
@@ -79,7 +93,7 @@ mod tests {
         for (kind, other) in [(ReadKind::Listing, ReadKind::Single), (ReadKind::Single, ReadKind::Listing)] {
             let shares = ReadShares::default();
             let mut held = Vec::new();
-            for _ in 0..PLACES {
+            for _ in 0..kind.places() {
                 held.push(shares.place(kind, address(1)).await.unwrap());
             }
             assert!(shares.place(kind, address(1)).await.is_none(), "its address has all its places");

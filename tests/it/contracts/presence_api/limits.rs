@@ -317,6 +317,44 @@ async fn reads_of_one_client_delay_only_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replays_of_one_client_delay_only_itself() {
+    const USERS: usize = 400;
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    for number in 0..USERS {
+        users.register(&format!("user{number}")).await;
+    }
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    until_status(presence.addresses().admin, "/readyz", 200, SOON).await;
+    // Each of the two pages of the log takes about half a second.
+    proxy.set(Mode::Limited { bytes_per_second: 60_000 });
+    let open = |client: &'static str| async move {
+        let request = format!("GET /v1/events HTTP/1.0\r\nLast-Event-ID: 0\r\nX-Forwarded-For: {client}\r\n\r\n");
+        let mut stream = EventStream::send(api, &request).await;
+        stream.until(|body| !body.is_empty()).await;
+        stream
+    };
+    let replayed = |mut stream: EventStream| async move {
+        let began = Instant::now();
+        stream.receive(&format!("\"user{}\"", USERS - 1)).await;
+        assert_eq!(stream.body().matches("event: online").count(), USERS, "{}", stream.body());
+        began.elapsed()
+    };
+    let alone = replayed(open("198.51.100.1").await).await;
+    let mut flood = Vec::new();
+    for _ in 0..12 {
+        flood.push(open("198.51.100.2").await);
+    }
+    let other = open("198.51.100.1").await;
+    let (flood, beside) = tokio::join!(join_all(flood.into_iter().map(replayed)), replayed(other));
+    assert!(beside < 2 * alone, "{beside:?} beside a flood, {alone:?} alone");
+    let slowest = flood.into_iter().max().expect("replays");
+    assert!(slowest > 4 * alone, "{slowest:?}: the flood had more than its share, {alone:?} each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_of_reads_keeps_presence_ready() {
     let redis = Redis::running().await;
     let proxy = FaultProxy::start(redis.address()).await;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
 use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
-use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem};
+use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 
 /// A client of the stream.
 struct StreamClient {
@@ -183,8 +183,8 @@ async fn stream_ends_at_shutdown() {
 async fn slow_subscriber_misses_nothing_behind_the_ring() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
-    let mut slow = feed.subscribe(None).await.unwrap();
-    let mut quick = feed.subscribe(None).await.unwrap();
+    let mut slow = feed.subscribe(start(None)).await.unwrap();
+    let mut quick = feed.subscribe(start(None)).await.unwrap();
     let mut from = 0;
     // The second time it has followed the tail again.
     for until in [3000, 6000] {
@@ -207,8 +207,8 @@ async fn subscriber_behind_the_log_gets_one_gap() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
     // It begins before the first event of the log.
-    let mut slow = feed.subscribe(None).await.unwrap();
-    let mut quick = feed.subscribe(None).await.unwrap();
+    let mut slow = feed.subscribe(start(None)).await.unwrap();
+    let mut quick = feed.subscribe(start(None)).await.unwrap();
     let owner = served.user("ann", &[]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
     expect_online(&mut quick, "ann").await;
@@ -232,11 +232,11 @@ async fn subscriber_behind_the_log_gets_one_gap() {
 async fn events_trimmed_during_a_replay_are_a_gap() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
-    let start = feed.subscribe(None).await.unwrap().position();
+    let before = feed.subscribe(start(None)).await.unwrap().position();
     let owner = served.user("ann", &[]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
     served.join_and_leave(200, &room, &ann, &owner).await;
-    let mut replayed = feed.subscribe(Some(start)).await.unwrap();
+    let mut replayed = feed.subscribe(start(Some(before))).await.unwrap();
     expect_online(&mut replayed, "ann").await;
     // The log keeps 10,000 events. The rest of the first page is read already.
     served.join_and_leave(5_000, &room, &ann, &owner).await;
@@ -272,8 +272,8 @@ async fn one_tail_serves_all_subscribers() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
     assert!(!feed.has_tail());
-    let first = feed.subscribe(None).await.unwrap();
-    let second = feed.subscribe(None).await.unwrap();
+    let first = feed.subscribe(start(None)).await.unwrap();
+    let second = feed.subscribe(start(None)).await.unwrap();
     assert!(feed.has_tail());
     drop(first);
     drop(second);
@@ -284,7 +284,7 @@ async fn one_tail_serves_all_subscribers() {
     };
     timeout(PATIENCE, ended).await.expect("the tail ends");
     // A new subscriber starts another tail.
-    let mut third = feed.subscribe(None).await.unwrap();
+    let mut third = feed.subscribe(start(None)).await.unwrap();
     served.user("ann", &[]).await;
     expect_online(&mut third, "ann").await;
 }
@@ -293,10 +293,11 @@ async fn one_tail_serves_all_subscribers() {
 async fn event_during_a_replay_is_delivered_once() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
-    let start = feed.subscribe(None).await.unwrap().position();
+    let before = feed.subscribe(start(None)).await.unwrap().position();
     served.user("missed", &[]).await;
     // The second event arrives over the shared tail and in the replayed page.
-    let (mut resumed, mut fresh) = (feed.subscribe(Some(start)).await.unwrap(), feed.subscribe(None).await.unwrap());
+    let (mut resumed, mut fresh) =
+        (feed.subscribe(start(Some(before))).await.unwrap(), feed.subscribe(start(None)).await.unwrap());
     served.user("meanwhile", &[]).await;
     expect_online(&mut fresh, "meanwhile").await;
     for nick in ["missed", "meanwhile"] {
@@ -304,6 +305,10 @@ async fn event_during_a_replay_is_delivered_once() {
     }
     served.user("later", &[]).await;
     expect_online(&mut resumed, "later").await;
+}
+
+fn start(last: Option<EventId>) -> StreamStart {
+    StreamStart { client: std::net::IpAddr::from([127, 0, 0, 1]).into(), last }
 }
 
 /// Waits for the next item, which must be that this user is online.
