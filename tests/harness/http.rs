@@ -2,12 +2,13 @@
 //!
 //! Not a client library, because tests also send requests that a library would refuse.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// Time limit for a response.
@@ -47,7 +48,11 @@ impl HttpResponse {
 /// # Errors
 /// A description of the failure.
 pub async fn get(address: SocketAddr, path: &str) -> Result<HttpResponse, String> {
-    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await
+    exchange(address, get_request(address, path).as_bytes()).await
+}
+
+fn get_request(address: SocketAddr, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
 }
 
 /// Sends a POST request with a JSON body.
@@ -62,17 +67,35 @@ pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<HttpR
     exchange(address, request.as_bytes()).await
 }
 
+/// Sends a GET request from an address of this machine, as another client.
+///
+/// # Errors
+/// A description of the failure.
+pub async fn get_from(source: Ipv4Addr, address: SocketAddr, path: &str) -> Result<HttpResponse, String> {
+    let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+    socket.bind((source, 0).into()).map_err(|error| error.to_string())?;
+    exchange_over(socket.connect(address), address, get_request(address, path).as_bytes()).await
+}
+
 /// Writes the bytes unchanged and reads one response.
 ///
 /// # Errors
 /// A description of the failure.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<HttpResponse, String> {
+    exchange_over(TcpStream::connect(address), address, request).await
+}
+
+async fn exchange_over(
+    connection: impl Future<Output = io::Result<TcpStream>>,
+    address: SocketAddr,
+    request: &[u8],
+) -> Result<HttpResponse, String> {
     let bytes = timeout(RESPONSE_TIMEOUT, async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = connection.await?;
         stream.write_all(request).await?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await?;
-        Ok::<_, std::io::Error>(bytes)
+        Ok::<_, io::Error>(bytes)
     });
     let bytes = bytes.await.map_err(|_| format!("{address} did not answer"))?.map_err(|error| error.to_string())?;
     parse(&bytes).ok_or_else(|| format!("not HTTP: {:?}", String::from_utf8_lossy(&bytes)))

@@ -53,8 +53,6 @@ mod rooms;
 mod script;
 mod sessions;
 
-use std::time::Instant;
-
 pub use self::error::RegistryError;
 pub use self::leases::{
     Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
@@ -90,12 +88,12 @@ impl Registry {
         }
     }
 
-    /// Returns true if the store has answered a call of this process that was sent at `began` or later. A read that
-    /// took too long is then a matter of this process and not of the store.
+    /// Returns true if the store has answered a call of this process within the last 1.5 s. A read that took too long
+    /// is then a matter of this process and not of the store.
     #[must_use]
-    pub fn has_answered_since(&self, began: Instant) -> bool {
+    pub fn is_answering(&self) -> bool {
         match self {
-            Self::Redis(redis) => redis.redis.has_answered_since(began),
+            Self::Redis(redis) => redis.redis.is_answering(),
             Self::Memory(_) => true,
         }
     }

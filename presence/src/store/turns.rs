@@ -6,7 +6,7 @@
 //! began may take as long as it makes progress, so no work is wasted.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -25,8 +25,6 @@ const BEGIN_MAX: Duration = Duration::from_secs(1);
 const TURN_MAX: Duration = Duration::from_millis(1500);
 /// Maximum time of a reader from its begin to its first answer, and from each answer to the next.
 const PROGRESS_MAX: Duration = Duration::from_secs(2);
-/// Duration of a step after which the store counts as not answering, unless it has answered a later call.
-const STEP_TIME_MAX: Duration = Duration::from_millis(500);
 /// Maximum pause after a step.
 const REST_MAX: Duration = Duration::from_millis(20);
 
@@ -40,8 +38,6 @@ struct TurnState {
     readers: Semaphore,
     /// The end of the rest after the last step; locked during a step.
     rested: tokio::sync::Mutex<Option<Instant>>,
-    /// The beginning of the step under way.
-    began: Mutex<Option<Instant>>,
 }
 
 impl ReadTurns {
@@ -51,7 +47,6 @@ impl ReadTurns {
             answers,
             readers: Semaphore::new(READERS_MAX),
             rested: tokio::sync::Mutex::default(),
-            began: Mutex::default(),
         }))
     }
 
@@ -78,8 +73,7 @@ impl TurnReader<'_> {
     /// Runs one step in its turn.
     ///
     /// # Errors
-    /// `Overloaded` if this process is too busy, `Unavailable` if the step under way gets no answer, or the error of
-    /// the step.
+    /// `Overloaded` if this process is too busy, `Unavailable` if the store answers no call, or the error of the step.
     pub async fn step<T>(&mut self, step: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
         let mut turn = pin!(self.turns.run(step));
         let Ok(outcome) = timeout_at((self.progressed + PROGRESS_MAX).into(), turn.as_mut()).await else {
@@ -102,42 +96,18 @@ impl TurnState {
         });
         let Ok(mut rested) = turn.await else { return Err(self.refusal()) };
         let began = Instant::now();
-        let under_way = StepUnderWay::begin(self, began);
         let outcome = step.await;
-        drop(under_way);
         let took = began.elapsed();
         *rested = Some(began + took + took.min(REST_MAX));
         outcome
     }
 
     fn refusal(&self) -> RegistryError {
-        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_silent = |began: Instant| began.elapsed() > STEP_TIME_MAX && !self.answers.has_answered_since(began);
-        if began.is_some_and(is_silent) {
-            RegistryError::Unavailable("a read is not answered".to_owned())
-        } else {
+        if self.answers.is_answering() {
             RegistryError::Overloaded
+        } else {
+            RegistryError::Unavailable("a read is not answered".to_owned())
         }
-    }
-
-    fn set_began(&self, began: Option<Instant>) {
-        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = began;
-    }
-}
-
-/// Marks the step under way, also if its future is dropped.
-struct StepUnderWay<'a>(&'a TurnState);
-
-impl<'a> StepUnderWay<'a> {
-    fn begin(turns: &'a TurnState, began: Instant) -> Self {
-        turns.set_began(Some(began));
-        Self(turns)
-    }
-}
-
-impl Drop for StepUnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.set_began(None);
     }
 }
 
@@ -151,7 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn steps_of_many_readers_never_overlap() {
-        let (turns, under_way) = (ReadTurns::new(AnswerClock::default()), AtomicUsize::new(0));
+        let (turns, under_way) = (ReadTurns::new(AnswerClock::silent()), AtomicUsize::new(0));
         let read = async || {
             let mut reader = turns.reader().await.unwrap();
             for _ in 0..3 {
@@ -169,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn hanging_step_makes_others_unavailable() {
-        let turns = ReadTurns::new(AnswerClock::default());
+        let turns = ReadTurns::new(AnswerClock::silent());
         let (mut first, mut second) = (turns.reader().await.unwrap(), turns.reader().await.unwrap());
         let hanging = first.step(std::future::pending::<Result<(), RegistryError>>());
         let refused = tokio::select! {
@@ -184,13 +154,13 @@ mod tests {
 
     #[tokio::test]
     async fn slow_step_of_answering_store_means_overload() {
-        let answers = AnswerClock::default();
+        let answers = AnswerClock::silent();
         let turns = ReadTurns::new(answers.clone());
         let mut reader = turns.reader().await.unwrap();
-        // The step gets no answer, calls that are sent after it do.
+        // The step gets no answer, other calls do.
         let others = async {
             loop {
-                answers.record(Instant::now());
+                answers.record();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
@@ -204,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn readers_that_began_end_under_overload() {
-        let turns = ReadTurns::new(AnswerClock::default());
+        let turns = ReadTurns::new(AnswerClock::always_answering());
         // Ten steps of 10 ms and a rest as long: a fifth of a second each, and 64 of them have a second to begin.
         let read = async || {
             let mut reader = turns.reader().await?;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use harness::fault_proxy::{FaultProxy, Mode};
 use harness::{Cluster, LineClient, Node, Redis, WsClient, eventually, http, stays};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
@@ -210,6 +212,46 @@ async fn outage(outage: RedisOutage) {
 fn incarnations_of(gateways: &Value) -> Vec<(String, String)> {
     let items = gateways["items"].as_array().expect("a list").iter();
     items.map(|gateway| (gateway["node"].to_string(), gateway["incarnation"].to_string())).collect()
+}
+
+#[tokio::test]
+async fn unanswered_reads_are_unavailable() {
+    /// Below the time in which every request is refused.
+    const READ_MAX: Duration = Duration::from_secs(3);
+    let redis = Redis::running().await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let url = Redis::url_through(proxy.address());
+    let mut node = Node::presence("p1").setting("PARLEY__REDIS__URL", &url).start().await;
+    let api = node.api();
+    let ask = |path: &'static str| async move {
+        let asked = Instant::now();
+        let answer = http::get(api, path).await.expect("an answer");
+        (answer.status, answer.json()["code"].clone(), asked.elapsed())
+    };
+    // None waits for another: all places of a client for single reads, and one listing.
+    let paths = ["/v1/stats", "/v1/gateways", "/v1/users/zed", "/v1/rooms/zed", "/v1/users?online=true"];
+    let ask_all = || join_all(paths.map(ask));
+    ask_all().await;
+    // Requests and answers are late.
+    proxy.set(Mode::Late { delay: Duration::from_millis(200), jitter: Duration::ZERO });
+    for _ in 0..3 {
+        for (status, code, took) in ask_all().await {
+            assert!(status == 200 || status == 404, "{status} {code} after {took:?}");
+            assert!(took >= Duration::from_millis(400), "not late: {took:?}");
+        }
+    }
+    proxy.set(Mode::BlackHole);
+    for (status, code, took) in ask_all().await {
+        assert_eq!((status, &code), (503, &json!("unavailable")), "after {took:?}");
+        assert!(took < READ_MAX, "{took:?}");
+    }
+    proxy.set(Mode::Pass);
+    let answered = async || {
+        let (status, ..) = ask("/v1/stats").await;
+        if status == 200 { Ok(()) } else { Err(status) }
+    };
+    eventually(RECOVERY_MAX, "reads are answered again", answered).await;
+    assert_eq!(node.end().await, Some(0));
 }
 
 /// Longer than a failure detector waits for a counter to change.

@@ -4,7 +4,7 @@
 //! query pool, so no read delays a delivery.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use presence::model::RoomKey;
 use presence::model::keys::{CallKeys, Keys};
@@ -106,10 +106,9 @@ impl RedisBackplane {
 
     /// Waits for a place among the history pages that are being read.
     async fn history_place(&self) -> Result<SemaphorePermit<'_>, RegistryError> {
-        let began = Instant::now();
         match timeout(HISTORY_WAIT, self.node.history_places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
-            _ if self.node.redis.has_answered_since(began) => Err(RegistryError::Overloaded),
+            _ if self.node.redis.is_answering() => Err(RegistryError::Overloaded),
             _ => Err(RegistryError::Unavailable("earlier reads are not answered".to_owned())),
         }
     }

@@ -1,8 +1,8 @@
 //! [`ApiAdmission`]: the limits that every request passes before its handler, and its answer before the client.
 //!
 //! A request of HTTP/1.1 names one host. Event streams, requests and buffered bytes have seats for each client address
-//! (`seats.rs`); a request without a seat is refused as `overloaded` at once. Listings also wait for a place of their
-//! address (`listing_shares.rs`). A body is read before its request takes a seat, so slow bodies hold no seats of
+//! (`seats.rs`); a request without a seat is refused as `overloaded` at once. Reads of the store also wait for a place
+//! of their address (`read_shares.rs`). A body is read before its request takes a seat, so slow bodies hold no seats of
 //! requests. From then to the last byte of the answer the connection is not waiting (`waiting.rs`). A reconnecting
 //! event stream is answered 200, because browsers give up a stream after any other status.
 
@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 use super::events::LAST_EVENT_ID;
 use super::extract::bad;
-use super::listing_shares::ListingShares;
 use super::problem::refused_as;
+use super::read_shares::{ReadKind, ReadShares};
 use super::refusal_log::{MetLimit, RefusalLog};
 use super::seats::{SeatKind, SeatPermit, SeatRefusal, SeatTable};
 use crate::host::client_address::{ClientAddress, TrustedProxies};
@@ -53,7 +53,7 @@ pub(in crate::service) struct PeerAddress(pub(in crate::service) IpAddr);
 pub(super) struct ApiAdmission {
     proxies: Arc<TrustedProxies>,
     seats: SeatTable,
-    listings: ListingShares,
+    reads: ReadShares,
     refusals: RefusalLog,
 }
 
@@ -63,7 +63,7 @@ impl ApiAdmission {
         Self {
             proxies: Arc::new(proxies),
             seats: SeatTable::new(connections),
-            listings: ListingShares::default(),
+            reads: ReadShares::default(),
             refusals: RefusalLog::default(),
         }
     }
@@ -75,14 +75,14 @@ impl ApiAdmission {
         self.proxies.client(peer, forwarded.into_iter())
     }
 
-    /// Waits for a place among the listings of this address. Returns `None` if none is free in time.
-    pub(super) async fn listing_place(&self, client: ClientAddress) -> Option<OwnedSemaphorePermit> {
-        self.listings.place(client).await
+    /// Waits for a place among the reads of this address. Returns `None` if none is free in time.
+    pub(super) async fn read_place(&self, kind: ReadKind, client: ClientAddress) -> Option<OwnedSemaphorePermit> {
+        self.reads.place(kind, client).await
     }
 
-    /// Refuses a listing whose address has all its places.
-    pub(super) fn refuse_listing(&self, client: ClientAddress) -> Problem {
-        self.refuse("listings under way", SeatRefusal::AddressFull, client)
+    /// Refuses a read whose address has all its places.
+    pub(super) fn refuse_place(&self, kind: ReadKind, client: ClientAddress) -> Problem {
+        self.refuse(kind.name(), SeatRefusal::AddressFull, client)
     }
 
     fn take(&self, kind: SeatKind, client: ClientAddress, count: usize) -> Result<SeatPermit, Problem> {

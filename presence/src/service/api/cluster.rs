@@ -1,10 +1,11 @@
 //! The cluster itself: its gateways and its totals.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 
 use super::Api;
 use super::problem::Refusals;
+use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::registry::{ClusterStats, GatewayRow, ListPage};
 
@@ -26,8 +27,11 @@ use crate::registry::{ClusterStats, GatewayRow, ListPage};
         Refusals,
     ),
 )]
-pub(super) async fn gateways(State(api): State<Api>) -> Result<Json<ListPage<GatewayRow>>, Problem> {
-    let items = api.ask(api.registry.gateways()).await?;
+pub(super) async fn gateways(
+    State(api): State<Api>,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<ListPage<GatewayRow>>, Problem> {
+    let items = api.read(client, api.registry.gateways()).await?;
     Ok(Json(ListPage { items, next_cursor: None }))
 }
 
@@ -43,6 +47,9 @@ pub(super) async fn gateways(State(api): State<Api>) -> Result<Json<ListPage<Gat
         Refusals,
     ),
 )]
-pub(super) async fn stats(State(api): State<Api>) -> Result<Json<ClusterStats>, Problem> {
-    api.ask(api.registry.stats()).await.map(Json)
+pub(super) async fn stats(
+    State(api): State<Api>,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<ClusterStats>, Problem> {
+    api.read(client, api.registry.stats()).await.map(Json)
 }

@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,8 +17,9 @@ use serde_json::json;
 
 use super::Api;
 use super::extract::bad;
-use super::feed::{EventFeed, EventId, EventSubscription, FeedItem};
+use super::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 use super::problem::ListRefusals;
+use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 
 /// Interval of comments on a quiet stream, which show proxies and clients that the stream is alive.
@@ -36,8 +38,8 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a limited number of
 /// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. While the store is
 /// away the stream stays open: `unavailable` marks the begin of the outage, `available` the end, and then the stream
-/// continues where it was. A client that reads too slowly receives `lagged`. After `lagged` or a restart the stream
-/// ends, and the client resumes by id.
+/// continues where it was. A client that reads slowly misses nothing that is kept. After a restart the stream ends, and
+/// the client resumes by id.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -56,15 +58,19 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
         ListRefusals,
     ),
 )]
-pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
-    let position = last_event_id(&headers)?;
+pub(super) async fn events(
+    State(api): State<Api>,
+    Extension(client): Extension<ClientAddress>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let start = StreamStart { client, last: last_event_id(&headers)? };
     // Whatever fails here, the stream begins, and waits for the store.
-    let source = match api.ask(api.feed.subscribe(position)).await {
+    let source = match api.ask(Instant::now(), api.feed.subscribe(start)).await {
         Ok(subscription) => EventSource::live(subscription),
-        Err(_) => EventSource::away(api.feed.clone(), position),
+        Err(_) => EventSource::away(api.feed.clone(), start),
     };
     let retry = stream::iter([Event::default().retry(RETRY)]);
-    let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await?, source))));
+    let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await, source))));
     // In any phase: a read of the store may take seconds.
     let stream = stream.take_until(api.stop.cancelled_owned());
     let events = Sse::new(stream.map(Ok::<_, Infallible>));
@@ -82,9 +88,8 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
 enum StreamPhase {
     /// It follows the log.
     Live(EventSubscription),
-    /// The store cannot be read; the stream continues after the position, or from the present of the store.
-    Away(EventFeed, Option<EventId>),
-    Ended,
+    /// The store cannot be read; the stream continues at the start, or from the present of the store.
+    Away(EventFeed, StreamStart),
 }
 
 /// The blocks of one stream, in order.
@@ -99,35 +104,30 @@ impl EventSource {
         Self { ready: [opening(&subscription)].into(), phase: StreamPhase::Live(subscription) }
     }
 
-    fn away(feed: EventFeed, position: Option<EventId>) -> Self {
+    fn away(feed: EventFeed, start: StreamStart) -> Self {
         let notice = notice("unavailable", "the event log cannot be read, the stream continues when it can");
-        Self { ready: [notice].into(), phase: StreamPhase::Away(feed, position) }
+        Self { ready: [notice].into(), phase: StreamPhase::Away(feed, start) }
     }
 
-    /// Returns the next block; `None` at the end of the stream. Dropping the future loses no event.
-    async fn next(&mut self) -> Option<Event> {
+    /// Waits for the next block. Dropping the future loses no event.
+    async fn next(&mut self) -> Event {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+                return event;
             }
             match &mut self.phase {
                 StreamPhase::Live(subscription) => match subscription.next().await {
                     Some(FeedItem::Event(event)) => {
-                        return Some(Event::default().id(&event.id).event(&event.kind).data(&event.data));
+                        return Event::default().id(&event.id).event(&event.kind).data(&event.data);
                     }
-                    Some(FeedItem::Gap) => return Some(gap()),
-                    Some(FeedItem::Lagged(missed)) => {
-                        self.phase = StreamPhase::Ended;
-                        return Some(Event::default().event("lagged").data(json!({ "missed": missed }).to_string()));
-                    }
-                    None => *self = Self::away(subscription.feed().clone(), Some(subscription.position())),
+                    Some(FeedItem::Gap) => return gap(),
+                    None => *self = Self::away(subscription.feed().clone(), subscription.restart()),
                 },
-                StreamPhase::Away(feed, position) => {
-                    let subscription = feed.resubscribe(*position).await;
+                StreamPhase::Away(feed, start) => {
+                    let subscription = feed.resubscribe(*start).await;
                     *self = Self::live(subscription);
                     self.ready.push_back(notice("available", "the event log can be read again"));
                 }
-                StreamPhase::Ended => return None,
             }
         }
     }
@@ -136,7 +136,7 @@ impl EventSource {
 /// Returns the first block of a subscription. An id without data sets the position of the client without an event, so a
 /// client that received no event can resume too.
 fn opening(subscription: &EventSubscription) -> Event {
-    if subscription.gap() { gap() } else { Event::default().id(subscription.position().to_string()) }
+    if subscription.follows_gap() { gap() } else { Event::default().id(subscription.position().to_string()) }
 }
 
 fn gap() -> Event {

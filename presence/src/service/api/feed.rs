@@ -1,10 +1,10 @@
 //! [`EventFeed`]: the event log, read by one tail task that all event streams of this process share.
 //!
 //! The first subscriber starts the tail, and the end of the last one stops it. A resuming subscriber first replays its
-//! missed events, page by page, and then follows the tail. A subscription ends if it falls behind the bounded ring or
-//! if the store fails; [`EventFeed::resubscribe`] then waits for the store. Other subscribers never wait for a slow
-//! one. Invariant: a subscription yields events with growing ids, none twice, none left out between its first and its
-//! last.
+//! missed events, page by page, and then follows the tail. One that falls behind the bounded ring replays in the same
+//! way, so other subscribers never wait for a slow one. A subscription ends if the store fails;
+//! [`EventFeed::resubscribe`] then waits for the store. Invariant: a subscription yields events with growing ids, none
+//! twice; events that the log no longer has are a [`FeedItem::Gap`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +13,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
+use tokio::time::timeout;
 
+use super::read_shares::{ReadKind, ReadShares};
+use crate::host::client_address::ClientAddress;
 use crate::registry::{Registry, RegistryError, RegistryEvent};
 
-/// Maximum number of events that a subscriber may be behind the tail; more than the end of a large gateway causes.
-const RING: usize = 4096;
+/// Maximum number of events that a subscriber may be behind the tail before it replays them from the log.
+const RING: usize = 1024;
 /// Maximum number of events of one read.
 const BATCH: usize = 256;
-/// Maximum number of concurrent replays: each needs its own connection.
-const REPLAYS: usize = 8;
+/// Maximum number of pages that replays read at a time: twice the share of one client. Each needs its own connection.
+const REPLAY_PAGES_MAX: usize = 4;
 /// Pause before an attempt to subscribe again.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
+/// Maximum wait for the first event of the log. A refusal comes earlier, and an empty log has none.
+const PROBE_MAX: Duration = Duration::from_secs(1);
 
 /// A position in the event log, with the order of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -43,6 +48,15 @@ impl std::fmt::Display for EventId {
     }
 }
 
+/// A subscriber and its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamStart {
+    /// The client, which has a share of the reads.
+    pub(super) client: ClientAddress,
+    /// The event before the first one; without it, the stream has new events only.
+    pub(super) last: Option<EventId>,
+}
+
 /// Source of subscriptions. Cheap to clone; clones share the tail.
 #[derive(Debug, Clone)]
 pub(super) struct EventFeed(Arc<FeedInner>);
@@ -50,6 +64,8 @@ pub(super) struct EventFeed(Arc<FeedInner>);
 #[derive(Debug)]
 struct FeedInner {
     registry: Registry,
+    /// The places of pages that are replayed: of each client, and of all.
+    shares: ReadShares,
     replays: Semaphore,
     /// Subscribers that lost the store return one by one, so an outage ends with one attempt at a time.
     returning: tokio::sync::Mutex<()>,
@@ -66,7 +82,8 @@ impl EventFeed {
     pub(super) fn new(registry: Registry) -> Self {
         Self(Arc::new(FeedInner {
             registry,
-            replays: Semaphore::new(REPLAYS),
+            shares: ReadShares::default(),
+            replays: Semaphore::new(REPLAY_PAGES_MAX),
             returning: tokio::sync::Mutex::default(),
             is_log_away: AtomicBool::default(),
             ends: tokio::sync::Mutex::default(),
@@ -74,32 +91,42 @@ impl EventFeed {
         }))
     }
 
-    /// Subscribes to all events after `last`, or to new events only.
+    /// Subscribes to all events after a start.
     ///
     /// # Errors
     /// The store cannot be read. Dropping the future leaves nothing behind.
-    pub(super) async fn subscribe(&self, last: Option<EventId>) -> Result<EventSubscription, RegistryError> {
+    pub(super) async fn subscribe(&self, start: StreamStart) -> Result<EventSubscription, RegistryError> {
         let live = match self.attach_running() {
             Some(live) => live,
             None => self.attach(self.ends().await?.newest),
         };
         // Read after attaching: all newer events arrive over the tail, even if another subscriber started it.
         let ends = self.ends().await?;
-        let (position, gap) = match last {
+        let (position, gap) = match start.last {
             None => (ends.newest, false),
             Some(last) if ends.have_all_after(last) => (last, false),
             // Trimmed, or from a log that the store has lost: replay from the beginning of the present log.
             Some(_) => (EventId::default(), true),
         };
-        Ok(EventSubscription { feed: self.clone(), live, position, until: ends.newest, pages: VecDeque::new(), gap })
+        Ok(EventSubscription {
+            feed: self.clone(),
+            client: start.client,
+            live,
+            position,
+            until: ends.newest,
+            pages: VecDeque::new(),
+            follows_gap: gap,
+        })
     }
 
     /// Waits until the store can be read, and subscribes as [`EventFeed::subscribe`] does.
-    pub(super) async fn resubscribe(&self, last: Option<EventId>) -> EventSubscription {
+    pub(super) async fn resubscribe(&self, start: StreamStart) -> EventSubscription {
         tokio::time::sleep(ATTEMPT_PAUSE).await;
         let _turn = self.0.returning.lock().await;
         loop {
-            if let Ok(subscription) = self.subscribe(last).await {
+            if self.is_readable().await
+                && let Ok(subscription) = self.subscribe(start).await
+            {
                 if self.0.is_log_away.swap(false, Ordering::Relaxed) {
                     tracing::info!("event log restored");
                 }
@@ -107,6 +134,16 @@ impl EventFeed {
             }
             tokio::time::sleep(ATTEMPT_PAUSE).await;
         }
+    }
+
+    /// Returns true if events can be read. The ends of the log prove less: Redis may refuse only the read of events. A
+    /// running tail reads them already.
+    async fn is_readable(&self) -> bool {
+        if self.has_tail() {
+            return true;
+        }
+        let start = EventId::default().to_string();
+        timeout(PROBE_MAX, self.0.registry.events(Some(&start), 1)).await.map_or(true, |read| read.is_ok())
     }
 
     fn report_failure(&self, error: &RegistryError) {
@@ -192,22 +229,12 @@ impl EventFeed {
         alone
     }
 
-    #[cfg(test)]
     pub(super) fn has_tail(&self) -> bool {
         self.lock_tail().is_some()
     }
 
     fn lock_tail(&self) -> MutexGuard<'_, Option<broadcast::Sender<Arc<RegistryEvent>>>> {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the next page of a replay; `None` if some of its events are trimmed or lost.
-    async fn missed(&self, position: EventId) -> Result<Option<Vec<RegistryEvent>>, RegistryError> {
-        let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Some(Vec::new())) };
-        let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
-        // The first page of a replay from the beginning continues nothing.
-        let is_complete = position == EventId::default() || self.ends().await?.have_all_after(position);
-        Ok(is_complete.then_some(events))
     }
 
     /// Reads the next page of the tail. Fails if some of its events were trimmed before they were read.
@@ -243,22 +270,22 @@ pub(super) enum FeedItem {
     Event(Arc<RegistryEvent>),
     /// Events before the next one are trimmed or lost.
     Gap,
-    /// The subscriber was too slow and missed this many events. The last item.
-    Lagged(u64),
 }
 
 /// One reader of the event log.
 #[derive(Debug)]
 pub(super) struct EventSubscription {
     feed: EventFeed,
+    client: ClientAddress,
     live: broadcast::Receiver<Arc<RegistryEvent>>,
     /// Id of the last delivered event.
     position: EventId,
-    /// Newest event when the subscription attached to the tail: the end of the replay.
+    /// End of the replay: the newest event when the subscription attached to the tail, or when it fell behind it.
     until: EventId,
     /// Replayed events that are not delivered yet.
     pages: VecDeque<Arc<RegistryEvent>>,
-    gap: bool,
+    /// True after a gap, until the next event.
+    follows_gap: bool,
 }
 
 impl EventSubscription {
@@ -267,9 +294,14 @@ impl EventSubscription {
         self.position
     }
 
-    /// Returns true if events between the requested position and the first delivery are lost.
-    pub(super) fn gap(&self) -> bool {
-        self.gap
+    /// Returns the start of a subscription that continues this one.
+    pub(super) fn restart(&self) -> StreamStart {
+        StreamStart { client: self.client, last: Some(self.position) }
+    }
+
+    /// Returns true if the next event follows a gap: those before it are trimmed or lost.
+    pub(super) fn follows_gap(&self) -> bool {
+        self.follows_gap
     }
 
     /// Returns the feed that it reads from.
@@ -287,11 +319,11 @@ impl EventSubscription {
                 continue;
             }
             if self.position < self.until {
-                match self.feed.missed(self.position).await {
+                match self.missed().await {
                     Ok(Some(events)) if events.is_empty() => self.until = self.position,
                     Ok(Some(events)) => self.pages.extend(events.into_iter().map(Arc::new)),
                     Ok(None) => {
-                        self.position = EventId::default();
+                        (self.position, self.follows_gap) = (EventId::default(), true);
                         return Some(FeedItem::Gap);
                     }
                     Err(error) => {
@@ -304,16 +336,36 @@ impl EventSubscription {
             match self.live.recv().await {
                 Ok(event) if self.advance(&event) => return Some(FeedItem::Event(event)),
                 Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => return Some(FeedItem::Lagged(missed)),
+                // Read now, the end is at or after every event that the ring has dropped.
+                Err(RecvError::Lagged(_)) => match self.feed.ends().await {
+                    Ok(ends) => self.until = ends.newest,
+                    Err(error) => {
+                        self.feed.report_failure(&error);
+                        return None;
+                    }
+                },
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
+    /// Reads the next page of a replay, in a place of its client; `None` if some of its events are trimmed or lost. The
+    /// first page after a gap continues nothing.
+    async fn missed(&self) -> Result<Option<Vec<RegistryEvent>>, RegistryError> {
+        let (feed, position) = (&self.feed.0, self.position);
+        let _own_place = feed.shares.turn(ReadKind::EventPage, self.client).await;
+        let _place = feed.replays.acquire().await;
+        let (events, _) = feed.registry.events(Some(&position.to_string()), BATCH).await?;
+        let is_complete = self.follows_gap || self.feed.ends().await?.have_all_after(position);
+        Ok(is_complete.then_some(events))
+    }
+
     /// Moves the position to the event, if it is newer. Returns true if it was.
     fn advance(&mut self, event: &RegistryEvent) -> bool {
         let news = EventId::parse(&event.id).filter(|id| *id > self.position);
-        self.position = news.unwrap_or(self.position);
+        if let Some(id) = news {
+            (self.position, self.follows_gap) = (id, false);
+        }
         news.is_some()
     }
 }

@@ -4,9 +4,9 @@
 //! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or
 //! a Redis command, and nothing here writes.
 //!
-//! A handler takes validated values (`extract`), calls the registry through `Api::ask` and returns JSON or a
-//! `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it. The page
-//! at `/` is a client of the API.
+//! A handler takes validated values (`extract`), calls the registry through `Api::read` or `Api::list` and returns JSON
+//! or a `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it. The
+//! page at `/` is a client of the API.
 
 mod admission;
 mod cluster;
@@ -14,9 +14,9 @@ mod docs;
 mod events;
 mod extract;
 mod feed;
-mod listing_shares;
 mod page;
 mod problem;
+mod read_shares;
 mod refusal_log;
 mod rooms;
 mod seats;
@@ -33,6 +33,8 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -43,14 +45,15 @@ use self::admission::{ApiAdmission, admit};
 use self::extract::cursor_out;
 use self::feed::EventFeed;
 use self::problem::{ProblemSchema, refused};
+use self::read_shares::ReadKind;
 use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::metrics::PresenceMetrics;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
-/// Timeout of a read of the registry, except listings. Below 3 s, in which a client gets a refusal while the store is
-/// silent.
+/// Timeout of a read of the registry and of the wait for its place, except listings. Below 3 s, in which a client gets
+/// a refusal while the store is silent.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
 
 #[derive(Debug, OpenApi)]
@@ -159,15 +162,15 @@ impl Api {
         Self { feed: EventFeed::new(registry.clone()), registry, admission, stop, is_store_away: Arc::default() }
     }
 
-    /// Waits for the registry, up to a timeout.
-    async fn ask<T>(&self, answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Problem> {
+    /// Waits for a single read in a place of its client, up to a timeout.
+    async fn read<T>(
+        &self,
+        client: ClientAddress,
+        answer: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, Problem> {
         let began = Instant::now();
-        let answer = match tokio::time::timeout(ASK_TIMEOUT, answer).await {
-            Ok(answer) => answer,
-            Err(_) if self.registry.has_answered_since(began) => Err(RegistryError::Overloaded),
-            Err(_) => Err(RegistryError::Unavailable("no answer in time".to_owned())),
-        };
-        self.answered(answer)
+        let _place = self.place(ReadKind::Single, client).await?;
+        self.ask(began, answer).await
     }
 
     /// Waits for a listing or lookup in a place of its client. The registry bounds each of its steps, so one that
@@ -177,15 +180,31 @@ impl Api {
         client: ClientAddress,
         answer: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, Problem> {
-        let began = Instant::now();
-        let Some(_place) = self.admission.listing_place(client).await else {
-            return if self.registry.has_answered_since(began) {
-                Err(self.admission.refuse_listing(client))
-            } else {
-                self.answered(Err(RegistryError::Unavailable("earlier reads are not answered".to_owned())))
-            };
-        };
+        let _place = self.place(ReadKind::Listing, client).await?;
         self.answered(answer.await)
+    }
+
+    /// Waits for a place of a client. Refuses the read if none is free in time.
+    async fn place(&self, kind: ReadKind, client: ClientAddress) -> Result<OwnedSemaphorePermit, Problem> {
+        match self.admission.read_place(kind, client).await {
+            Some(place) => Ok(place),
+            None if self.registry.is_answering() => Err(self.admission.refuse_place(kind, client)),
+            None => self.answered(Err(RegistryError::Unavailable("earlier reads are not answered".to_owned()))),
+        }
+    }
+
+    /// Waits for the registry, up to a timeout that runs from `began`.
+    async fn ask<T>(
+        &self,
+        began: Instant,
+        answer: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, Problem> {
+        let answer = match timeout_at((began + ASK_TIMEOUT).into(), answer).await {
+            Ok(answer) => answer,
+            Err(_) if self.registry.is_answering() => Err(RegistryError::Overloaded),
+            Err(_) => Err(RegistryError::Unavailable("no answer in time".to_owned())),
+        };
+        self.answered(answer)
     }
 
     /// Reads a page and encodes its cursor for a URL.

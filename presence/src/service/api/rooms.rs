@@ -50,8 +50,12 @@ pub(super) async fn list(
         RoomRefusals,
     ),
 )]
-pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Result<Json<RoomRow>, Problem> {
-    let found = api.ask(api.registry.room(room.key())).await?;
+pub(super) async fn room(
+    State(api): State<Api>,
+    RoomPath(room): RoomPath,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<RoomRow>, Problem> {
+    let found = api.read(client, api.registry.room(room.key())).await?;
     found.map(Json).ok_or(refused(ErrorCode::NoSuchRoom))
 }
 
@@ -82,7 +86,7 @@ pub(super) async fn members(
 ) -> Result<Json<ListPage<MemberInfo>>, Problem> {
     let members = api.page(client, api.registry.members(room.key(), page.cursor, page.limit)).await?;
     // Only an empty page needs a second read: it distinguishes an empty room from an unknown one.
-    if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
+    if members.items.is_empty() && api.read(client, api.registry.room(room.key())).await?.is_none() {
         return Err(refused(ErrorCode::NoSuchRoom));
     }
     Ok(members)

@@ -35,15 +35,22 @@ const LOOKUP_LIMIT: usize = 1000;
         NickRefusals,
     ),
 )]
-pub(super) async fn user(State(api): State<Api>, NickPath(nick): NickPath) -> Result<Json<UserRow>, Problem> {
-    let user = api.ask(api.registry.user(nick.key())).await?;
+pub(super) async fn user(
+    State(api): State<Api>,
+    NickPath(nick): NickPath,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<UserRow>, Problem> {
+    let user = api.read(client, api.registry.user(nick.key())).await?;
     user.map(Json).ok_or(refused(ErrorCode::NoSuchUser))
 }
 
 /// Handles `GET /v1/users/lookup`: a valid nickname, which the path of the lookup hides from the handler above.
-pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<UserRow>, Problem> {
+pub(super) async fn user_called_lookup(
+    api: State<Api>,
+    client: Extension<ClientAddress>,
+) -> Result<Json<UserRow>, Problem> {
     let nick = Nick::parse("lookup").map_err(|_| refused(ErrorCode::Internal))?;
-    user(api, NickPath(nick)).await
+    user(api, NickPath(nick), client).await
 }
 
 /// The filter that a listing of users must have.

@@ -65,7 +65,7 @@ impl Store {
         let channels = Channels::default();
         Self {
             state: Arc::new(Mutex::new(StoreState::new(retention, channels.clone()))),
-            read_turns: ReadTurns::new(AnswerClock::default()),
+            read_turns: ReadTurns::new(AnswerClock::always_answering()),
             channels,
         }
     }

@@ -111,7 +111,7 @@ impl RedisStore {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        let answers = AnswerClock::default();
+        let answers = AnswerClock::silent();
         let shared = RedisConnections {
             lanes: [lane()?, lane()?],
             client,
@@ -149,7 +149,7 @@ impl RedisStore {
             Err(_) => {}
         }
         connection.map_err(|error| match error {
-            PoolError::Timeout(TimeoutType::Wait) if self.has_answered_since(began) => RegistryError::Overloaded,
+            PoolError::Timeout(TimeoutType::Wait) if self.is_answering() => RegistryError::Overloaded,
             // The text of the pool adds nothing to the error of the connection.
             PoolError::Backend(error) => RegistryError::Unavailable(error.to_string()),
             error => RegistryError::Unavailable(error.to_string()),
@@ -189,11 +189,11 @@ impl RedisStore {
         self.shared.condition.refuses(call)
     }
 
-    /// Returns true if Redis has answered a call that was sent at `began` or later. A call that took too long is then a
-    /// matter of this process and not of Redis.
+    /// Returns true if Redis has answered a call within the last 1.5 s. A call that took too long is then a matter of
+    /// this process and not of Redis.
     #[must_use]
-    pub fn has_answered_since(&self, began: Instant) -> bool {
-        self.shared.answers.has_answered_since(began)
+    pub fn is_answering(&self) -> bool {
+        self.shared.answers.is_answering()
     }
 
     /// Registers the metrics of the calls and of the condition. Must be called once for each registry.
@@ -303,7 +303,7 @@ impl RedisStore {
         };
         self.shared.condition.record(identity, sent, answer.as_ref().map(|_| ()));
         if answer.is_ok() {
-            self.shared.answers.record(sent);
+            self.shared.answers.record();
         }
         answer.map_err(|error| classify(&error))
     }

@@ -1,6 +1,6 @@
 //! Limits of the API: one client never takes it away, and its listings never delay the store.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{EventStream, GatewayUsers, REFUSAL_MAX, SOON, get, presence, presence_at, until_status};
 
@@ -33,6 +34,20 @@ async fn silent_connections(api: SocketAddr, count: usize, text: &str) -> Vec<Tc
         connections.push(connection);
     }
     connections
+}
+
+/// Opens connections whose bodies of 256 KiB have seats and never arrive.
+async fn slow_bodies(api: SocketAddr, client: &str, count: usize) -> Vec<TcpStream> {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let head = format!("POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: {client}\r\n");
+    let head = format!("{head}Expect: 100-continue\r\nContent-Length: 262144\r\n\r\n");
+    let mut slow = silent_connections(api, count, &head).await;
+    for connection in &mut slow {
+        let mut answer = [0; CONTINUE.len()];
+        timeout(SOON, connection.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+        assert_eq!(answer, CONTINUE, "the body has its seats");
+    }
+    slow
 }
 
 async fn forwarded_get(api: SocketAddr, path: &str, client: &str, headers: &str) -> HttpResponse {
@@ -119,14 +134,10 @@ async fn slow_bodies_return_their_seats_in_time() {
     let presence = presence(&redis).await;
     let api = presence.addresses().api;
     // Bodies that take all seats of one client for the bytes of bodies.
-    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 2001:db8::1\r\n";
-    let mut slow = silent_connections(api, 8, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
+    let mut slow = slow_bodies(api, "2001:db8::1", 8).await;
     let neighbour = async || forwarded_lookup(api, "2001:db8::2", 2000).await;
-    eventually(SOON, "the neighbour is refused", async || {
-        let answer = neighbour().await;
-        if answer.body.contains("bytes of request bodies") { Ok(()) } else { Err(answer) }
-    })
-    .await;
+    let refused = neighbour().await;
+    assert!(refused.body.contains("bytes of request bodies"), "{refused:?}");
     assert_eq!(forwarded_get(api, "/v1/stats", "2001:db8::2", "").await.status, 200, "it has no body");
     assert_eq!(forwarded_lookup(api, "2001:db8::2", 10).await.status, 200, "its body is small");
     assert_eq!(forwarded_lookup(api, "198.51.100.1", 2000).await.status, 400, "too many nicknames, but no refusal");
@@ -261,6 +272,89 @@ async fn client_with_all_listings_leaves_others_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_one_client_delay_only_itself() {
+    let redis = Redis::running().await;
+    GatewayUsers::on(&redis).await.register("ann").await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    until_status(presence.addresses().admin, "/readyz", 200, SOON).await;
+    proxy.set(Mode::Late { delay: Duration::from_millis(100), jitter: Duration::ZERO });
+    let ask = |number: u8, path: &'static str| async move {
+        let asked = Instant::now();
+        let answer = http::get_from(Ipv4Addr::new(127, 0, 0, number), api, path).await.expect("an answer");
+        (answer, asked.elapsed())
+    };
+    let until = Instant::now() + SOON;
+    // All requests that one address may have under way, on all kinds of reads.
+    let paths = ["/v1/users/ann", "/v1/rooms/lobby", "/v1/gateways", "/v1/stats"];
+    let flood = join_all((0..60).map(|number| async move {
+        let mut refused = 0;
+        while Instant::now() < until {
+            let (answer, took) = ask(3, paths[number % paths.len()]).await;
+            assert!(took < REFUSAL_MAX, "{took:?} {answer:?}");
+            if answer.status == 503 {
+                assert_eq!((&answer.json()["code"], answer.header("retry-after")), (&json!("overloaded"), Some("1")));
+                assert!(answer.body.contains("other reads under way"), "{answer:?}");
+                refused += 1;
+            }
+        }
+        refused
+    }));
+    let other = async {
+        let mut slowest = Duration::ZERO;
+        while Instant::now() < until {
+            let (answer, took) = ask(2, "/v1/users/ann").await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            slowest = slowest.max(took);
+        }
+        slowest
+    };
+    let (refused, slowest) = tokio::join!(flood, other);
+    assert!(refused.iter().sum::<usize>() > 0, "the flood met no limit");
+    // Alone it takes two round trips, and two more with a new connection.
+    assert!(slowest < Duration::from_millis(1200), "{slowest:?} beside a flood");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replays_of_one_client_delay_only_itself() {
+    const USERS: usize = 400;
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    for number in 0..USERS {
+        users.register(&format!("user{number}")).await;
+    }
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    until_status(presence.addresses().admin, "/readyz", 200, SOON).await;
+    // Each of the two pages of the log takes about half a second.
+    proxy.set(Mode::Limited { bytes_per_second: 60_000 });
+    let open = |client: &'static str| async move {
+        let request = format!("GET /v1/events HTTP/1.0\r\nLast-Event-ID: 0\r\nX-Forwarded-For: {client}\r\n\r\n");
+        let mut stream = EventStream::send(api, &request).await;
+        stream.until(|body| !body.is_empty()).await;
+        stream
+    };
+    let replayed = |mut stream: EventStream| async move {
+        let began = Instant::now();
+        stream.receive(&format!("\"user{}\"", USERS - 1)).await;
+        assert_eq!(stream.body().matches("event: online").count(), USERS, "{}", stream.body());
+        began.elapsed()
+    };
+    let alone = replayed(open("198.51.100.1").await).await;
+    let mut flood = Vec::new();
+    for _ in 0..12 {
+        flood.push(open("198.51.100.2").await);
+    }
+    let other = open("198.51.100.1").await;
+    let (flood, beside) = tokio::join!(join_all(flood.into_iter().map(replayed)), replayed(other));
+    assert!(beside < 2 * alone, "{beside:?} beside a flood, {alone:?} alone");
+    let slowest = flood.into_iter().max().expect("replays");
+    assert!(slowest > 4 * alone, "{slowest:?}: the flood had more than its share, {alone:?} each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_of_reads_keeps_presence_ready() {
     let redis = Redis::running().await;
     let proxy = FaultProxy::start(redis.address()).await;
@@ -315,13 +409,8 @@ async fn refusals_are_logged_for_each_limit() {
     for _ in 0..3 {
         assert_eq!(forwarded_get(api, "/v1/events", "198.51.100.1", "").await.status, 503);
     }
-    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 198.51.100.2\r\n";
-    let _slow = silent_connections(api, 8, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
-    eventually(SOON, "a body is refused", async || {
-        let answer = forwarded_lookup(api, "198.51.100.2", 2000).await;
-        if answer.status == 503 { Ok(()) } else { Err(answer) }
-    })
-    .await;
+    let _slow = slow_bodies(api, "198.51.100.2", 8).await;
+    assert_eq!(forwarded_lookup(api, "198.51.100.2", 2000).await.status, 503);
     eventually(4 * SOON, "both episodes end", async || {
         let lines =
             |text: &str| node.log().lines().iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>();

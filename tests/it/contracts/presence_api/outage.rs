@@ -39,12 +39,15 @@ fn logged(node: &Node, text: &str) -> usize {
     node.log().lines().iter().filter(|line| line.contains(text)).count()
 }
 
-/// Returns the number of `XINFO` calls that Redis refused.
+/// Returns the number of `XREAD` and `XINFO` calls that Redis refused.
 async fn refused_attempts(redis: &Redis) -> usize {
     let statistics = redis.call::<String>("INFO commandstats").await;
-    let line = statistics.lines().find(|line| line.starts_with("cmdstat_xinfo|stream:")).expect("it was called");
-    let count = line.split("rejected_calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
-    count.expect("a number")
+    let refused = |command: &str| {
+        let line = statistics.lines().find(|line| line.starts_with(command)).expect("it was called");
+        let count = line.split("rejected_calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
+        count.expect("a number")
+    };
+    refused("cmdstat_xread:") + refused("cmdstat_xinfo|stream:")
 }
 
 #[tokio::test]
@@ -146,6 +149,26 @@ async fn one_stream_at_a_time_returns_to_redis() {
     for stream in &mut streams {
         stream.receive("event: available").await;
     }
+    redis.call::<()>("ACL LOG RESET").await;
+}
+
+#[tokio::test]
+async fn refused_reads_alone_interrupt_streams_once() {
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    let presence = presence(&redis).await;
+    let mut stream = EventStream::open(presence.addresses().api, None).await;
+    // The ends of the log can still be read.
+    redis.call::<()>("ACL SETUSER parley -xread").await;
+    // Ends the read that waits.
+    users.register("ann").await;
+    stream.receive("event: unavailable").await;
+    stays(Duration::from_secs(3), "redis refuses", || async { Ok::<_, String>(()) }).await;
+    redis.call::<()>("ACL SETUSER parley +xread").await;
+    users.register("bob").await;
+    stream.receive("bob").await;
+    let count = |text: &str| stream.body().matches(text).count();
+    assert_eq!(["event: unavailable", "event: available"].map(count), [1, 1], "{}", stream.body());
     redis.call::<()>("ACL LOG RESET").await;
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
 use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
-use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem};
+use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 
 /// A client of the stream.
 struct StreamClient {
@@ -180,37 +180,63 @@ async fn stream_ends_at_shutdown() {
 }
 
 #[tokio::test]
-async fn slow_subscriber_gets_lagged_and_resumes() {
+async fn slow_subscriber_misses_nothing_behind_the_ring() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
-    let mut slow = feed.subscribe(None).await.unwrap();
-    let mut quick = feed.subscribe(None).await.unwrap();
-    served.user("u0", &[]).await;
-    expect_online(&mut quick, "u0").await;
-    expect_online(&mut slow, "u0").await;
-    let here = slow.position();
-    for n in 1..=5000 {
-        served.user(&format!("u{n}"), &[]).await;
-        // Other subscribers do not wait for the slow one.
-        expect_online(&mut quick, &format!("u{n}")).await;
+    let mut slow = feed.subscribe(start(None)).await.unwrap();
+    let mut quick = feed.subscribe(start(None)).await.unwrap();
+    let mut from = 0;
+    // The second time it has followed the tail again.
+    for until in [3000, 6000] {
+        for n in from..until {
+            served.user(&format!("u{n}"), &[]).await;
+            // Other subscribers do not wait for the slow one.
+            expect_online(&mut quick, &format!("u{n}")).await;
+        }
+        for n in from..until {
+            expect_online(&mut slow, &format!("u{n}")).await;
+        }
+        from = until;
     }
-    assert!(matches!(timeout(PATIENCE, slow.next()).await.unwrap(), Some(FeedItem::Lagged(_))));
-    let mut again = feed.subscribe(Some(here)).await.unwrap();
-    assert!(!again.gap());
-    for n in 1..=5000 {
-        expect_online(&mut again, &format!("u{n}")).await;
+    served.user("live", &[]).await;
+    expect_online(&mut slow, "live").await;
+}
+
+#[tokio::test]
+async fn subscriber_behind_the_log_gets_one_gap() {
+    let served = Served::empty().await;
+    let feed = EventFeed::new(served.registry.clone());
+    // It begins before the first event of the log.
+    let mut slow = feed.subscribe(start(None)).await.unwrap();
+    let mut quick = feed.subscribe(start(None)).await.unwrap();
+    let owner = served.user("ann", &[]).await;
+    let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
+    expect_online(&mut quick, "ann").await;
+    for _ in 0..5_001 {
+        served.join_and_leave(1, &room, &ann, &owner).await;
+        for _ in 0..2 {
+            timeout(PATIENCE, quick.next()).await.unwrap();
+        }
     }
+    let item = timeout(PATIENCE, slow.next()).await.unwrap();
+    assert!(matches!(item, Some(FeedItem::Gap)), "{item:?}");
+    for read in 0..10_000 {
+        let item = timeout(PATIENCE, slow.next()).await.unwrap();
+        assert!(matches!(item, Some(FeedItem::Event(_))), "{read}: {item:?}");
+    }
+    served.user("live", &[]).await;
+    expect_online(&mut slow, "live").await;
 }
 
 #[tokio::test]
 async fn events_trimmed_during_a_replay_are_a_gap() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
-    let start = feed.subscribe(None).await.unwrap().position();
+    let before = feed.subscribe(start(None)).await.unwrap().position();
     let owner = served.user("ann", &[]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
     served.join_and_leave(200, &room, &ann, &owner).await;
-    let mut replayed = feed.subscribe(Some(start)).await.unwrap();
+    let mut replayed = feed.subscribe(start(Some(before))).await.unwrap();
     expect_online(&mut replayed, "ann").await;
     // The log keeps 10,000 events. The rest of the first page is read already.
     served.join_and_leave(5_000, &room, &ann, &owner).await;
@@ -225,7 +251,7 @@ async fn events_trimmed_during_a_replay_are_a_gap() {
 }
 
 #[tokio::test]
-async fn lagged_is_the_last_event_of_a_stream() {
+async fn stream_continues_after_a_burst() {
     let served = Served::empty().await;
     let mut client = StreamClient::open(&served, None).await;
     let owner = served.user("ann", &[]).await;
@@ -233,12 +259,12 @@ async fn lagged_is_the_last_event_of_a_stream() {
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
     // More than the ring holds, before the stream runs again.
     served.join_and_leave(4_000, &room, &ann, &owner).await;
-    let mut last = None;
-    while let Some((kind, data)) = client.next().await {
-        assert!(last.is_none(), "{kind} after {last:?}");
-        last = (kind == "lagged").then_some(data);
+    for _ in 0..4_000 {
+        client.expect("join", json!({ "nick": "ann" })).await;
+        client.expect("leave", json!({ "nick": "ann" })).await;
     }
-    assert!(last.is_some_and(|data| data["missed"].as_u64() > Some(0)));
+    served.user("live", &[]).await;
+    client.expect("online", json!({ "nick": "live" })).await;
 }
 
 #[tokio::test]
@@ -246,8 +272,8 @@ async fn one_tail_serves_all_subscribers() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
     assert!(!feed.has_tail());
-    let first = feed.subscribe(None).await.unwrap();
-    let second = feed.subscribe(None).await.unwrap();
+    let first = feed.subscribe(start(None)).await.unwrap();
+    let second = feed.subscribe(start(None)).await.unwrap();
     assert!(feed.has_tail());
     drop(first);
     drop(second);
@@ -258,7 +284,7 @@ async fn one_tail_serves_all_subscribers() {
     };
     timeout(PATIENCE, ended).await.expect("the tail ends");
     // A new subscriber starts another tail.
-    let mut third = feed.subscribe(None).await.unwrap();
+    let mut third = feed.subscribe(start(None)).await.unwrap();
     served.user("ann", &[]).await;
     expect_online(&mut third, "ann").await;
 }
@@ -267,10 +293,11 @@ async fn one_tail_serves_all_subscribers() {
 async fn event_during_a_replay_is_delivered_once() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone());
-    let start = feed.subscribe(None).await.unwrap().position();
+    let before = feed.subscribe(start(None)).await.unwrap().position();
     served.user("missed", &[]).await;
     // The second event arrives over the shared tail and in the replayed page.
-    let (mut resumed, mut fresh) = (feed.subscribe(Some(start)).await.unwrap(), feed.subscribe(None).await.unwrap());
+    let (mut resumed, mut fresh) =
+        (feed.subscribe(start(Some(before))).await.unwrap(), feed.subscribe(start(None)).await.unwrap());
     served.user("meanwhile", &[]).await;
     expect_online(&mut fresh, "meanwhile").await;
     for nick in ["missed", "meanwhile"] {
@@ -278,6 +305,10 @@ async fn event_during_a_replay_is_delivered_once() {
     }
     served.user("later", &[]).await;
     expect_online(&mut resumed, "later").await;
+}
+
+fn start(last: Option<EventId>) -> StreamStart {
+    StreamStart { client: std::net::IpAddr::from([127, 0, 0, 1]).into(), last }
 }
 
 /// Waits for the next item, which must be that this user is online.
