@@ -15,7 +15,7 @@ from .events import Gap, Message, RoomEvent, State, Typing
 from .feed import Feed
 from .rooms import JoinedRoom, lane_of
 
-EventName: TypeAlias = Literal["state", "nick", "gap"]
+EventName: TypeAlias = Literal["state", "nick", "joined", "gap"]
 
 log = logging.getLogger("parley_chat")
 
@@ -77,6 +77,7 @@ class Router:
         assert self.engine is not None
         self._ended_rooms.pop(room.key, None)
         self.rooms[room.key] = Room(self.engine, room)
+        self._emit("joined", self.rooms[room.key])
 
     def room_closed(self, key: str) -> None:
         assert self.engine is not None
