@@ -2,7 +2,7 @@
 //! handle is dropped.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -97,6 +97,7 @@ impl Engine {
             }
             HandleCommand::Notify(request) => self.input(Input::Notify(request)),
             HandleCommand::Handled => self.save_soon(),
+            HandleCommand::Wake => self.input(Input::Wake),
             HandleCommand::Relieved(stream) => {
                 if stream != INBOX || !self.is_inbox_paused() {
                     self.input(Input::Unpause(stream));
@@ -149,9 +150,12 @@ impl Engine {
             SessionEffect::ChangeNick(nick) => lock(&self.shared).nick = nick,
             SessionEffect::OpenRoom { key, name, seq } => {
                 let mut view = lock(&self.shared);
-                let core = RoomCore::new(key.clone(), name, seq, view.read.get(&key).copied());
+                let core = RoomCore::new(key.clone(), name.clone(), seq, view.read.get(&key).copied());
                 view.ended_rooms.remove(&key);
                 view.rooms.insert(key, core);
+                for feed in view.join_feeds.iter().filter_map(Weak::upgrade) {
+                    feed.push(name.clone());
+                }
             }
             SessionEffect::CloseRoom(key) => {
                 let mut view = lock(&self.shared);
@@ -214,11 +218,14 @@ impl Engine {
     fn change_state(&mut self, state: &State) {
         let mut view = lock(&self.shared);
         view.state = state.clone();
-        for feed in view.state_feeds.iter().filter_map(std::sync::Weak::upgrade) {
+        for feed in view.state_feeds.iter().filter_map(Weak::upgrade) {
             feed.push(state.clone());
             if state.is_final() {
                 feed.close();
             }
+        }
+        for feed in view.join_feeds.iter().filter_map(Weak::upgrade).filter(|_| state.is_final()) {
+            feed.close();
         }
         for feed in view.directs.values().map(|direct| &direct.feed).chain([&view.inbox]) {
             if state.is_final() { feed.close() } else { feed.reopen() }

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::error::ParleyError;
 use crate::events::{DirectEvent, RoomsPage, State, User, UserStatus};
 use crate::feed::{Feed, WhenFull};
-use crate::handle::Handle;
+use crate::handle::{Handle, HandleCommand};
 use crate::link;
 use crate::room::Room;
 use crate::storage::{SavedSession, Storage};
@@ -72,8 +72,8 @@ impl Parley {
         while let Some(state) = states.next().await {
             match state {
                 State::Online { .. } => return Ok(chat),
-                State::Offline { reason, will_retry: false, .. } => {
-                    return Err(ParleyError::new(reason, "the session ended before it was registered"));
+                State::Offline { reason, message, will_retry: false, .. } => {
+                    return Err(ParleyError::new(reason, message));
                 }
                 _ => {}
             }
@@ -133,6 +133,21 @@ impl Parley {
     pub fn joined(&self) -> Vec<Room> {
         let cores: Vec<_> = self.handle.view().rooms.values().cloned().collect();
         cores.into_iter().map(|core| Room::new(core, self.handle.clone())).collect()
+    }
+
+    /// Returns the stream of the names of all rooms that the session joins from now on, by any clone. It ends with the
+    /// session, and keeps the newest 1,000 names.
+    #[must_use]
+    pub fn joins(&self) -> Events<String> {
+        let feed = Feed::new(WhenFull::DropOldest);
+        let mut view = self.handle.view();
+        if view.state.is_final() {
+            feed.close();
+        }
+        view.join_feeds.retain(|feed| feed.strong_count() > 0);
+        view.join_feeds.push(Arc::downgrade(&feed));
+        drop(view);
+        Events::open(feed, self.handle.clone(), "")
     }
 
     /// Joins a room and loads its members. `history`: number of older messages to load into [`Room::recent`]. A room of
@@ -209,6 +224,12 @@ impl Parley {
     /// The end of the session.
     pub async fn ping(&self) -> Result<(), ParleyError> {
         self.change(ClientRequest::Ping).await
+    }
+
+    /// Ends the wait for the next attempt at once. While the session is online it checks the connection. Call it when
+    /// the network is back.
+    pub fn retry(&self) {
+        self.handle.command(HandleCommand::Wake);
     }
 
     /// Ends the session: others see it leave at once, and its nickname is free. Pending calls end with `closed`. The
