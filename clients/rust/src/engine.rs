@@ -16,6 +16,7 @@ use crate::handle::{Handle, HandleCommand, SharedView};
 use crate::link::Link;
 use crate::machine::{CallId, Input, Machine, SessionEffect};
 use crate::storage::{SavedSession, Storage};
+use crate::tls::Connector;
 use crate::wire::{ClientRequest, INBOX, fold};
 
 /// Maximum time until changed positions are stored.
@@ -24,6 +25,7 @@ const SAVE: Duration = Duration::from_millis(200);
 /// A session machine with its connection, storage and callers.
 pub(crate) struct Engine {
     urls: Vec<String>,
+    connector: Connector,
     machine: Machine,
     begin: Instant,
     link: Option<Link>,
@@ -37,7 +39,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(
-        urls: Vec<String>,
+        (urls, connector): (Vec<String>, Connector),
         nick: String,
         mut saved: SavedSession,
         storage: Option<Box<dyn Storage>>,
@@ -47,6 +49,7 @@ impl Engine {
         let engine = Self {
             machine: Machine::new(nick, urls.len(), saved),
             urls,
+            connector,
             begin: Instant::now(),
             link: None,
             storage,
@@ -131,7 +134,10 @@ impl Engine {
 
     fn perform(&mut self, effect: SessionEffect) {
         match effect {
-            SessionEffect::Connect(address) => self.link = self.urls.get(address).cloned().map(Link::open),
+            SessionEffect::Connect(address) => {
+                let url = self.urls.get(address).cloned();
+                self.link = url.map(|url| Link::open(url, self.connector.clone()));
+            }
             SessionEffect::Drop => self.link = None,
             SessionEffect::Transmit(text) => {
                 if let Some(link) = &self.link {

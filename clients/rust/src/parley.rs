@@ -15,6 +15,7 @@ use crate::link;
 use crate::room::Room;
 use crate::storage::{SavedSession, Storage};
 use crate::subscription::Events;
+use crate::tls;
 use crate::wire::{ClientRequest, INBOX, fold};
 
 /// Options of a session.
@@ -22,6 +23,7 @@ use crate::wire::{ClientRequest, INBOX, fold};
 pub struct Options {
     nick: String,
     storage: Option<Box<dyn Storage>>,
+    roots: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Options {
@@ -33,12 +35,18 @@ impl std::fmt::Debug for Options {
 impl Options {
     /// Returns options with the nickname to register under.
     pub fn new(nick: impl Into<String>) -> Self {
-        Self { nick: nick.into(), storage: None }
+        Self { nick: nick.into(), storage: None, roots: None }
     }
 
     /// Keeps the resume token and the positions, so that the session continues in the next run.
     pub fn storage(self, storage: impl Storage) -> Self {
         Self { storage: Some(Box::new(storage)), ..self }
+    }
+
+    /// Trusts the certificates in this PEM text for `wss:` addresses, in addition to those of the system.
+    #[cfg(feature = "tls")]
+    pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { roots: Some(pem.into()), ..self }
     }
 }
 
@@ -85,7 +93,8 @@ impl Parley {
     /// the next.
     ///
     /// # Errors
-    /// `bad_request`: there is no address, one is not valid, or no tokio runtime runs here.
+    /// `bad_request`: there is no address, one is not valid, no tokio runtime runs here, a root certificate is
+    /// malformed, or there is none for a `wss:` address.
     pub fn start<U: Into<String>>(urls: impl IntoIterator<Item = U>, options: Options) -> Result<Self, ParleyError> {
         let urls: Vec<String> = urls.into_iter().map(Into::into).collect();
         urls.iter().try_for_each(|url| link::request(url).map(drop))?;
@@ -94,9 +103,10 @@ impl Parley {
         }
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|error| ParleyError::new("bad_request", error.to_string()))?;
-        let Options { nick, mut storage } = options;
+        let Options { nick, mut storage, roots } = options;
+        let connector = tls::connector(&urls, roots.as_deref())?;
         let saved = storage.as_deref_mut().map(load).unwrap_or_default();
-        let (engine, handle) = Engine::new(urls, nick, saved, storage);
+        let (engine, handle) = Engine::new((urls, connector), nick, saved, storage);
         runtime.spawn(engine.run());
         Ok(Self { handle })
     }

@@ -4,6 +4,7 @@ mod conversations;
 mod echo_bot;
 mod faults;
 mod restarts;
+mod tls;
 
 use std::time::Duration;
 
