@@ -3,6 +3,7 @@
 mod conversations;
 mod echo_bot;
 mod faults;
+mod names;
 mod restarts;
 mod tls;
 

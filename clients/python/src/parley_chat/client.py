@@ -14,7 +14,7 @@ from .engine import Engine
 from .errors import ParleyError
 from .events import Connecting, ListedRoom, Message, RoomsPage, State, User
 from .feed import FeedIterator
-from .rooms import lane_of
+from .names import fold
 from .router import EventName, Router
 from .storage import Storage
 
@@ -129,7 +129,7 @@ class Parley:
             raise ValueError(f"history must be from 0 to {HISTORY_MAX}")
         engine = self._engine
         outcome = await engine.call(
-            "join", {"room": room}, lane=lane_of(room), undo=lambda outcome: engine.unclaim(outcome["room"])
+            "join", {"room": room}, lane=fold(room), undo=lambda outcome: engine.unclaim(outcome["room"])
         )
         joined = self._router.rooms[outcome["room"]]
         if history and not joined.recent:
