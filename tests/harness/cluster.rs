@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::client::{LineClient, WsClient};
+use crate::client::{LineClient, Person, WsClient};
 use crate::fault_proxy::FaultProxy;
 use crate::http;
 use crate::nginx::Nginx;
@@ -134,7 +134,30 @@ impl Cluster {
 
     /// Connects a WebSocket client to nginx, or to the first gateway without nginx.
     pub async fn ws(&self) -> WsClient {
-        WsClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].ws(), Nginx::ws)).await
+        WsClient::connect(self.front()).await
+    }
+
+    /// Registers a person on the client library at nginx, or at the first gateway without nginx.
+    pub async fn person(&self, nick: &str) -> Person {
+        Person::connect([self.front()], nick).await
+    }
+
+    /// Registers a person on the client library at this gateway, the only one that it knows; 0 is g1.
+    pub async fn person_on(&self, gateway: usize, nick: &str) -> Person {
+        Person::connect([self.gateways[gateway].ws()], nick).await
+    }
+
+    /// Returns the code with which this gateway refuses to register a nickname; 0 is g1.
+    ///
+    /// # Panics
+    /// If it is registered.
+    pub async fn refusal_on(&self, gateway: usize, nick: &str) -> String {
+        let refused = Person::try_connect([self.gateways[gateway].ws()], nick).await;
+        refused.err().unwrap_or_else(|| panic!("{nick} was registered")).code().to_owned()
+    }
+
+    fn front(&self) -> SocketAddr {
+        self.nginx.as_ref().map_or_else(|| self.gateways[0].ws(), Nginx::ws)
     }
 
     /// Connects a line client to nginx, or to the first gateway without nginx.

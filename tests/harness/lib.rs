@@ -27,7 +27,7 @@ pub mod redis;
 use std::path::{Path, PathBuf};
 
 pub use self::browser::Browser;
-pub use self::client::{LineClient, RawWs, WsClient};
+pub use self::client::{LineClient, Person, RawWs, WsClient};
 pub use self::cluster::Cluster;
 pub use self::eventually::{eventually, stays, within};
 pub use self::fault_proxy::FaultProxy;

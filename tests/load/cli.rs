@@ -84,6 +84,9 @@ pub(crate) struct CommonFlags {
     /// Also writes the outcome as JSON to this path
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Members on the client library that check what they receive; only in rooms of Parley with messages
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub(crate) checked: u32,
     /// Seconds to wait for late deliveries
     #[arg(long, default_value_t = 30.0)]
     pub(crate) patience: f64,

@@ -9,6 +9,7 @@
 // Counts become figures here: all are far below 2^53, and the plan ensures that a client's number fits its type.
 #![allow(clippy::cast_precision_loss)]
 
+mod checked;
 mod cli;
 mod client;
 mod clock;
@@ -31,7 +32,7 @@ mod worker;
 
 use std::net::TcpListener;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use crate::cli::{LoadCommand, LoadFlags};
@@ -66,6 +67,8 @@ fn carry_out(prepared: PreparedRun) -> Result<()> {
     let finished = run::run(plan, course)?;
     let outcome = outcome::json(scenario, &finished);
     println!("{}", outcome::summary(&outcome));
+    let is_clean = finished.checked.is_none_or(|checked| checked.is_clean());
+    ensure!(is_clean, "the checking members did not receive each message once and in order");
     if let Some(path) = json {
         std::fs::write(&path, format!("{outcome:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -56,6 +56,7 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
         "lost": lost(finished),
         "duplicated": tally.faults.duplicated,
         "out_of_order": tally.faults.out_of_order,
+        "checked": finished.checked,
         "messages_per_read": measured.delivered as f64 / measured.reads.max(1) as f64,
         "delivery_ms": latency(&tally.delivery),
         "ack_ms": latency(&tally.ack),
@@ -162,6 +163,10 @@ pub(crate) fn summary(outcome: &Value) -> String {
             outcome["refused"],
             number("messages_per_read"),
         ));
+    }
+    if let Some(received) = outcome["checked"]["received"].as_u64() {
+        let [lost, doubled, reordered] = ["lost", "doubled", "reordered"].map(|key| &outcome["checked"][key]);
+        lines.push(format!("  checked: {received} received, {lost} lost, {doubled} doubled, {reordered} reordered"));
     }
     if let Some(errors) = outcome["errors"].as_object().filter(|errors| !errors.is_empty()) {
         let errors: Vec<String> = errors.iter().map(|(code, count)| format!("{count} {code}")).collect();

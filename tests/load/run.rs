@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::checked::{CheckedCounts, CheckingMembers};
 use crate::clock::{self, Nanos, SECOND, nanos};
 use crate::crew::WorkerCrew;
 use crate::orders::WorkerOrder;
@@ -37,6 +38,8 @@ pub(crate) struct RunCourse {
     pub(crate) watched: Vec<Watched>,
     /// Maximum wait for outstanding deliveries.
     pub(crate) patience: Duration,
+    /// Number of members on the client library that check what they receive.
+    pub(crate) checked: u32,
 }
 
 /// Cause of the lost connections in the middle of a run.
@@ -69,6 +72,8 @@ pub(crate) struct FinishedRun {
     /// Due time of the first login.
     pub(crate) login: Nanos,
     pub(crate) tally: Tally,
+    /// Results of the checking members; `None` without traffic in rooms of Parley.
+    pub(crate) checked: Option<CheckedCounts>,
     /// Before the first connection.
     pub(crate) before: RunSnapshot,
     /// All clients are ready.
@@ -99,6 +104,7 @@ pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
     let ready = snapshot(&crew);
 
     wait(&mut crew, "quiet", nanos(course.quiet))?;
+    let checking = CheckingMembers::join(&plan, course.checked)?;
     let begun = match plan.senders() {
         0 => {
             let begun = snapshot(&crew);
@@ -119,10 +125,14 @@ pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
         }
     };
     let ended = snapshot(&crew);
+    let checked = match checking {
+        Some(members) => Some(members.finish(&plan, &crew.report()?)?),
+        None => None,
+    };
     wait(&mut crew, "quiet", nanos(course.quiet))?;
     let after = snapshot(&crew);
     let tally = crew.report()?;
-    Ok(FinishedRun { plan, course, workers, base_kib, login, tally, before, ready, begun, ended, after })
+    Ok(FinishedRun { plan, course, workers, base_kib, login, tally, checked, before, ready, begun, ended, after })
 }
 
 fn log_in(crew: &mut WorkerCrew, plan: &Plan, at: Nanos) -> Result<()> {

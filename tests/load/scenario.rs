@@ -51,6 +51,7 @@ impl CommonFlags {
             per_process: self.per_process,
             watched: self.watched.clone(),
             patience: Duration::try_from_secs_f64(self.patience)?,
+            checked: self.checked,
         })
     }
 }

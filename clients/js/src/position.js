@@ -1,7 +1,11 @@
 // Positions in streams: in the messages of a room, or of the inbox (`@`).
 
-/** Returns the key of a name. Names that differ only in case, width or joiners are the same. */
-export const fold = (name) => String(name).normalize("NFKC").toLowerCase().replace(/[\u200c\u200d]/g, "");
+/**
+ * Returns the key of a name. Names that differ only in case, width, joiners or the form of sigma are the same. `ᲀ` to
+ * `ᲈ`, old forms of Cyrillic letters, stay different from the usual ones, unlike on the server.
+ */
+export const fold = (name) =>
+  String(name).toLowerCase().replace(/ς/g, "σ").replace(/[\u200c\u200d]/g, "").normalize("NFKC");
 
 export const randomText = () => Math.random().toString(36).slice(2);
 

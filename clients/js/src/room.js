@@ -91,7 +91,7 @@ export class Room extends Conversation {
     if (event.type === "presence") return event.resync ? this.reload() : this.#members.apply(event);
     if (event.type === "typing") return this.emit("typing", { from: event.from });
     if (event.type === "left") {
-      this.emit("left", undefined);
+      this.emit("left");
       return this.end();
     }
     const moved = this.cursor.move(event);

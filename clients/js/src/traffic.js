@@ -10,7 +10,7 @@ const KEY_MS = 240_000;
 /** Number of nicknames whose messages stay own. */
 const NAMES_MAX = 16;
 
-const bytesOf = (request) => new TextEncoder().encode(JSON.stringify(request)).length;
+const bytesOf = (request) => new Blob([JSON.stringify(request)]).size;
 
 /** True for a call of the session itself. */
 const isOwn = (call) => typeof call?.id === "symbol";

@@ -124,12 +124,22 @@ async def test_stopped_gateway_is_abandoned(cluster: Cluster) -> None:
         assert bodies(await take(aiter(there), 2)) == ["before", "after"]
 
 
+async def test_retry_leaves_a_stopped_gateway_soon(cluster: Cluster) -> None:
+    async with Parley(cluster.urls, nick="ann") as ann:
+        await cluster.gateways[0].freeze()
+        ann.retry()
+        await eventually(lambda: isinstance(ann.state, Online) and ann.state.node == "g2", "the other gateway", 6)
+
+
 async def test_taken_nickname_refuses_the_registration(cluster: Cluster) -> None:
     async with Parley(cluster.urls[0], nick="ann"):
+        other = Parley(cluster.urls[1], nick="ANN")
         with pytest.raises(ParleyError) as refusal:
-            async with Parley(cluster.urls[1], nick="ANN"):
+            async with other:
                 raise AssertionError("registered twice")
         assert (refusal.value.code, refusal.value.retry_after) == ("nick_in_use", None)
+        assert isinstance(other.state, Offline)
+        assert other.state.message == refusal.value.message == "this nickname is in use"
 
 
 async def test_closing_rejects_calls_and_ends_iterators(cluster: Cluster) -> None:
@@ -180,13 +190,15 @@ async def test_listeners_receive_states_and_nicknames(cluster: Cluster) -> None:
     seen: list[object] = []
     ann = Parley(cluster.urls, nick="ann")
     ann.on("state", lambda state: seen.append(state.name))
+    ann.on("joined", lambda room: seen.append(room.name))
     end = ann.on("nick", seen.append)
     async with ann:
         await ann.rename("anna")
         await eventually(lambda: "anna" in seen, "the listener is called")
         end()
         await ann.rename("ann")
+        await asyncio.gather(*(ann.join(name) for name in ("#Tea", "#tea")))
         cluster.gateways[0].signal(signal.SIGKILL)
         await eventually(lambda: seen.count("online") == 2, "the session is resumed")
-    await eventually(lambda: len(seen) == 7, "the last listener is called")
-    assert seen == ["connecting", "online", "anna", "offline", "resuming", "online", "offline"]
+    await eventually(lambda: len(seen) == 8, "the last listener is called")
+    assert seen == ["connecting", "online", "anna", "#Tea", "offline", "resuming", "online", "offline"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from played import Played, codes
 
-from parley_chat.effects import CloseRoom, Deliver
+from parley_chat.effects import ClearTimer, CloseRoom, Deliver
 from parley_chat.errors import CLOSE_NAMES, FINAL_CLOSES, ParleyError
 from parley_chat.events import Connecting, Message, Offline, Online, Resuming
 
@@ -70,11 +70,11 @@ def test_waiting_time_doubles_up_to_thirty_seconds() -> None:
 
 def test_permanent_http_refusal_ends_after_all_addresses() -> None:
     played = Played(addresses=2)
-    played.session.failed("not_found")
-    assert played.session.phase == "waiting"
+    played.session.failed(ParleyError("not_found", "no such page"))
+    assert played.state() == Offline("connection_lost", will_retry=True)
     played.session.elapsed(("connect", 0))
-    played.session.failed("not_found")
-    assert played.state() == Offline("not_found", will_retry=False)
+    played.session.failed(ParleyError("not_found", "no such page"))
+    assert played.state() == Offline("not_found", will_retry=False, message="no such page")
 
 
 @pytest.mark.parametrize("code", ["overloaded", "unavailable", "outcome_unknown", "going_away", "internal"])
@@ -128,6 +128,37 @@ def test_lost_session_joins_again_with_positions(online: Played) -> None:
     assert (join["type"], join["since"]) == ("join", {"epoch": "e", "seq": 7})
     online.receive("joined", id=join["id"], room="#tea", epoch="e", seq=9, recovered=True)
     assert [frame["id"] for frame in online.sent() if frame["type"] == "send"] == [certain]
+
+
+def test_wake_retries_at_once_or_checks(online: Played) -> None:
+    online.session.wake()
+    [ping] = online.sent()
+    assert (ping["type"], online.timers()["answer", 0]) == ("ping", (2, 0))
+    online.session.wake()
+    assert ("answer", 0) not in online.timers(), "the first time limit stays"
+    online.session.elapsed(("answer", 0))
+    assert online.state() == Offline("connection_lost", will_retry=True)
+    online.forget()
+    online.session.wake()
+    assert online.take(ClearTimer) == [ClearTimer(("connect", 0))]
+    assert (online.addresses(), online.state()) == ([0], Resuming())
+    online.session.wake()
+    assert online.session.effects == [], "an attempt is under way"
+
+
+def test_offline_state_has_the_text_of_the_server() -> None:
+    played = Played()
+    played.session.opened()
+    played.receive("error", id=1, code="unavailable", message="try later")
+    assert played.state() == Offline("unavailable", will_retry=True, message="try later")
+    played.session.elapsed(("connect", 0))
+    played.session.failed(ParleyError("overloaded", "too many connections", 7))
+    assert played.timers()["connect", 0] == (7, 2)
+    assert played.state() == Offline("overloaded", will_retry=True, message="too many connections")
+    played.session.elapsed(("connect", 0))
+    played.session.opened()
+    played.receive("error", id=1, code="bad_nick", message="too long")
+    assert played.state() == Offline("bad_nick", will_retry=False, message="too long")
 
 
 def test_going_away_works_until_the_close() -> None:

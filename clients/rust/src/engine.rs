@@ -2,7 +2,7 @@
 //! handle is dropped.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::handle::{Handle, HandleCommand, SharedView};
 use crate::link::Link;
 use crate::machine::{CallId, Input, Machine, SessionEffect};
 use crate::storage::{SavedSession, Storage};
+use crate::tls::Connector;
 use crate::wire::{ClientRequest, INBOX, fold};
 
 /// Maximum time until changed positions are stored.
@@ -24,6 +25,7 @@ const SAVE: Duration = Duration::from_millis(200);
 /// A session machine with its connection, storage and callers.
 pub(crate) struct Engine {
     urls: Vec<String>,
+    connector: Connector,
     machine: Machine,
     begin: Instant,
     link: Option<Link>,
@@ -37,7 +39,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(
-        urls: Vec<String>,
+        (urls, connector): (Vec<String>, Connector),
         nick: String,
         mut saved: SavedSession,
         storage: Option<Box<dyn Storage>>,
@@ -47,6 +49,7 @@ impl Engine {
         let engine = Self {
             machine: Machine::new(nick, urls.len(), saved),
             urls,
+            connector,
             begin: Instant::now(),
             link: None,
             storage,
@@ -97,6 +100,7 @@ impl Engine {
             }
             HandleCommand::Notify(request) => self.input(Input::Notify(request)),
             HandleCommand::Handled => self.save_soon(),
+            HandleCommand::Wake => self.input(Input::Wake),
             HandleCommand::Relieved(stream) => {
                 if stream != INBOX || !self.is_inbox_paused() {
                     self.input(Input::Unpause(stream));
@@ -130,7 +134,10 @@ impl Engine {
 
     fn perform(&mut self, effect: SessionEffect) {
         match effect {
-            SessionEffect::Connect(address) => self.link = self.urls.get(address).cloned().map(Link::open),
+            SessionEffect::Connect(address) => {
+                let url = self.urls.get(address).cloned();
+                self.link = url.map(|url| Link::open(url, self.connector.clone()));
+            }
             SessionEffect::Drop => self.link = None,
             SessionEffect::Transmit(text) => {
                 if let Some(link) = &self.link {
@@ -149,9 +156,12 @@ impl Engine {
             SessionEffect::ChangeNick(nick) => lock(&self.shared).nick = nick,
             SessionEffect::OpenRoom { key, name, seq } => {
                 let mut view = lock(&self.shared);
-                let core = RoomCore::new(key.clone(), name, seq, view.read.get(&key).copied());
+                let core = RoomCore::new(key.clone(), name.clone(), seq, view.read.get(&key).copied());
                 view.ended_rooms.remove(&key);
                 view.rooms.insert(key, core);
+                for feed in view.join_feeds.iter().filter_map(Weak::upgrade) {
+                    feed.push(name.clone());
+                }
             }
             SessionEffect::CloseRoom(key) => {
                 let mut view = lock(&self.shared);
@@ -214,11 +224,14 @@ impl Engine {
     fn change_state(&mut self, state: &State) {
         let mut view = lock(&self.shared);
         view.state = state.clone();
-        for feed in view.state_feeds.iter().filter_map(std::sync::Weak::upgrade) {
+        for feed in view.state_feeds.iter().filter_map(Weak::upgrade) {
             feed.push(state.clone());
             if state.is_final() {
                 feed.close();
             }
+        }
+        for feed in view.join_feeds.iter().filter_map(Weak::upgrade).filter(|_| state.is_final()) {
+            feed.close();
         }
         for feed in view.directs.values().map(|direct| &direct.feed).chain([&view.inbox]) {
             if state.is_final() { feed.close() } else { feed.reopen() }

@@ -29,6 +29,8 @@ pub enum State {
         /// An error code or the name of a close code of the protocol, `closed` after
         /// [`Parley::close`](crate::Parley::close), otherwise `connection_lost`.
         reason: String,
+        /// Text for people about the reason, as in [`ParleyError::message`](crate::ParleyError::message); may be empty.
+        message: String,
         /// True if another attempt follows.
         will_retry: bool,
         /// Time until that attempt begins.

@@ -60,6 +60,17 @@ impl FeedEvent for State {
     }
 }
 
+/// The name of a joined room.
+impl FeedEvent for String {
+    fn seq(&self) -> Option<u64> {
+        None
+    }
+
+    fn is_vital(&self) -> bool {
+        true
+    }
+}
+
 /// The reaction of a feed that is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenFull {

@@ -25,6 +25,7 @@ pub(crate) enum HandleCommand {
     Handled,
     /// A paused feed of this stream can take events again.
     Relieved(String),
+    Wake,
 }
 
 /// The common part of all values that keep a session alive.
@@ -49,6 +50,8 @@ pub(crate) struct SharedView {
     /// Direct messages of all senders.
     pub(crate) inbox: Arc<Feed<DirectEvent>>,
     pub(crate) state_feeds: Vec<Weak<Feed<State>>>,
+    /// Streams of the names of joined rooms.
+    pub(crate) join_feeds: Vec<Weak<Feed<String>>>,
     /// Read marks by the key of the conversation.
     pub(crate) read: BTreeMap<String, u64>,
 }
@@ -63,6 +66,7 @@ impl SharedView {
             directs: BTreeMap::new(),
             inbox: Feed::new(WhenFull::PauseIfOpen),
             state_feeds: Vec::new(),
+            join_feeds: Vec::new(),
             read,
         }))
     }

@@ -16,6 +16,7 @@ mod reading;
 mod room;
 mod storage;
 mod subscription;
+mod tls;
 mod wire;
 
 pub use self::direct::Direct;

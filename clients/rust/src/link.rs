@@ -1,4 +1,4 @@
-//! One WebSocket connection, from the attempt to its end: the only file with network IO.
+//! One WebSocket connection, from the attempt to its end. Only this file and `tls` do network IO.
 
 use std::time::Duration;
 
@@ -6,15 +6,14 @@ use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_tungstenite::connect_async_with_config;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message as SocketMessage};
 
 use crate::error::ParleyError;
 use crate::machine::Input;
+use crate::tls::{self, Connector};
 
 /// Maximum size of a received frame: lists have up to 1 MiB of messages, and their JSON around.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -32,11 +31,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// Begins to connect.
-    pub(crate) fn open(url: String) -> Self {
+    pub(crate) fn open(url: String, connector: Connector) -> Self {
         let (frames, outgoing) = mpsc::unbounded_channel();
         let (incoming, inputs) = mpsc::channel(INPUTS_MAX);
         let task = tokio::spawn(async move {
-            let last = run(&url, outgoing, &incoming).await;
+            let last = run(&url, connector, outgoing, &incoming).await;
             let _ = incoming.send(last).await;
         });
         Self { frames, inputs, task }
@@ -75,15 +74,20 @@ pub(crate) fn request(url: &str) -> Result<Request<()>, ParleyError> {
 }
 
 /// Opens a connection and serves it to its end. Returns the last input.
-async fn run(url: &str, mut frames: mpsc::UnboundedReceiver<String>, inputs: &mpsc::Sender<Input>) -> Input {
+async fn run(
+    url: &str,
+    connector: Connector,
+    mut frames: mpsc::UnboundedReceiver<String>,
+    inputs: &mpsc::Sender<Input>,
+) -> Input {
     let request = match request(url) {
         Ok(request) => request,
         Err(error) => return Input::Failed(Some(error)),
     };
     let config =
         WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
-    let socket = match connect_async_with_config(request, Some(config), true).await {
-        Ok((socket, _)) => socket,
+    let socket = match tls::open(request, config, connector).await {
+        Ok(socket) => socket,
         Err(error) => {
             tracing::info!(url, %error, "connection failed");
             return Input::Failed(refusal(error));
@@ -122,9 +126,6 @@ async fn run(url: &str, mut frames: mpsc::UnboundedReceiver<String>, inputs: &mp
 fn refusal(error: Error) -> Option<ParleyError> {
     match error {
         Error::Http(response) => http_refusal(&response),
-        Error::Url(UrlError::TlsFeatureNotEnabled) => {
-            Some(ParleyError::new("bad_request", "wss: needs a TLS feature of tokio-tungstenite"))
-        }
         _ => None,
     }
 }

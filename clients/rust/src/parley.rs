@@ -10,11 +10,12 @@ use crate::engine::Engine;
 use crate::error::ParleyError;
 use crate::events::{DirectEvent, RoomsPage, State, User, UserStatus};
 use crate::feed::{Feed, WhenFull};
-use crate::handle::Handle;
+use crate::handle::{Handle, HandleCommand};
 use crate::link;
 use crate::room::Room;
 use crate::storage::{SavedSession, Storage};
 use crate::subscription::Events;
+use crate::tls;
 use crate::wire::{ClientRequest, INBOX, fold};
 
 /// Options of a session.
@@ -22,6 +23,7 @@ use crate::wire::{ClientRequest, INBOX, fold};
 pub struct Options {
     nick: String,
     storage: Option<Box<dyn Storage>>,
+    roots: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Options {
@@ -33,12 +35,18 @@ impl std::fmt::Debug for Options {
 impl Options {
     /// Returns options with the nickname to register under.
     pub fn new(nick: impl Into<String>) -> Self {
-        Self { nick: nick.into(), storage: None }
+        Self { nick: nick.into(), storage: None, roots: None }
     }
 
     /// Keeps the resume token and the positions, so that the session continues in the next run.
     pub fn storage(self, storage: impl Storage) -> Self {
         Self { storage: Some(Box::new(storage)), ..self }
+    }
+
+    /// Trusts the certificates in this PEM text for `wss:` addresses, in addition to those of the system.
+    #[cfg(feature = "tls")]
+    pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { roots: Some(pem.into()), ..self }
     }
 }
 
@@ -72,8 +80,8 @@ impl Parley {
         while let Some(state) = states.next().await {
             match state {
                 State::Online { .. } => return Ok(chat),
-                State::Offline { reason, will_retry: false, .. } => {
-                    return Err(ParleyError::new(reason, "the session ended before it was registered"));
+                State::Offline { reason, message, will_retry: false, .. } => {
+                    return Err(ParleyError::new(reason, message));
                 }
                 _ => {}
             }
@@ -85,7 +93,8 @@ impl Parley {
     /// the next.
     ///
     /// # Errors
-    /// `bad_request`: there is no address, one is not valid, or no tokio runtime runs here.
+    /// `bad_request`: there is no address, one is not valid, no tokio runtime runs here, a root certificate is
+    /// malformed, or there is none for a `wss:` address.
     pub fn start<U: Into<String>>(urls: impl IntoIterator<Item = U>, options: Options) -> Result<Self, ParleyError> {
         let urls: Vec<String> = urls.into_iter().map(Into::into).collect();
         urls.iter().try_for_each(|url| link::request(url).map(drop))?;
@@ -94,9 +103,10 @@ impl Parley {
         }
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|error| ParleyError::new("bad_request", error.to_string()))?;
-        let Options { nick, mut storage } = options;
+        let Options { nick, mut storage, roots } = options;
+        let connector = tls::connector(&urls, roots.as_deref())?;
         let saved = storage.as_deref_mut().map(load).unwrap_or_default();
-        let (engine, handle) = Engine::new(urls, nick, saved, storage);
+        let (engine, handle) = Engine::new((urls, connector), nick, saved, storage);
         runtime.spawn(engine.run());
         Ok(Self { handle })
     }
@@ -133,6 +143,21 @@ impl Parley {
     pub fn joined(&self) -> Vec<Room> {
         let cores: Vec<_> = self.handle.view().rooms.values().cloned().collect();
         cores.into_iter().map(|core| Room::new(core, self.handle.clone())).collect()
+    }
+
+    /// Returns the stream of the names of all rooms that the session joins from now on, by any clone. It ends with the
+    /// session, and keeps the newest 1,000 names.
+    #[must_use]
+    pub fn joins(&self) -> Events<String> {
+        let feed = Feed::new(WhenFull::DropOldest);
+        let mut view = self.handle.view();
+        if view.state.is_final() {
+            feed.close();
+        }
+        view.join_feeds.retain(|feed| feed.strong_count() > 0);
+        view.join_feeds.push(Arc::downgrade(&feed));
+        drop(view);
+        Events::open(feed, self.handle.clone(), "")
     }
 
     /// Joins a room and loads its members. `history`: number of older messages to load into [`Room::recent`]. A room of
@@ -209,6 +234,12 @@ impl Parley {
     /// The end of the session.
     pub async fn ping(&self) -> Result<(), ParleyError> {
         self.change(ClientRequest::Ping).await
+    }
+
+    /// Ends the wait for the next attempt at once. While the session is online it checks the connection. Call it when
+    /// the network is back.
+    pub fn retry(&self) {
+        self.handle.command(HandleCommand::Wake);
     }
 
     /// Ends the session: others see it leave at once, and its nickname is free. Pending calls end with `closed`. The

@@ -18,9 +18,15 @@ pub(crate) const INBOX: &str = "@";
 /// Size of a request: 64 KiB, less the `id` and `since` that are added to it.
 pub(crate) const REQUEST_BYTES_MAX: usize = 65_280;
 
-/// Returns the key of a name. Names that differ only in case, width or joiners are the same.
+/// Returns the key of a name, by the rules of the server. Names that differ only in case, width, joiners or old forms
+/// of letters are the same. Each letter is mapped alone: the lower case of a whole text depends on the end of words.
 pub(crate) fn fold(name: &str) -> String {
-    name.nfkc().filter(|letter| !matches!(letter, '\u{200c}' | '\u{200d}')).collect::<String>().to_lowercase()
+    let usual = |letter: char| match letter {
+        'ς' | '\u{1C80}'..='\u{1C88}' => letter.to_uppercase().next().unwrap_or(letter),
+        _ => letter,
+    };
+    let visible = name.chars().filter(|letter| !matches!(letter, '\u{200C}' | '\u{200D}'));
+    visible.map(usual).flat_map(char::to_lowercase).nfkc().collect()
 }
 
 pub(crate) fn is_room(target: &str) -> bool {

@@ -76,7 +76,13 @@ async fn rust_direct_messages_reach_both_conversations() {
 async fn rust_requests_return_server_answers() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let (ann, bob) = (session(&cluster, 0, "ann").await, session(&cluster, 1, "bob").await);
+    let mut joins = ann.joins();
     let room = ann.join("#Garden", 0).await.unwrap();
+    ann.clone().join("#garden", 0).await.unwrap();
+    ann.join("#shed", 0).await.unwrap().leave().await.unwrap();
+    for name in ["#Garden", "#shed"] {
+        assert_eq!(timeout(SOON, joins.next()).await.expect("in time").as_deref(), Some(name));
+    }
     for number in 0..3 {
         room.send(number).await.unwrap();
     }
@@ -102,6 +108,8 @@ async fn rust_requests_return_server_answers() {
     await_members(&other, &["bob"]).await;
     assert!(ann.joined().is_empty());
     assert_eq!(timeout(SOON, drain(&room)).await, Ok(3), "the stream ends with the room");
+    ann.close().await;
+    assert_eq!(timeout(SOON, joins.next()).await, Ok(None), "the stream ends with the session");
     cluster.finish().await;
 }
 

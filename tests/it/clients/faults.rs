@@ -107,6 +107,22 @@ async fn frozen_gateway_is_left_after_unanswered_ping() {
 }
 
 #[tokio::test]
+async fn rust_retry_leaves_a_stopped_gateway_soon() {
+    let mut cluster = Cluster::builder().gateways(2).start().await;
+    let ann = session(&cluster, 0, "ann").await;
+    cluster.gateways[0].process().stop_signal().await;
+    ann.retry();
+    // Without the check, silence of the gateway is noticed after its heartbeat.
+    eventually(Duration::from_secs(6), "the other gateway", || async {
+        match ann.state() {
+            State::Online { node, .. } if node == "g2" => Ok(()),
+            state => Err(state),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn rust_session_outlives_an_absent_cluster() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
     let ann = session(&cluster, 0, "ann").await;

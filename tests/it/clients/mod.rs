@@ -3,7 +3,9 @@
 mod conversations;
 mod echo_bot;
 mod faults;
+mod names;
 mod restarts;
+mod tls;
 
 use std::time::Duration;
 

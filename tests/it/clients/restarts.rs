@@ -76,7 +76,7 @@ async fn refused_rust_client_begins_again_with_rename() {
     let cluster = Cluster::builder().gateways(1).start().await;
     let ann = session(&cluster, 0, "ann").await;
     let refused = Parley::connect(urls(&cluster, 0), Options::new("ANN")).await.unwrap_err();
-    assert_eq!(refused.code(), "nick_in_use");
+    assert_eq!((refused.code(), refused.message()), ("nick_in_use", "this nickname is in use"));
     let other = Parley::start(urls(&cluster, 0), Options::new("ANN")).unwrap();
     await_state(&other, State::is_final).await;
     assert_eq!(other.join("#lobby", 0).await.unwrap_err().code(), "nick_in_use");

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, LineClient, WsClient, eventually, stays};
-use serde_json::{Value, json};
+use harness::{Cluster, LineClient, Person, WsClient, eventually, stays};
 
 /// The maximum recovery time.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
@@ -16,17 +15,16 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Three members of the lobby: ann on g1, then carl and bob on g2, in the order of their claims.
 struct LobbyMembers {
-    ann: WsClient,
-    bob: WsClient,
+    ann: Person,
+    bob: Person,
     carl: LineClient,
 }
 
 impl LobbyMembers {
     async fn on(cluster: &Cluster) -> Self {
-        let (ann, carl, bob) = (cluster.ws_on(0).await, cluster.line_on(1).await, cluster.ws_on(1).await);
-        ann.register("ann").await;
+        let (ann, carl) = (cluster.person_on(0, "ann").await, cluster.line_on(1).await);
         carl.register("carl").await;
-        bob.register("bob").await;
+        let bob = cluster.person_on(1, "bob").await;
         ann.join("#lobby").await;
         carl.join("#lobby").await;
         bob.join("#lobby").await;
@@ -35,12 +33,12 @@ impl LobbyMembers {
 
     /// Checks that no connection closed and no membership change arrived after the setup.
     fn in_place(&self) -> Result<(), String> {
-        let endings = (self.ann.has_ended(), self.bob.has_ended(), self.carl.has_ended());
-        let left = [&self.ann, &self.bob].map(|person| person.count_seen("#lobby", "left", |_| true));
-        let joined = [&self.ann, &self.bob].map(|person| person.count_seen("#lobby", "joined", |_| true));
+        let ended = (self.ann.interruptions(), self.bob.interruptions(), self.carl.has_ended());
+        let left = [&self.ann, &self.bob].map(|person| person.left("#lobby"));
+        let joined = [&self.ann, &self.bob].map(|person| person.joined("#lobby").len());
         // ann receives three joins. bob receives its own, and possibly the concurrent one of carl.
-        let as_it_was = endings == (None, None, None) && left == [0, 0] && joined[0] <= 3 && joined[1] <= 2;
-        if as_it_was { Ok(()) } else { Err(format!("{endings:?}, left {left:?}, joined {joined:?}")) }
+        let as_it_was = ended == (vec![], vec![], None) && left == [[], []] && joined[0] <= 3 && joined[1] <= 2;
+        if as_it_was { Ok(()) } else { Err(format!("{ended:?}, left {left:?}, joined {joined:?}")) }
     }
 
     /// Exchanges messages between both gateways.
@@ -50,7 +48,7 @@ impl LobbyMembers {
         self.carl.receives("#lobby", "ann", text).await;
         let answer = format!("{text} too");
         self.bob.sends("#lobby", &answer).await;
-        self.ann.receives("#lobby", "bob", &answer).await;
+        self.ann.receives("#lobby", "bob", answer).await;
     }
 }
 
@@ -81,7 +79,7 @@ async fn check_recovery(cluster: &Cluster, people: &LobbyMembers, since: Instant
     }
     people.exchange("light").await;
     assert!(since.elapsed() < RECOVERY_MAX, "recovered after {:?}", since.elapsed());
-    assert_eq!(people.ann.members("#lobby").await, ["ann", "bob", "carl"]);
+    assert_eq!(newcomer.members("#lobby").await, ["ann", "bob", "carl"]);
     people.in_place().unwrap();
     newcomer.bye().await;
 }
@@ -194,16 +192,16 @@ async fn store_opens_without_a_frozen_gateway() {
         cluster.allow(text);
     }
     let people = LobbyMembers::on(&cluster).await;
-    let guest = cluster.ws_on(0).await;
+    let (guest, dora) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    dora.register("dora").await;
     cluster.gateways[1].process().stop_signal().await;
     cluster.redis.restart().await;
     let back = Instant::now();
-    let is_bob = |entry: &Value| entry == &json!({"nick": "bob", "reason": "gateway_lost"});
     let silence = SILENCE_MAX - Duration::from_secs(1);
     stays(silence.saturating_sub(back.elapsed()), "store waits for the frozen gateway", async || {
         let taken = guest.try_register("bob").await.is_ok();
-        let left = people.ann.count_seen("#lobby", "left", |_| true);
-        if !taken && left == 0 { Ok(()) } else { Err((taken, left)) }
+        let left = people.ann.left("#lobby");
+        if !taken && left.is_empty() { Ok(()) } else { Err((taken, left)) }
     })
     .await;
     cluster.gateways[0].until_ready(RECOVERY_MAX.saturating_sub(back.elapsed())).await;
@@ -213,12 +211,13 @@ async fn store_opens_without_a_frozen_gateway() {
     })
     .await;
     assert!(back.elapsed() < RECOVERY_MAX, "{:?}", back.elapsed());
-    people.ann.sees(RECOVERY_MAX, "#lobby", "left", is_bob).await;
+    people.ann.sees_left(RECOVERY_MAX, "#lobby", "bob", "gateway_lost").await;
 
     cluster.gateways[1].process().cont();
-    assert_eq!(people.bob.closed_within(RECOVERY_MAX).await.code, Some(1012));
+    assert_eq!(dora.closed_within(RECOVERY_MAX).await.code, Some(1012));
     cluster.gateways[1].until_ready(RECOVERY_MAX).await;
-    assert_eq!(people.ann.has_ended(), None);
+    assert_eq!(people.bob.ends(RECOVERY_MAX).await, "nick_in_use", "the guest has the nickname");
+    assert_eq!(people.ann.interruptions(), []);
     cluster.finish().await;
 }
 

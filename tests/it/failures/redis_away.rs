@@ -263,11 +263,9 @@ async fn long_refusal_of_beats_fences_no_gateway() {
     for text in ["redis is unfit", "redis calls refused", "beat not answered", "subscription"] {
         cluster.allow(text);
     }
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    for (person, nick) in [(&ann, "ann"), (&bob, "bob")] {
-        person.register(nick).await;
-        person.join("#lobby").await;
-    }
+    let (ann, bob) = (cluster.person_on(0, "ann").await, cluster.person_on(1, "bob").await);
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
     for [cause, remedy] in [
         ["CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"],
         ["ACL SETUSER parley -hincrby", "ACL SETUSER parley +hincrby"],
@@ -280,10 +278,11 @@ async fn long_refusal_of_beats_fences_no_gateway() {
         eventually(NOT_READY_WITHIN, "a gateway is unready", unready).await;
         stays(LONG_REFUSAL, "beats are refused", unready).await;
         cluster.redis.call::<redis::Value>(remedy).await;
-        eventually(RECOVERY_MAX, "a message is accepted", || ann.try_send("#lobby", remedy)).await;
+        ann.answer_within(RECOVERY_MAX, "send", ann.try_send("#lobby", remedy)).await;
         bob.receives("#lobby", "ann", remedy).await;
-        let left = [&ann, &bob].map(|person| person.count_seen("#lobby", "left", |_| true));
-        assert_eq!((ann.has_ended(), bob.has_ended(), left), (None, None, [0, 0]), "after {cause}");
+        for person in [&ann, &bob] {
+            assert_eq!((person.interruptions(), person.left("#lobby")), (vec![], vec![]), "after {cause}");
+        }
     }
     cluster.redis.call::<()>("ACL LOG RESET").await;
     cluster.finish().await;

@@ -103,26 +103,21 @@ async fn one_contender_wins_a_raced_nickname() {
 #[tokio::test]
 async fn nicknames_ignore_letter_case() {
     let cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    let ann = cluster.ws_on(0).await;
-    ann.register("Ann").await;
-    let other = cluster.ws_on(1).await;
-    assert_eq!(other.try_register("aNN").await.unwrap_err().code, "nick_in_use");
-    other.register("bob").await;
-    other.sends("ANN", "any spelling works").await;
+    let ann = cluster.person_on(0, "Ann").await;
+    assert_eq!(cluster.refusal_on(1, "aNN").await, "nick_in_use");
+    cluster.person_on(1, "bob").await.sends("ANN", "any spelling works").await;
     let delivery = ann.receives_privately("bob", "any spelling works").await;
-    assert_eq!(delivery["to"], "Ann");
+    assert_eq!(delivery.to, "Ann");
     cluster.finish().await;
 }
 
 #[tokio::test]
 async fn gateway_refuses_a_confusable_nickname() {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let ann = cluster.ws_on(0).await;
-    ann.register("paypal").await;
-    let other = cluster.ws_on(1).await;
+    let ann = cluster.person_on(0, "paypal").await;
     // Cyrillic letters that look like p and a.
-    assert_eq!(other.try_register("\u{440}\u{430}ypal").await.unwrap_err().code, "nick_confusable");
-    other.register("小明").await;
+    assert_eq!(cluster.refusal_on(1, "\u{440}\u{430}ypal").await, "nick_confusable");
+    let other = cluster.person_on(1, "小明").await;
     other.join("#大廳").await;
     ann.join("#大廳").await;
     other.sends("#大廳", "你好").await;
@@ -165,17 +160,13 @@ const LOOKALIKES: &[(&str, &str)] = &[
 async fn lookalikes_are_refused_by_another_gateway() {
     let cluster = Cluster::builder().gateways(2).start().await;
     for (genuine, lookalike) in LOOKALIKES {
-        let (here, there) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-        here.register(genuine).await;
-        let refused = there.try_register(lookalike).await.unwrap_err();
-        assert_eq!(refused.code, "nick_confusable", "{genuine} {lookalike}");
+        let here = cluster.person_on(0, genuine).await;
+        assert_eq!(cluster.refusal_on(1, lookalike).await, "nick_confusable", "{genuine} {lookalike}");
         here.bye().await;
-        there.register(lookalike).await;
-        let back = cluster.ws_on(0).await;
-        assert_eq!(back.try_register(genuine).await.unwrap_err().code, "nick_confusable", "{lookalike} {genuine}");
+        let there = cluster.person_on(1, lookalike).await;
+        assert_eq!(cluster.refusal_on(0, genuine).await, "nick_confusable", "{lookalike} {genuine}");
         there.bye().await;
-        back.register(genuine).await;
-        back.bye().await;
+        cluster.person_on(0, genuine).await.bye().await;
     }
     cluster.finish().await;
 }
@@ -183,16 +174,14 @@ async fn lookalikes_are_refused_by_another_gateway() {
 #[tokio::test]
 async fn respelled_nickname_must_not_become_a_lookalike() {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let (tom, other) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    tom.register("tom").await;
     // A small Cyrillic te looks like no t, a capital one does.
-    other.register("\u{442}om").await;
-    assert_eq!(other.request(json!({"type": "nick", "nick": "\u{422}om"})).await.unwrap_err().code, "nick_confusable");
-    tom.rename("tim").await;
-    other.rename("\u{422}om").await;
-    assert_eq!(tom.request(json!({"type": "nick", "nick": "TOM"})).await.unwrap_err().code, "nick_confusable");
-    other.rename("\u{442}om").await;
-    tom.rename("TOM").await;
+    let (tom, other) = (cluster.person_on(0, "tom").await, cluster.person_on(1, "\u{442}om").await);
+    assert_eq!(other.chat().rename("\u{422}om").await.unwrap_err().code(), "nick_confusable");
+    tom.chat().rename("tim").await.unwrap();
+    other.chat().rename("\u{422}om").await.unwrap();
+    assert_eq!(tom.chat().rename("TOM").await.unwrap_err().code(), "nick_confusable");
+    other.chat().rename("\u{442}om").await.unwrap();
+    tom.chat().rename("TOM").await.unwrap();
     cluster.finish().await;
 }
 
@@ -200,9 +189,8 @@ async fn respelled_nickname_must_not_become_a_lookalike() {
 async fn operator_may_allow_lookalikes_within_ascii() {
     let cluster =
         Cluster::builder().gateways(2).gateway_setting("PARLEY__NAMES__ASCII_LOOKALIKES", "false").start().await;
-    let (here, there) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    here.register("paypal").await;
-    assert_eq!(there.try_register("p\u{430}ypal").await.unwrap_err().code, "nick_confusable");
-    there.register("paypaI").await;
+    let _genuine = cluster.person_on(0, "paypal").await;
+    assert_eq!(cluster.refusal_on(1, "p\u{430}ypal").await, "nick_confusable");
+    cluster.person_on(1, "paypaI").await;
     cluster.finish().await;
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::{ChildProgram, Cluster, Node};
-use serde_json::Value;
+use harness::{ChildProgram, Cluster, Node, eventually};
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -22,6 +22,9 @@ async fn run_scenario(scenario: &str, arguments: &str) -> Value {
     for fault in ["lost", "duplicated", "out_of_order", "refused"] {
         assert_eq!(outcome[fault], 0, "{scenario}: {fault}");
     }
+    let received = outcome["checked"]["received"].as_u64();
+    let line = received.map(|received| format!("  checked: {received} received, 0 lost, 0 doubled, 0 reordered\n"));
+    assert!(line.is_none_or(|line| run.stdout.contains(&line)), "no results of the checks: {}", run.stdout);
     outcome
 }
 
@@ -42,15 +45,20 @@ async fn every_load_scenario_delivers_once_in_order() {
     );
     assert_eq!((room["load"]["processes"].as_u64(), room["delivery_ms"]["count"].as_u64()), (Some(3), Some(1000)));
     assert!(room["delivery_ms"]["p50"].as_f64().unwrap() > 0.0);
+    // The checking members also receive the ten messages of the warm-up.
+    assert_eq!((&room["checked"]["members"], &room["checked"]["received"]), (&json!(4), &json!(4 * 60)));
 
     let both = run_scenario("room", &format!("--ws {ws} --tcp {tcp} --members 20 --rate 50 --publishers 4")).await;
     assert_eq!(both["delivered"], 1000, "clients at both ports receive each other");
+    assert_eq!(both["checked"]["received"], 4 * 60);
 
-    let rooms = run_scenario("rooms", &format!("--ws {ws} --rooms 5 --members 4 --rate 50")).await;
+    let rooms = run_scenario("rooms", &format!("--ws {ws} --rooms 5 --members 4 --rate 50 --checked 6")).await;
     assert_eq!((rooms["sent"].as_u64(), rooms["delivered"].as_u64()), (Some(50), Some(200)));
+    assert_eq!(rooms["checked"]["received"], 6 * 60 / 5, "the sixth member is in the first room");
 
     let dm = run_scenario("dm", &format!("--ws {ws} --pairs 5 --rate 50")).await;
     assert_eq!((dm["sent"].as_u64(), dm["delivered"].as_u64()), (Some(50), Some(50)));
+    assert_eq!(dm["checked"], Value::Null, "no room has messages");
 
     let paced = run_scenario("echo", &format!("--ws {ws} --connections 10 --rate 100")).await;
     assert_eq!((paced["sent"].as_u64(), paced["echo_ms"]["count"].as_u64()), (Some(100), Some(100)));
@@ -66,8 +74,30 @@ async fn every_load_scenario_delivers_once_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_run_fails_after_a_lost_message() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let arguments = format!("room --ws {} --members 10 --rate 20 --seconds 3", addresses(&cluster, Node::ws));
+    let run = ChildProgram::parley("load", "load").args(arguments.split_whitespace()).run(PATIENCE);
+    let losing = async {
+        // All members are in the room once it has a message. Its next seq then belongs to no message.
+        let log = eventually(PATIENCE, "the first message", async || {
+            let logs: Vec<String> = cluster.redis.call("KEYS parley:{0}:log:*").await;
+            logs.into_iter().next().ok_or("no room")
+        });
+        let room = log.await.replace(":log:", ":room:");
+        cluster.redis.call::<u64>(&format!("HINCRBY {room} seq 1")).await;
+    };
+    let (run, ()) = tokio::join!(run, losing);
+    assert!(run.stdout.contains(" received, 4 lost, 0 doubled, 0 reordered\n"), "{run:?}");
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("the checking members"), "{run:?}");
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floor_scenario_uses_the_same_clients() {
     let floor = run_scenario("floor", "--members 20 --rate 50").await;
     assert_eq!((floor["delivered"].as_u64(), floor["peer"].as_str()), (Some(1000), Some("bare")));
     assert!(floor["server_us_per_message"].is_number());
+    assert_eq!(floor["checked"], Value::Null, "a bare server has no sessions");
 }

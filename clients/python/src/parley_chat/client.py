@@ -14,7 +14,7 @@ from .engine import Engine
 from .errors import ParleyError
 from .events import Connecting, ListedRoom, Message, RoomsPage, State, User
 from .feed import FeedIterator
-from .rooms import lane_of
+from .names import fold
 from .router import EventName, Router
 from .storage import Storage
 
@@ -66,7 +66,9 @@ class Parley:
             async for state in self.states():
                 if state.name == "online":
                     return self
-            raise ParleyError(self._final_reason)
+                if state.name == "offline" and not state.will_retry:
+                    raise ParleyError(state.reason, state.message)
+            raise ParleyError("closed")
         except BaseException:
             await self.close()
             raise
@@ -81,10 +83,6 @@ class Parley:
         if self._entered is None:
             raise RuntimeError("the session is not entered: use `async with`")
         return self._entered
-
-    @property
-    def _final_reason(self) -> str:
-        return self.state.reason if self.state.name == "offline" else "closed"
 
     # State
 
@@ -110,8 +108,9 @@ class Parley:
     def on(self, event: EventName, listener: Callable[[Any], None]) -> Callable[[], None]:
         """Subscribes to an event, and returns the function that ends the subscription.
 
-        `"state"`: a `State`. `"nick"`: the new nickname of this session. `"gap"`: a `Gap` of the direct messages. The
-        event loop calls the listener; an exception is logged.
+        `"state"`: a `State`. `"nick"`: the new nickname of this session. `"joined"`: the `Room` that any task has
+        joined; its members may still be loading. `"gap"`: a `Gap` of the direct messages. The event loop calls the
+        listener; an exception is logged.
         """
         return self._router.on(event, listener)
 
@@ -130,7 +129,7 @@ class Parley:
             raise ValueError(f"history must be from 0 to {HISTORY_MAX}")
         engine = self._engine
         outcome = await engine.call(
-            "join", {"room": room}, lane=lane_of(room), undo=lambda outcome: engine.unclaim(outcome["room"])
+            "join", {"room": room}, lane=fold(room), undo=lambda outcome: engine.unclaim(outcome["room"])
         )
         joined = self._router.rooms[outcome["room"]]
         if history and not joined.recent:
@@ -182,6 +181,14 @@ class Parley:
         begin = asyncio.get_running_loop().time()
         await self._engine.call("ping", {})
         return asyncio.get_running_loop().time() - begin
+
+    def retry(self) -> None:
+        """Ends the wait for the next attempt at once. While the session is online it checks the connection.
+
+        Call it when the network is back. Before `async with` it does nothing.
+        """
+        if self._entered is not None:
+            self._entered.wake()
 
     async def close(self) -> None:
         """Ends the session: others see it leave at once. Pending calls are rejected with `closed`."""

@@ -13,7 +13,8 @@ from .effects import INBOX
 from .engine import Engine
 from .events import Ack, DirectEvent, Gap, HistoryPage, Json, Member, Message, Rewind, RoomEvent
 from .feed import Feed, FeedIterator
-from .rooms import JoinedRoom, lane_of
+from .names import fold
+from .rooms import JoinedRoom
 from .stream import message_of
 
 UNREAD_MAX = 1000
@@ -29,7 +30,7 @@ class Conversation:
         self._engine = engine
         self._target = target
         self._unread: deque[int] = deque(maxlen=UNREAD_MAX)
-        self._read_seq = engine.read_positions.get(lane_of(target), seq)
+        self._read_seq = engine.read_positions.get(fold(target), seq)
 
     async def send(self, body: Json, key: str | None = None, *, timeout: float | None = None) -> Ack:
         """Sends a message, and returns once it is stored.
@@ -43,7 +44,7 @@ class Conversation:
         """
         fields = {"to": self._target, "body": body, "key": key if key is not None else secrets.token_hex(16)}
         async with asyncio.timeout(timeout):
-            frame = await self._engine.call("send", fields, lane=lane_of(self._target))
+            frame = await self._engine.call("send", fields, lane=fold(self._target))
         return Ack(frame["msg_id"], frame.get("seq"), frame["time"], frame.get("delivered"), frame["duplicate"])
 
     def typing(self) -> None:
@@ -66,7 +67,7 @@ class Conversation:
         self._read_seq = max(self._read_seq, seq)
         while self._unread and self._unread[0] <= self._read_seq:
             self._unread.popleft()
-        self._engine.read_positions[lane_of(self._target)] = self._read_seq
+        self._engine.read_positions[fold(self._target)] = self._read_seq
         self._engine.save_soon()
 
     def _count(self, message: Message) -> None:
@@ -119,7 +120,7 @@ class Room(Conversation):
 
     async def leave(self) -> None:
         """Leaves the room. Cancelling ends only the waiting. Raises `ParleyError` if the session ends."""
-        await self._engine.call("leave", {"room": self.name}, lane=lane_of(self._target))
+        await self._engine.call("leave", {"room": self.name}, lane=fold(self._target))
 
     async def _load_recent(self, count: int) -> None:
         recent: list[Message] = []

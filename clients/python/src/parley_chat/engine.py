@@ -143,6 +143,11 @@ class Engine:
         if self._storage is not None and self._saving is None and not self._loop.is_closed():
             self._saving = self._loop.call_later(SAVE_SECONDS, self.save)
 
+    def wake(self) -> None:
+        """Ends the wait for the next attempt. A connection is checked."""
+        self.session.wake()
+        self._perform_all()
+
     async def close(self) -> None:
         """Ends the session, and waits until nothing of it runs any more."""
         self._listener.closing()
@@ -165,8 +170,8 @@ class Engine:
         self.session.opened()
         self._perform_all()
 
-    def failed(self, code: str | None, retry_after: float | None) -> None:
-        self.session.failed(code, retry_after)
+    def failed(self, error: ParleyError | None) -> None:
+        self.session.failed(error)
         self._perform_all()
 
     def received(self, frame: dict[str, Any]) -> None:

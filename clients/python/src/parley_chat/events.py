@@ -165,6 +165,8 @@ class Offline:
     will_retry: bool
     retry_in: float | None = None
     """Seconds until the next attempt begins."""
+    message: str = ""
+    """Text of the server for people about the reason; empty without one."""
     name: Literal["offline"] = field(default="offline", init=False)
 
 

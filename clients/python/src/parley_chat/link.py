@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from .errors import TEMPORARY_CODES
+from .errors import ParleyError
 
 OPEN_SECONDS = 10.0
 """Time limit to open a connection."""
@@ -28,8 +28,8 @@ class LinkListener(Protocol):
     def opened(self) -> None:
         """The connection is open."""
 
-    def failed(self, code: str | None, retry_after: float | None) -> None:
-        """The connection could not be opened."""
+    def failed(self, error: ParleyError | None) -> None:
+        """The connection could not be opened, with the refusal of the server if there was one."""
 
     def received(self, frame: dict[str, Any]) -> None:
         """A frame has arrived."""
@@ -77,7 +77,7 @@ class Link:
         except Exception as error:
             log.info("connection to %s failed: %s", url, error)
             if self._listener is not None:
-                self._listener.failed(*_refusal(error))
+                self._listener.failed(_refusal(error))
             return
         writing = asyncio.create_task(self._write(socket), name="parley writer")
         number = None
@@ -104,17 +104,17 @@ class Link:
             pass  # The reader reports it.
 
 
-def _refusal(error: Exception) -> tuple[str | None, float | None]:
-    """Returns the code of a permanent refusal, and the time in seconds until a retry."""
+def _refusal(error: Exception) -> ParleyError | None:
+    """Reads a problem document (RFC 9457)."""
     if not isinstance(error, InvalidStatus):
-        return None, None
+        return None
     response = error.response
     try:
         retry_after = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
         retry_after = None
     try:
-        code = json.loads(response.body or b"")["code"]
-    except (ValueError, KeyError, TypeError):
-        return None, retry_after
-    return (None if code in TEMPORARY_CODES else str(code)), retry_after
+        document = json.loads(response.body or b"")
+        return ParleyError(str(document["code"]), str(document.get("detail", "")), retry_after)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None if retry_after is None else ParleyError("connection_lost", "", retry_after)

@@ -15,6 +15,7 @@ from .effects import INBOX, ChangeNick, CloseRoom, Deliver, DeliverTyping, Effec
 from .errors import ParleyError
 from .events import MembersChanged, Typing
 from .members import Members
+from .names import fold
 from .requests import Request
 from .stream import Stream, message_of
 
@@ -44,11 +45,6 @@ class JoinedRoom:
     """Number of answered calls of `join`."""
 
 
-def lane_of(target: str) -> str:
-    """Returns the lane of requests to a room or to a nickname."""
-    return target.casefold()
-
-
 class Rooms:
     """Rooms by name, and the inbox."""
 
@@ -66,8 +62,8 @@ class Rooms:
 
     def find(self, name: str) -> JoinedRoom | None:
         """Returns a joined room by its name, in any case."""
-        folded = name.casefold()
-        return next((room for room in self.by_name.values() if room.name.casefold() == folded), None)
+        folded = fold(name)
+        return next((room for room in self.by_name.values() if fold(room.name) == folded), None)
 
     def is_own(self, frame: dict[str, Any]) -> bool:
         """Returns true if this session has sent the message. After a rename the former nickname is not its own."""
@@ -97,7 +93,7 @@ class Rooms:
 
     def restore(self, positions: dict[str, dict[str, Any]], has_session: bool) -> None:
         """Takes over the positions of an earlier process. Its inbox belongs to its session."""
-        self.stored = {name.casefold(): position for name, position in positions.items() if name != INBOX}
+        self.stored = {fold(name): position for name, position in positions.items() if name != INBOX}
         self.inbox = Stream.at(positions[INBOX]) if has_session and INBOX in positions else None
 
     def snapshot(self, handled: Callable[[str, int], int]) -> dict[str, dict[str, Any]]:
@@ -130,7 +126,7 @@ class Rooms:
         room: JoinedRoom | None = request.context or self.find(request.fields["room"])
         if room is not None:
             return {"room": room.name, "since": room.stream.position()}
-        stored = self.stored.get(request.fields["room"].casefold())
+        stored = self.stored.get(fold(request.fields["room"]))
         return {**request.fields, "since": stored} if stored else request.fields
 
     def registered(self, names: Iterable[str], inbox: dict[str, Any], is_resumed: bool) -> None:
@@ -156,9 +152,9 @@ class Rooms:
 
     def join_again(self, room: JoinedRoom) -> None:
         """Joins a room from its position, before anything else is sent to it."""
-        if self._calls.is_leaving(lane_of(room.key)):
+        if self._calls.is_leaving(fold(room.key)):
             return
-        self._calls.request("join", {"room": room.name}, lane=lane_of(room.key), first=True, context=room)
+        self._calls.request("join", {"room": room.name}, lane=fold(room.key), first=True, context=room)
 
     def cancel(self, id: int) -> None:
         """Ends a call without an outcome. A cancelled `join` leaves the room that no other call has joined."""
@@ -178,7 +174,7 @@ class Rooms:
     def _leave_unclaimed(self, name: str, was_joined: bool) -> None:
         room = self.find(name)
         if was_joined if room is None else not room.claims and not room.callers:
-            lane = lane_of(name if room is None else room.key)
+            lane = fold(name if room is None else room.key)
             joining = self._calls.joining(lane)
             for request in joining:
                 request.is_uncertain = True  # If it is cancelled too, it leaves the room.
@@ -193,7 +189,7 @@ class Rooms:
 
     def begin_again(self, nick: str) -> None:
         """Begins another life of the session after its end."""
-        self.stored |= {room.name.casefold(): room.stream.position() for room in self.by_name.values()}
+        self.stored |= {fold(room.name): room.stream.position() for room in self.by_name.values()}
         self.by_name.clear()
         self.nick = nick
 
@@ -203,8 +199,8 @@ class Rooms:
         """Enters the room of a `joined` reply."""
         room = request.context or self.by_name.get(frame["room"])
         if room is None:
-            stored = self.stored.pop(frame["room"].casefold(), None)
-            self.stored.pop(request.fields["room"].casefold(), None)
+            stored = self.stored.pop(fold(frame["room"]), None)
+            self.stored.pop(fold(request.fields["room"]), None)
             room = JoinedRoom(frame["room"], frame["room"], Stream.at(stored or frame))
             self._effects.append(OpenRoom(room))
         self.by_name.pop(room.name, None)
@@ -261,7 +257,7 @@ class Rooms:
             self._inbox_event(frame)
         elif (room := self.by_name.get(name)) is not None:
             self._room_event(room, frame)
-        elif self._calls.joining(lane_of(name)):
+        elif self._calls.joining(fold(name)):
             # The order of replies and events is not defined.
             self._early.append(frame)
 

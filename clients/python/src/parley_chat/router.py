@@ -13,9 +13,10 @@ from .effects import INBOX
 from .engine import Engine
 from .events import Gap, Message, RoomEvent, State, Typing
 from .feed import Feed
-from .rooms import JoinedRoom, lane_of
+from .names import fold
+from .rooms import JoinedRoom
 
-EventName: TypeAlias = Literal["state", "nick", "gap"]
+EventName: TypeAlias = Literal["state", "nick", "joined", "gap"]
 
 log = logging.getLogger("parley_chat")
 
@@ -42,9 +43,9 @@ class Router:
 
     def direct(self, engine: Engine, nick: str) -> Direct:
         """Returns the conversation with a nickname."""
-        known = self._directs.get(lane_of(nick))
+        known = self._directs.get(fold(nick))
         if known is None:
-            known = self._directs[lane_of(nick)] = Direct(engine, nick, self._new_direct_feed())
+            known = self._directs[fold(nick)] = Direct(engine, nick, self._new_direct_feed())
             if engine.session.end is not None:
                 self._direct_feeds[-1].close()
         return known
@@ -77,6 +78,7 @@ class Router:
         assert self.engine is not None
         self._ended_rooms.pop(room.key, None)
         self.rooms[room.key] = Room(self.engine, room)
+        self._emit("joined", self.rooms[room.key])
 
     def room_closed(self, key: str) -> None:
         assert self.engine is not None
@@ -94,12 +96,12 @@ class Router:
             self._deliver_direct(event)
 
     def typing(self, sender: str) -> None:
-        direct = self._directs.get(lane_of(sender))
+        direct = self._directs.get(fold(sender))
         if direct is not None:
             direct._deliver(Typing(sender))
 
     def _deliver_direct(self, message: Message) -> None:
-        direct = self._directs.get(lane_of(message.to if message.own else message.sender))
+        direct = self._directs.get(fold(message.to if message.own else message.sender))
         if direct is not None:
             direct._deliver(message)
         if not message.own:

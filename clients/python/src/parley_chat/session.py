@@ -9,17 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from .calls import Calls, backoff
-from .effects import (
-    ChangeState,
-    ClearTimer,
-    Connect,
-    Drop,
-    Effect,
-    Save,
-    SetTimer,
-    Timer,
-    Transmit,
-)
+from .effects import ChangeState, ClearTimer, Connect, Drop, Effect, Save, SetTimer, Timer, Transmit
 from .errors import CLOSE_NAMES, FINAL_CLOSES, ParleyError
 from .events import Connecting, Offline, Online, Resuming
 from .replies import Replies
@@ -28,6 +18,8 @@ from .rooms import Rooms
 
 ANSWER_SECONDS: Final = 10.0
 """Time limit for a sign of life while an answer is due. After it the connection is abandoned."""
+WAKE_ANSWER_SECONDS: Final = 2.0
+"""The same after `wake`."""
 BYE_SECONDS: Final = 5.0
 """Time limit for the server to close the connection after `bye`."""
 OWN_NICK_ATTEMPTS: Final = 10
@@ -86,13 +78,15 @@ class Session:
         self._refused_addresses = 0
         self._register()
 
-    def failed(self, code: str | None = None, retry_after: float | None = None) -> None:
-        """The connection could not be opened. `code`: a refusal that a retry cannot change."""
-        self._refused_addresses = self._refused_addresses + 1 if code else 0
-        if code and self._refused_addresses >= self._addresses:
-            self._end(ParleyError(code))
+    def failed(self, error: ParleyError | None = None) -> None:
+        """The connection could not be opened, with the refusal of the server if there was one."""
+        is_permanent = error is not None and not error.is_temporary
+        self._refused_addresses = self._refused_addresses + 1 if is_permanent else 0
+        if error is not None and self._refused_addresses >= self._addresses:
+            self._end(error)
         else:
-            self._back_off("connection_lost", retry_after if self._addresses == 1 else None)
+            # A refusal says nothing about the other addresses.
+            self._back_off(error if error is not None and self._addresses == 1 else ParleyError("connection_lost"))
 
     def closed(self, number: int | None) -> None:
         """The connection has ended, with the number of a close frame if there was one."""
@@ -185,6 +179,15 @@ class Session:
         elif self.phase == "online":
             self._reconnect()
 
+    def wake(self) -> None:
+        """Ends the wait for the next attempt. A connection is checked."""
+        if self.phase == "waiting":
+            self.effects.append(ClearTimer(CONNECT))
+            self._connect()
+        elif self.phase == "online":
+            self.calls.notify("ping", {})
+            self._proceed(WAKE_ANSWER_SECONDS)
+
     def close(self) -> None:
         """Ends the session. Calls are settled with `closed` at once."""
         self._is_refused = False
@@ -236,7 +239,7 @@ class Session:
         may_be_own = error.code == "nick_in_use" and self._own_nick_attempts > 0
         if error.is_temporary or may_be_own:
             self._own_nick_attempts -= may_be_own
-            self._back_off(error.code, error.retry_after)
+            self._back_off(error)
         else:
             self._is_refused = True
             self._end(error)
@@ -251,7 +254,7 @@ class Session:
         if self._is_leaving:
             self._connect()
         else:
-            self._back_off(reason, None)
+            self._back_off(ParleyError(reason))
 
     def _reconnect(self) -> None:
         self.effects.append(Drop())
@@ -263,17 +266,18 @@ class Session:
         self.calls.lost()
         self.rooms.disconnected()
 
-    def _back_off(self, reason: str, retry_after: float | None) -> None:
+    def _back_off(self, error: ParleyError) -> None:
         self.phase, self._is_leaving = "waiting", False
         self._failures += 1
-        self.effects.append(SetTimer(CONNECT, retry_after or 0.0, backoff(self._failures)))
-        self.effects.append(ChangeState(Offline(reason, will_retry=True)))
+        self.effects.append(SetTimer(CONNECT, error.retry_after or 0.0, backoff(self._failures)))
+        self.effects.append(ChangeState(Offline(error.code, will_retry=True, message=error.message)))
 
     def _end(self, error: ParleyError) -> None:
         self._settle_all(error)
         self.phase = "ended"
         self.effects += [ClearTimer(timer) for timer in (CONNECT, REGISTER, HEARTBEAT, ANSWER, BYE)]
-        self.effects += [Drop(), Save(at_once=True), ChangeState(Offline(error.code, will_retry=False))]
+        self.effects += [Drop(), Save(at_once=True)]
+        self.effects.append(ChangeState(Offline(error.code, will_retry=False, message=error.message)))
 
     def _settle_all(self, error: ParleyError) -> None:
         if self.end is None:
@@ -281,13 +285,13 @@ class Session:
             self.calls.end(error)
             self.rooms.end(error)
 
-    def _proceed(self) -> None:
-        """Sends the requests whose turn it is."""
+    def _proceed(self, answer_seconds: float = ANSWER_SECONDS) -> None:
+        """Sends the requests whose turn it is. A time limit that runs stays."""
         if self.phase != "online":
             return
         self.calls.transmit(self.rooms.fields_of)
         if not self.calls.has_in_flight:
             self.effects.append(ClearTimer(ANSWER))
         elif not self._is_watched:
-            self.effects.append(SetTimer(ANSWER, ANSWER_SECONDS))
+            self.effects.append(SetTimer(ANSWER, answer_seconds))
         self._is_watched = self.calls.has_in_flight

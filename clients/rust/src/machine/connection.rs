@@ -14,6 +14,8 @@ use crate::wire::{ClientRequest, IncomingFrame, RegisteredFrame, ResumeFields, W
 const OPEN: Duration = Duration::from_secs(10);
 /// Time until the server must answer a ping.
 const PONG: Duration = Duration::from_secs(10);
+/// The same after `wake`.
+const WAKE_PONG: Duration = Duration::from_secs(2);
 /// Silence after a call that leads to a ping.
 const REPLY: Duration = Duration::from_secs(5);
 /// Time for the server to close the connection after `bye`.
@@ -66,6 +68,12 @@ impl Deadlines {
 /// Returns the earlier time.
 fn earlier(due: Option<Duration>, other: Duration) -> Option<Duration> {
     Some(due.map_or(other, |due| due.min(other)))
+}
+
+/// Returns the state of a session that tries again after `retry_in`, or that is over.
+fn offline(error: &ParleyError, retry_in: Option<Duration>) -> State {
+    let (reason, message) = (error.code().to_owned(), error.message().to_owned());
+    State::Offline { reason, message, will_retry: retry_in.is_some(), retry_in }
 }
 
 impl Machine {
@@ -137,7 +145,7 @@ impl Machine {
         let took = self.now.saturating_sub(self.lost_at);
         self.enter(MachinePhase::Online, State::Online { node: frame.node, resumed, took, rooms: rooms.clone() });
         // The server keeps a session for its return after its first request.
-        self.ping();
+        self.ping(PONG);
         self.continue_rooms(&rooms);
         self.run_all();
     }
@@ -157,7 +165,7 @@ impl Machine {
             self.own_nick_attempts -= 1;
         }
         if may_be_own || error.is_temporary() {
-            self.retry(error.code(), error.retry_after());
+            self.retry(error);
         } else {
             self.end(error, true);
         }
@@ -176,8 +184,8 @@ impl Machine {
         match refusal {
             Some(refusal) if self.refusing_addresses >= self.addresses => self.end(&refusal, false),
             // A refusal says nothing about the other addresses.
-            Some(refusal) if self.addresses == 1 => self.retry(refusal.code(), refusal.retry_after()),
-            _ => self.retry(LOST, None),
+            Some(refusal) if self.addresses == 1 => self.retry(&refusal),
+            _ => self.retry(&ParleyError::new(LOST, "")),
         }
     }
 
@@ -191,13 +199,13 @@ impl Machine {
                 if phase == MachinePhase::Registering && self.token.is_none() {
                     self.own_nick_attempts = OWN_NICK_ATTEMPTS;
                 }
-                self.retry(name, None);
+                self.retry(&ParleyError::new(name, ""));
             }
         }
     }
 
-    /// Abandons the connection, and opens one to the next address after a random time, at least `after`.
-    fn retry(&mut self, reason: &str, after: Option<Duration>) {
+    /// Abandons the connection, and opens one to the next address after a random time, at least that of the error.
+    fn retry(&mut self, error: &ParleyError) {
         let was_online = self.phase == MachinePhase::Online;
         if was_online {
             self.lost_at = self.now;
@@ -210,12 +218,12 @@ impl Machine {
         if is_announced {
             return self.connect();
         }
-        let wait = after.unwrap_or_default() + retry_wait(self.failures, self.random);
+        let wait = error.retry_after().unwrap_or_default() + retry_wait(self.failures, self.random);
         self.failures += 1;
         self.due.retry = Some(self.now + wait);
         let state = match was_online {
             true => State::Resuming,
-            false => State::Offline { reason: reason.to_owned(), will_retry: true, retry_in: Some(wait) },
+            false => offline(error, Some(wait)),
         };
         self.enter(MachinePhase::Waiting, state);
     }
@@ -232,7 +240,6 @@ impl Machine {
         self.abandon();
         // No call of a lane is sent in place of a failed one.
         self.phase = MachinePhase::Final;
-        let reason = error.code().to_owned();
         self.ended = Some(error.clone());
         self.is_refused = is_refused;
         self.fail_all(error);
@@ -241,7 +248,7 @@ impl Machine {
             self.emit(SessionEffect::Answer(id, Ok(().into())));
         }
         self.emit(SessionEffect::Save { at_once: true });
-        self.enter(MachinePhase::Final, State::Offline { reason, will_retry: false, retry_in: None });
+        self.enter(MachinePhase::Final, offline(error, None));
     }
 
     fn abandon(&mut self) {
@@ -258,15 +265,24 @@ impl Machine {
         } else if is_due(self.due.open) || is_due(self.due.pong) {
             self.closed(None);
         } else if is_due(self.due.beat) {
-            self.ping();
+            self.ping(PONG);
         } else {
             self.run_all();
         }
     }
 
-    /// Sends a ping. An earlier deadline stays.
-    fn ping(&mut self) {
-        self.due.pong = earlier(self.due.pong, self.now + PONG);
+    /// Ends the wait for the next attempt. A connection is checked.
+    pub(super) fn wake(&mut self) {
+        match self.phase {
+            MachinePhase::Waiting => self.connect(),
+            MachinePhase::Online => self.ping(WAKE_PONG),
+            _ => {}
+        }
+    }
+
+    /// Sends a ping that must be answered in this time. An earlier deadline stays.
+    fn ping(&mut self, limit: Duration) {
+        self.due.pong = earlier(self.due.pong, self.now + limit);
         self.due.beat = None;
         self.transmit(&ClientRequest::Ping, Purpose::Notice);
     }

@@ -45,6 +45,8 @@ pub(crate) enum Input {
     Closed(Option<u16>),
     /// The time of [`Machine::next_at`] has come.
     Tick,
+    /// The application expects that a connection is possible again.
+    Wake,
     /// The call `bye` ends the session.
     Call(CallId, ClientRequest),
     /// The caller does not wait any longer. A call that was not sent yet has no effect.
@@ -187,6 +189,7 @@ impl Machine {
             Input::Failed(refusal) => self.failed(refusal),
             Input::Closed(number) => self.closed(number),
             Input::Tick => self.tick(),
+            Input::Wake => self.wake(),
             Input::Call(id, request) => self.call(id, request),
             Input::Abort(id) => self.abort(id),
             Input::Notify(request) => self.notify(&request),

@@ -41,7 +41,10 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
         forbidden: &["tokio", "async", "Instant", "SystemTime", "std::net", "std::fs", "crate::machine"],
     },
-    ImportRule { files: &["clients/rust/src/link.rs"], forbidden: &["std::fs", "crate::engine", "crate::feed"] },
+    ImportRule {
+        files: &["clients/rust/src/link.rs", "clients/rust/src/tls.rs"],
+        forbidden: &["std::fs", "crate::engine", "crate::feed"],
+    },
     ImportRule { files: &["clients/rust/src/storage.rs"], forbidden: &["tokio", "std::net", "crate::machine"] },
     ImportRule {
         files: &[

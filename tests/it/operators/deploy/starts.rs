@@ -122,14 +122,12 @@ async fn late_starter_yields_to_gateway_that_survived_outage() {
 async fn killed_gateway_restarts_under_its_id_at_once() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     cluster.allow("fenced");
-    let bob = cluster.ws_on(1).await;
-    bob.register("bob").await;
+    let bob = cluster.person_on(1, "bob").await;
     for _ in 0..2 {
         cluster.gateways[0].process().kill9();
         cluster.gateways[0].restart().await;
     }
-    let ann = cluster.ws_on(0).await;
-    ann.register("ann").await;
+    let ann = cluster.person_on(0, "ann").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     ann.sends("#lobby", "back").await;

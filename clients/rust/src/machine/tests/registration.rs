@@ -84,6 +84,38 @@ fn close_codes_decide_about_another_attempt() {
 }
 
 #[test]
+fn wake_retries_at_once_or_checks() {
+    let mut stage = Stage::online();
+    stage.input(Input::Wake);
+    assert_eq!(stage.request_types(), ["ping"]);
+    assert_eq!(stage.next_in(), Some(Duration::from_secs(2)));
+    stage.tick();
+    assert_eq!((connects(&stage), stage.next_in()), (vec![], Some(Duration::from_millis(500))), "it waits");
+    stage.input(Input::Wake);
+    assert_eq!(connects(&stage), [1]);
+    stage.input(Input::Wake);
+    assert_eq!(connects(&stage), [1], "an attempt is under way");
+}
+
+#[test]
+fn offline_state_has_the_server_text() {
+    let mut stage = Stage::new(SavedSession::default());
+    stage.input(Input::Failed(Some(ParleyError::new("unavailable", "try later"))));
+    stage.tick();
+    stage.open();
+    stage.reply("register", &json!({"type": "error", "code": "overloaded", "message": "too many"}));
+    stage.tick();
+    stage.open();
+    stage.reply("register", &json!({"type": "error", "code": "bad_nick", "message": "too long"}));
+    let texts = stage.effects().iter().filter_map(|effect| match effect {
+        SessionEffect::ChangeState(State::Offline { reason, message, .. }) => Some((reason.as_str(), message.as_str())),
+        _ => None,
+    });
+    let expected = [("connection_lost", ""), ("overloaded", "too many"), ("bad_nick", "too long")];
+    assert_eq!(Vec::from_iter(texts), expected, "a refusal says nothing about the other address");
+}
+
+#[test]
 fn going_away_leads_to_an_immediate_attempt() {
     let mut stage = Stage::online();
     stage.event(&json!({"type": "going_away", "retry_after_ms": 1500}));
