@@ -7,8 +7,16 @@ export function socketUrl() {
 }
 
 /** The conversation that the address names, `#room` or `@nick`, or `null`; and the secret of a private room. */
-export function readAddress() {
-  const { room, key } = parseLink(location.hash);
+export const readAddress = () => readFragment(location.hash);
+
+/** The same of a link that was typed where a name is expected; `null` if it is no link. */
+export function readLink(typed) {
+  const [fragment] = /#[^#]*$/.exec(typed) ?? [];
+  return fragment && (/^https?:/i.test(typed) || fragment.includes("!k=")) ? readFragment(fragment) : null;
+}
+
+function readFragment(fragment) {
+  const { room, key } = parseLink(fragment.trim());
   if (!room) return { name: null, secret: null };
   return { name: room.startsWith("#@") ? room.slice(1) : room, secret: key && keyToText(key) };
 }
@@ -29,13 +37,18 @@ export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Copies a text, also on pages without TLS, where there is no clipboard API. */
+/** Copies a text, also where there is no clipboard API, or it is forbidden. Throws if nothing was copied. */
 export async function copyText(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  try {
+    return await navigator.clipboard.writeText(text);
+  } catch {
+    // The old way needs no permission.
+  }
   const field = document.createElement("textarea");
   field.value = text;
   document.body.append(field);
   field.select();
-  document.execCommand("copy");
+  const isCopied = document.execCommand("copy");
   field.remove();
+  if (!isCopied) throw new Error("the browser forbids copying");
 }

@@ -3,7 +3,7 @@ import { render } from "./vendor/lit-html/lit-html.js";
 import { createIntents } from "./intents.js";
 import { askLater, watchBrowser } from "./browser.js";
 import { callUser, permission, showBadge } from "./notify.js";
-import { loadPrefs, loadDirects, saveDirects, savePending, savePrefs } from "./prefs.js";
+import { chooseStorage, loadPrefs, loadDirects, saveDirects, savePending, savePrefs } from "./prefs.js";
 import { completionNames, initialState, isAttended, reduce } from "./state.js";
 import { mentions } from "./text.js";
 import { chooseLanguage } from "./words.js";
@@ -81,4 +81,5 @@ function start() {
   intents.begin(loadDirects());
 }
 
+await chooseStorage();
 start();

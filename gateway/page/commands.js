@@ -25,16 +25,23 @@ export function readInput(input) {
   const command = COMMANDS.find(({ name }) => name === typed.toLowerCase());
   if (!command) return { kind: "error", word: "command.unknown", params: { name: "/" + typed } };
   const args = splitArguments(rest.trim(), command.needs);
-  if (args.length < command.needs) {
-    return { kind: "error", word: "command.usage", params: { usage: `/${command.name} ${command.args}` } };
-  }
+  if (args.length < command.needs) return { kind: "error", word: "command.usage", params: { usage: usageOf(command.name) } };
   return { kind: "command", name: command.name, args };
 }
 
-/** Adds the `#` that a room name begins with. */
+export const usageOf = (name) => `/${name} ${COMMANDS.find((command) => command.name === name).args}`;
+
+/** Adds the `#` that a room name begins with. Chinese keyboards type a wide one. */
 export function roomName(typed) {
-  const name = typed.trim();
+  const name = typed.trim().replace(/^\uff03/u, "#");
   return name === "" || name.startsWith("#") ? name : "#" + name;
+}
+
+/** Returns the key of what a message is addressed to: `#room`, or `@nick` without its optional `@`; `null` if nothing is left. */
+export function targetOf(typed) {
+  if (/^[#\uff03]/u.test(typed)) return roomName(typed);
+  const nick = typed.trim().replace(/^[@\uff20]/u, "");
+  return nick === "" ? null : "@" + nick;
 }
 
 /** Splits into at most `count` arguments; the last one keeps its spaces. */

@@ -11,7 +11,7 @@ export const ITEMS_MAX = 2000;
 export function createConversation(key, name) {
   return {
     key, name, kind: key[0] === "@" ? "direct" : "room", items: [], pending: [], atStart: key[0] === "@", atEnd: true,
-    loading: null, lastSeq: 0, readSeq: 0, unread: 0, mentionSeqs: [], newAfter: null, members: [], typing: {},
+    loading: null, edge: null, lastSeq: 0, readSeq: 0, unread: 0, mentionSeqs: [], newAfter: null, members: [], typing: {},
     online: null, jump: null,
   };
 }
@@ -53,8 +53,20 @@ export function load(conversation, messages, { more, seq }) {
   };
 }
 
-/** Adds a page of history at one side, and drops the other side beyond the limit. */
-export function extend(conversation, side, messages, more) {
+/** Seq of the message at one side, from which a page of history continues. */
+export function edgeOf({ items }, side) {
+  const isNumbered = ({ kind, seq }) => kind === "message" && seq !== null;
+  const message = side === "older" ? items.find(isNumbered) : items.findLast(isNumbered);
+  return message?.seq ?? null;
+}
+
+/**
+ * Adds a page of history at one side, and drops the other side beyond the limit. A page that was asked for before other
+ * messages took the place of that `edge` would leave a hole: it is ignored.
+ */
+export function extend(conversation, { side, edge, messages, more }) {
+  if (conversation.loading !== side || conversation.edge !== edge) return conversation;
+  if (edgeOf(conversation, side) !== edge) return { ...conversation, loading: null };
   const known = new Set(conversation.items.map((item) => item.id));
   const added = messages.filter((message) => !known.has(message.id)).map(asItem);
   if (side === "older") {
@@ -88,17 +100,36 @@ export function notePresence(conversation, { joined, left, renamed }, { id, time
   const last = conversation.items.at(-1);
   const merges = last?.kind === "presence";
   const run = merges ? last : { kind: "presence", id, joined: [], left: [], renamed: [] };
-  const here = new Set(joined.map((member) => member.nick));
-  const gone = new Set(left.map((member) => member.nick));
-  const before = { joined: new Set(run.joined), left: new Set(run.left) };
-  const next = {
-    ...run, time,
-    joined: [...run.joined.filter((nick) => !gone.has(nick)), ...[...here].filter((nick) => !before.left.has(nick))],
-    left: [...run.left.filter((nick) => !here.has(nick)), ...[...gone].filter((nick) => !before.joined.has(nick))],
-    renamed: [...run.renamed, ...renamed],
-  };
+  const next = { ...run, time, joined: [...run.joined], left: [...run.left], renamed: [...run.renamed] };
+  for (const { nick } of left) noteLeft(next, nick);
+  for (const { from, to } of renamed) noteRenamed(next, from, to);
+  for (const { nick } of joined) if (!drop(next.left, nick)) next.joined.push(nick);
   const rest = merges ? { ...conversation, items: conversation.items.slice(0, -1) } : conversation;
   return next.joined.length + next.left.length + next.renamed.length === 0 ? rest : append(rest, next);
+}
+
+/** A member that joined meanwhile leaves no trace, and one that was renamed is known by its first name. */
+function noteLeft(note, nick) {
+  if (drop(note.joined, nick)) return;
+  const known = note.renamed.find(({ to }) => to === nick);
+  if (known) note.renamed.splice(note.renamed.indexOf(known), 1);
+  note.left.push(known?.from ?? nick);
+}
+
+function noteRenamed(note, from, to) {
+  const at = note.joined.indexOf(from);
+  if (at >= 0) note.joined[at] = to;
+  if (at >= 0) return;
+  const known = note.renamed.findIndex((change) => change.to === from);
+  const [before] = known >= 0 ? note.renamed.splice(known, 1) : [{ from }];
+  if (before.from !== to) note.renamed.push({ from: before.from, to });
+}
+
+/** Removes a value from a list. Returns false if it was not there. */
+function drop(list, value) {
+  const at = list.indexOf(value);
+  if (at >= 0) list.splice(at, 1);
+  return at >= 0;
 }
 
 /** `unread` and `readSeq` as the library counts them. */
@@ -133,8 +164,9 @@ export function acknowledge(conversation, key, ack) {
 /** The send that became this message; the message may arrive before its ack. */
 function waitingFor(pending, message) {
   const body = JSON.stringify(message.body);
+  const alike = pending.filter((entry) => !entry.id && JSON.stringify(entry.body) === body);
   return pending.find((entry) => entry.id === message.id)
-    ?? pending.find((entry) => !entry.id && JSON.stringify(entry.body) === body) ?? null;
+    ?? alike.find(({ status }) => status === "pending") ?? alike[0] ?? null;
 }
 
 function ticksOf(conversation, waiting, message) {

@@ -1,10 +1,11 @@
 /** The intents of the user, carried out: each is a call of the library, an action of the state, or both. */
-import { addressOf, copyText, newPrivateRoom, randomKey, readAddress, socketUrl } from "./address.js";
+import { addressOf, copyText, newPrivateRoom, randomKey, readAddress, readLink, socketUrl } from "./address.js";
 import { askLater } from "./browser.js";
-import { readInput, roomName } from "./commands.js";
+import { readInput, targetOf, usageOf } from "./commands.js";
 import { askPermission } from "./notify.js";
+import { createOpening, showAddress } from "./opening.js";
 import { createPages } from "./pages.js";
-import { forgetAll, loadPending, loadPlaces, loadPrefs, savePlace, savePrefs, sharedStorage } from "./prefs.js";
+import { forgetAll, loadPrefs, savePlace, savePrefs, sharedStorage } from "./prefs.js";
 import { Session } from "./session.js";
 import { closedNicks, roomsOf } from "./state.js";
 import { errorText, say } from "./words.js";
@@ -18,11 +19,12 @@ const NICK_WORDS = { nick_in_use: "entry.in_use", nick_confusable: "entry.confus
 export function createIntents({ dispatch, read }) {
   let session = null;
   let directs = {};
-  let unsent = {};
   let restoring = null;
   let toastTimer = 0;
   const drafts = new Map();
   const pages = createPages({ dispatch, read, history: (key, options) => session.history(key, options) });
+  const opening = createOpening({ dispatch, read, pages, session: () => session, complain: (error, name) => complain(error, name) });
+  const { secretOf, keepSecret, returnPending, join, openConversation, openDirect } = opening;
 
   const word = (key, params) => say(read().lang, key, params);
   const toast = (text) => {
@@ -38,24 +40,11 @@ export function createIntents({ dispatch, read }) {
   };
   const keepDrafts = askLater(flush, DRAFT_MS);
 
-  const secretOf = (name) => read().secrets[name.toLowerCase()] ?? null;
-  const keepSecret = (name, secret) => {
-    const secrets = { ...read().secrets, [name.toLowerCase()]: secret };
-    dispatch({ type: "prefs", prefs: { secrets } });
-    savePrefs({ secrets });
-  };
-  const joinRoom = async (name) => returnPending(await session.join(name, secretOf(name)));
-  /** Shows what the last page load could not send; a retry has the same key, so nothing is sent twice. */
-  const returnPending = (key) => {
-    for (const entry of unsent[key] ?? []) dispatch({ type: "pending", key, entry: { ...entry, status: "failed", code: "interrupted" } });
-    delete unsent[key];
-    return key;
-  };
-
   function enter(nick) {
-    session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), dispatch });
+    session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), secretOf, dispatch });
     const { closed = [] } = loadPrefs();
     for (const [name, messages] of Object.entries(directs)) {
+      if (targetOf(name) !== "@" + name) continue;
       const key = session.direct(name);
       dispatch({ type: "direct/restore", key, messages });
       returnPending(key);
@@ -72,37 +61,12 @@ export function createIntents({ dispatch, read }) {
     if (names.length === 0 && !wanted) names.push(FIRST_ROOM);
     if (wanted?.[0] === "@") openDirect(wanted.slice(1));
     await Promise.all(names.map(async (name) => {
-      const key = await joinRoom(name).catch((error) => complain(error, name));
+      const key = await opening.joinRoom(name).catch((error) => complain(error, name));
       if (key && (name === wanted || (!wanted && !read().open))) openConversation(key);
     }));
     dispatch({ type: "restored" });
     savePrefs({ rooms: roomsOf(read()) });
     if (!read().open && read().order.length > 0) openConversation(read().order[0]);
-  }
-
-  function openConversation(key) {
-    const { conversations } = read();
-    const place = loadPlaces()[key] ?? null;
-    dispatch({ type: "open", key, place });
-    const conversation = conversations[key];
-    if (!conversation) return;
-    if (place && conversation.unread === 0 && !conversation.items.some(({ id }) => id === place.id)) {
-      pages.showPlace(key, place).catch(() => {});
-    }
-    if (key[0] === "@") session.look(key).catch(() => {});
-  }
-
-  function openDirect(nick) {
-    if (nick.toLowerCase() === session.nick.toLowerCase()) return dispatch({ type: "dialog", name: "you" });
-    openConversation(session.direct(nick));
-  }
-
-  async function join(name) {
-    try {
-      openConversation(await joinRoom(roomName(name)));
-    } catch (error) {
-      complain(error, name);
-    }
   }
 
   async function send(key, body) {
@@ -129,10 +93,13 @@ export function createIntents({ dispatch, read }) {
   const commands = {
     join: (key, name) => join(name),
     leave: (key) => run({ type: "leave", key }),
-    msg: (key, nick, text) => {
-      const target = session.direct(nick.replace(/^@/, ""));
-      openConversation(target);
-      send(target, text);
+    msg: async (key, typed, text) => {
+      const target = targetOf(typed);
+      if (!target) return toast(word("command.usage", { usage: usageOf("msg") }));
+      const opened = target[0] === "#" || readLink(typed) ? await join(typed) : session.direct(target.slice(1));
+      if (!opened) return;
+      openConversation(opened);
+      send(opened, text);
     },
     me: (key, text) => send(key, { me: text }),
     nick: (key, nick) => run({ type: "rename", nick }),
@@ -148,7 +115,9 @@ export function createIntents({ dispatch, read }) {
       dispatch({ type: "nick", nick });
       dispatch({ type: "entry", busy: true });
       if (!session) return enter(nick);
-      await session.rename(nick).catch((error) => dispatch({ type: "entry", error: refusal(error) }));
+      const renamed = session.rename(nick).catch((error) => dispatch({ type: "entry", error: refusal(error) }));
+      session.retry();
+      await renamed;
     },
     "open": ({ key }) => openConversation(key),
     "join": ({ name }) => join(name),
@@ -194,11 +163,12 @@ export function createIntents({ dispatch, read }) {
       keepSecret(room.name, room.secret);
       join(room.name);
     },
-    "copy-link": ({ key }) => copyText(addressOf(key, secretOf(key))).then(() => toast(word("copied"))),
+    "copy-link": ({ key }) => copyText(addressOf(key, secretOf(key))).then(() => toast(word("copied")), complain),
     "retry-now": () => session.retry(),
     "again": () => location.reload(),
     "sign-out": async () => {
       await session.close();
+      drafts.clear();
       dispatch({ type: "entry" });
       forgetAll();
       location.replace(location.pathname);
@@ -215,7 +185,6 @@ export function createIntents({ dispatch, read }) {
     flush,
     begin(kept) {
       directs = kept;
-      unsent = loadPending();
       const { nick = "" } = loadPrefs();
       const { name, secret } = readAddress();
       if (secret) keepSecret(name, secret);
@@ -235,7 +204,7 @@ export function createIntents({ dispatch, read }) {
         else if (entry.open) {
           const held = link.reason === "nick_in_use";
           const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) }) : word("entry.unreachable");
-          dispatch({ type: "entry", error: text, busy: true });
+          dispatch({ type: "entry", error: text, busy: !held });
         }
       }
     },
@@ -247,23 +216,25 @@ export function createIntents({ dispatch, read }) {
       session.watched = open;
       if (!open) return;
       savePrefs({ open });
-      window.history.replaceState(null, "", addressOf(open));
+      showAddress(open);
     },
     followAddress() {
       const { name, secret } = readAddress();
-      if (secret && secret !== secretOf(name)) {
-        keepSecret(name, secret);
-        return location.reload();
+      if (!name) return;
+      if (session) {
+        if (secret || name !== read().open) opening.follow({ name, secret });
+        return;
       }
-      if (!name || name === read().open || read().link.name !== "online") return;
-      if (name[0] === "@") openDirect(name.slice(1));
-      else join(name);
+      if (secret) keepSecret(name, secret);
+      dispatch({ type: "want", name });
     },
-    /** Takes over what another tab changed. */
+    /** Takes over what another tab changed. A joined room with a new secret is loaded again. */
     adopt({ lang, sound, rooms = [], secrets = {} }) {
       const state = read();
+      const isChanged = state.order.some((key) => (secrets[key.toLowerCase()] ?? secretOf(key)) !== secretOf(key));
       dispatch({ type: "prefs", prefs: { lang: lang ?? state.lang, sound: sound ?? state.sound, secrets } });
-      for (const room of rooms) if (!state.conversations[room] && state.restored) joinRoom(room).catch(() => {});
+      if (isChanged) return location.reload();
+      for (const room of rooms) if (!state.conversations[room] && state.restored) opening.joinRoom(room).catch(() => {});
     },
     draft: (key) => drafts.get(key) ?? session.draft(key),
   };

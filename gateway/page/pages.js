@@ -1,4 +1,5 @@
 /** Pages of history: at both ends of what is loaded, around a kept place, and the newest one. */
+import { edgeOf } from "./conversation.js";
 
 const PAGE = 100;
 /** Pause after a refused page; the timeline asks again as long as its end is near. */
@@ -9,14 +10,14 @@ export function createPages({ dispatch, read, history }) {
   /** Loads the page before or after what is loaded of the open conversation. */
   async function load(side) {
     const key = read().open;
-    const { items, loading } = read().conversations[key];
-    if (loading) return;
-    const messages = items.filter(({ kind, seq }) => kind === "message" && seq !== null);
-    dispatch({ type: "history/asked", key, side });
+    const conversation = read().conversations[key];
+    if (conversation.loading) return;
+    const edge = edgeOf(conversation, side);
+    dispatch({ type: "history/asked", key, side, edge });
     try {
-      const at = side === "older" ? { before: messages[0]?.seq } : { after: messages.at(-1)?.seq ?? 0 };
+      const at = side === "older" ? { before: edge ?? undefined } : { after: edge ?? 0 };
       const page = await history(key, { ...at, limit: PAGE });
-      dispatch({ type: "history", key, side, messages: page.items, more: page.more });
+      dispatch({ type: "history", key, side, edge, messages: page.items, more: page.more });
     } catch {
       setTimeout(() => dispatch({ type: "history/failed", key }), PAUSE_MS);
     }

@@ -13,15 +13,18 @@ export class Session {
   #parley;
   #dispatch;
   #conversations = new Map();
-  /** By room: `send` and `history` with bodies that people can read. */
+  #secretOf;
+  /** By key: the secret of a private room, and the conversation with bodies that people can read. */
   #bodies = new Map();
   #notes = 0;
   /** Key of the open conversation. */
   watched = null;
   #lookTimer;
 
-  constructor({ url, nick, storage, dispatch }) {
+  /** `secretOf`: returns the secret of a room that the page shows as private, otherwise `null`. */
+  constructor({ url, nick, storage, secretOf, dispatch }) {
     this.#parley = new Parley(url, { nick, storage });
+    this.#secretOf = secretOf;
     this.#dispatch = dispatch;
     this.#parley.on("state", (state) => {
       this.#report({ type: "link", state, nick: this.#parley.nick });
@@ -36,15 +39,14 @@ export class Session {
     return this.#parley.nick;
   }
 
-  /** Joins a room, and returns its key. `secret` opens and seals the bodies of a private room. */
-  async join(name, secret = null) {
+  /** Joins a room, and returns its key. */
+  async join(name) {
     const room = await this.#parley.join(name, { history: PAGE });
     const key = room.name;
     if (this.#conversations.get(key) === room) return key;
-    const bodies = secret ? encrypted(room, keyFromText(secret)) : room;
-    const readable = (message) => ({ ...message, locked: isLocked(message.body, secret) });
     this.#conversations.set(key, room);
-    this.#bodies.set(key, { send: (body, options) => bodies.send(body, options), history: (options) => pageOf(bodies, options, readable) });
+    const { secret, bodies } = this.#readable(key);
+    const readable = (message) => ({ ...message, locked: isLocked(message.body, secret) });
     const ends = [
       bodies.on("message", (message) => this.#report({ type: "message", key, message: readable(message) })),
       room.on("typing", ({ from }) => this.#report({ type: "typing", key, from })),
@@ -97,8 +99,7 @@ export class Session {
   /** Sends a message that is pending in the state under its idempotency key `id`. */
   async send(key, id, body) {
     try {
-      const target = this.#bodies.get(key) ?? this.#conversations.get(key);
-      const ack = await target.send(body, { key: id });
+      const ack = await this.#readable(key).bodies.send(body, { key: id });
       this.#dispatch({ type: "ack", key, id, ack });
     } catch (error) {
       this.#dispatch({ type: "pending/change", key, id, change: { status: "failed", code: error.code ?? "other", reason: error.message } });
@@ -106,7 +107,20 @@ export class Session {
   }
 
   async history(key, options) {
-    return this.#bodies.get(key).history(options);
+    const { secret, bodies } = this.#readable(key);
+    const { items, more } = await bodies.history(options);
+    return { items: items.map((message) => ({ ...message, locked: isLocked(message.body, secret) })), more };
+  }
+
+  /** Another tab may have stored another secret: nothing is sent in plain text to a room that is shown as private. */
+  #readable(key) {
+    const conversation = this.#conversations.get(key);
+    const secret = this.#secretOf(key);
+    const kept = this.#bodies.get(key);
+    if (kept && kept.secret === secret) return kept;
+    const readable = { secret, bodies: secret ? encrypted(conversation, keyFromText(secret)) : conversation };
+    this.#bodies.set(key, readable);
+    return readable;
   }
 
   async publicRooms() {
@@ -167,11 +181,6 @@ export class Session {
     this.#dispatch({ type: "ping", ms: this.#parley.pingMs });
     if (this.watched?.[0] === "@") await this.look(this.watched).catch(() => {});
   }
-}
-
-async function pageOf(bodies, options, readable) {
-  const { items, more } = await bodies.history(options);
-  return { items: items.map(readable), more };
 }
 
 /** True for a body that the secret did not open, and for a sealed one without a secret. */

@@ -94,9 +94,9 @@ const steps = {
   "message": receive,
   "direct/restore": (state, { key, messages }) => change(state, key, (c) => conversation.load(c, messages, { more: false, seq: 0 })),
   "direct/online": (state, { key, online }) => change(state, key, (c) => ({ ...c, online })),
-  "history/asked": (state, { key, side }) => change(state, key, (c) => ({ ...c, loading: side })),
+  "history/asked": (state, { key, side, edge }) => change(state, key, (c) => ({ ...c, loading: side, edge })),
   "history/failed": (state, { key }) => change(state, key, (c) => ({ ...c, loading: null })),
-  "history": (state, { key, side, messages, more }) => change(state, key, (c) => conversation.extend(c, side, messages, more)),
+  "history": (state, { key, ...page }) => change(state, key, (c) => conversation.extend(c, page)),
   "history/window": (state, { key, messages, more, jump }) =>
     change(state, key, (c) => ({ ...conversation.load(c, messages, { more, seq: 0 }), jump })),
   "jump": (state, { key, jump }) => change(state, key, (c) => ({ ...c, jump })),

@@ -5,6 +5,9 @@
 
 const FENCE = /```(?:[a-z0-9+#-]{0,20}\n)?([\s\S]+?)```/giu;
 const INLINE = /`([^`\n]+)`|(https?:\/\/[^\s<>"'`\u0000-\u001f\u2066-\u2069\u202a-\u202e]+)/giu;
+/** Brackets that close, with those that open. */
+const OPENINGS = { ")": "(", "]": "[", "}": "{" };
+const SENTENCE_MARK = /[.,;:!?\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f\u3011\u300b\u300d\u300f]/u;
 const NAME_CHARACTER = /[\p{L}\p{N}\p{M}_-]/u;
 
 /** Text of an action of `/me`, whose body is `{ me: text }`; or `null`. */
@@ -56,16 +59,17 @@ function inline(text, nick) {
   return parts;
 }
 
-/** Leaves out punctuation that belongs to the sentence, and a bracket that the link did not open. */
+/** Leaves out punctuation that belongs to the sentence, and brackets that the link did not open. */
 function trimLink(link) {
-  let trimmed = link.replace(/[.,;:!?\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f\u3011\u300b\u300d\u300f]+$/u, "");
-  while (/[)\]}]$/.test(trimmed) && !balanced(trimmed)) trimmed = trimmed.slice(0, -1).replace(/[.,;:!?]+$/, "");
-  return trimmed;
-}
-
-function balanced(link) {
-  const count = (character) => link.split(character).length;
-  return count("(") >= count(")") && count("[") >= count("]") && count("{") >= count("}");
+  const counts = {};
+  for (const character of link) counts[character] = (counts[character] ?? 0) + 1;
+  let end = link.length;
+  for (; ; end -= 1) {
+    const last = link[end - 1];
+    const opening = OPENINGS[last];
+    if (opening ? counts[last] <= (counts[opening] ?? 0) : !SENTENCE_MARK.test(last)) return link.slice(0, end);
+    counts[last] -= 1;
+  }
 }
 
 function isSafe(link) {
@@ -97,9 +101,8 @@ function mentionParts(text, nick) {
 
 function places(text, nick) {
   const found = [];
-  const low = text.toLowerCase();
-  const name = nick.toLowerCase();
-  if (low.length !== text.length) return found;
+  const low = lowerInPlace(text);
+  const name = lowerInPlace(nick);
   for (let at = low.indexOf(name); at >= 0; at = low.indexOf(name, at + name.length)) {
     const end = at + name.length;
     if (NAME_CHARACTER.test(characterAt(low, end))) continue;
@@ -107,6 +110,13 @@ function places(text, nick) {
     else if (at === 0 && /[:,]/.test(low[end] ?? "")) found.push([at, end]);
   }
   return found;
+}
+
+/** The text in lower case, with each character at its place: that of `İ` would have two. */
+function lowerInPlace(text) {
+  const low = text.toLowerCase();
+  if (low.length === text.length) return low;
+  return Array.from(text, (character) => (character.toLowerCase().length === character.length ? character.toLowerCase() : character)).join("");
 }
 
 function characterAt(text, index) {

@@ -5,7 +5,9 @@ import { chromium } from "playwright-core";
 import { pageUrl } from "./cluster.js";
 import { eventually } from "./eventually.js";
 
-const SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"];
+/** A host without TLS that is not this machine to the browser: it has no Web Locks, clipboard and cryptography. */
+export const PLAIN_HOST = "plain.test";
+const SWITCHES = [`--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`, "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"];
 
 export class People {
   #browser;
@@ -48,7 +50,7 @@ export class Person {
     this.page = page;
     page.setDefaultTimeout(10_000);
     page.on("pageerror", (error) => this.errors.push(error.stack));
-    page.on("console", (message) => message.type() === "error" && !/WebSocket connection/.test(message.text()) && this.errors.push(message.text()));
+    page.on("console", (message) => message.type() === "error" && !/WebSocket connection|Cross-Origin-Opener-Policy/.test(message.text()) && this.errors.push(message.text()));
   }
 
   async visit(fragment = "") {

@@ -66,7 +66,8 @@ export class Conversation extends Listeners {
 
   /** Restores the read mark. Without a stored one everything up to `start` is read. A room starts at its position. */
   startReading(start) {
-    const [readSeq, unread, seq] = this.#context.store.get(`read:${this.#key}`) ?? [start ?? 0, 0, 0];
+    const stored = this.#context.store.get(`read:${this.#key}`);
+    const [readSeq, unread, seq] = stored?.[2] ? stored : [start ?? 0, 0, 0];
     this.seq = start ?? seq;
     this.readSeq = Math.min(readSeq, this.seq);
     this.#unread = Array(unread).fill(this.seq);

@@ -69,6 +69,8 @@ export class Sealer {
   constructor(room, key, { prefix = randomBytes(PREFIX_BYTES), counter = 0 } = {}) {
     this.#room = room.toLowerCase();
     this.#key = importKey(key);
+    // Each call reports it.
+    this.#key.catch(() => {});
     this.#prefix = prefix;
     this.#next = counter;
   }

@@ -13,12 +13,10 @@ export class Listeners {
     const entry = (value) => listener(value);
     const entries = this.#byEvent.get(event) ?? new Set();
     this.#byEvent.set(event, entries.add(entry));
-    return () => {
-      entries.delete(entry);
-    };
+    return () => entries.delete(entry);
   }
 
-  /** Returns false if the event has no listener. */
+  /** Returns the number of listeners of the event. */
   emit(event, value) {
     const entries = [...(this.#byEvent.get(event) ?? [])];
     for (const entry of entries) {
@@ -29,6 +27,6 @@ export class Listeners {
         else this.#onError(error);
       }
     }
-    return entries.length > 0;
+    return entries.length;
   }
 }

@@ -66,6 +66,7 @@ export class Parley extends Listeners {
 
   direct(nick) {
     const key = fold(nick);
+    if (isRoom(key)) throw new ParleyError("bad_nick");
     const direct = this.#conversations.get(key) ?? new Direct(nick, this.#context);
     this.#conversations.set(key, direct);
     return direct;

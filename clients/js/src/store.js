@@ -10,9 +10,9 @@ export class Store {
     this.#prefix = `${name}:`;
   }
 
-  /** Returns the value that was put under a key, or `null`. */
+  /** Returns the value that was put under a key, or `null`. A full storage still has the value before it. */
   get(key) {
-    return this.#attempt((storage) => JSON.parse(storage.getItem(this.#prefix + key))) ?? this.#memory.get(key) ?? null;
+    return this.#memory.get(key) ?? this.#attempt((storage) => JSON.parse(storage.getItem(this.#prefix + key))) ?? null;
   }
 
   /** Stores a JSON value; `null` removes it. */

@@ -53,7 +53,7 @@ try {
   await eventually(() => pending === 0, 60_000).catch(() => {});
   const rooms = groupBy(members);
   const total = (count) => members.reduce((sum, member) => sum + count(member), 0);
-  await eventually(() => [...rooms.values()].every((all) => all.every(({ bodies }) => bodies.length >= all[0].bodies.length)), 30_000).catch(() => {});
+  await eventually(() => [...rooms.values()].every((all) => new Set(all.map(({ bodies }) => bodies.length)).size === 1), 30_000).catch(() => {});
   const expected = new Map([...rooms].map(([room, all]) => [room, new Set(all.flatMap(({ bodies }) => bodies))]));
   const lost = total(({ room, bodies }) => expected.get(room).size - new Set(bodies).size);
   const doubled = total(({ bodies }) => bodies.length - new Set(bodies).size);

@@ -173,6 +173,35 @@ test("storage that throws is replaced by memory", async (t) => {
   assert.equal(room.draft, "kept");
 });
 
+test("full storage keeps the newest values", () => {
+  const items = new Map([["x:draft", '"old"']]);
+  const refuse = () => { throw new Error("QuotaExceededError"); };
+  const store = new Store({ getItem: (key) => items.get(key), setItem: refuse, removeItem: (key) => items.delete(key) }, "x");
+  assert.equal(store.get("draft"), "old");
+  store.put("draft", "new");
+  assert.equal(store.get("draft"), "new");
+  store.put("draft", null);
+  assert.equal(store.get("draft"), null);
+});
+
+test("damaged read mark is ignored", { timeout: 10_000 }, async (t) => {
+  for (const damaged of ["5", "{}", '["a",-1,null]', "[]"]) {
+    const storage = new MemoryStorage();
+    storage.setItem("parley:read:#r", damaged);
+    const { client } = scripted({ storage });
+    t.after(() => client.close());
+    const room = await client.join("#r");
+    assert.deepEqual([room.unread, room.readSeq], [0, room.seq], damaged);
+  }
+});
+
+test("room names are no nicknames", { timeout: 10_000 }, async (t) => {
+  const { client } = scripted();
+  t.after(() => client.close());
+  for (const name of ["#r", "＃r"]) assert.throws(() => client.direct(name), { name: "ParleyError", code: "bad_nick" });
+  assert.equal((await client.join("#r")).name, "#r");
+});
+
 test("malformed presence is reported and harmless", async (t) => {
   const { client, server } = scripted();
   t.after(() => client.close());

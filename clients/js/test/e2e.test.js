@@ -60,6 +60,13 @@ test("damaged bodies and other keys are locked", async () => {
   assert.deepEqual(await new Sealer("#R", key).open(sealed), { secret: true });
 });
 
+test("key of another length rejects the calls only", async () => {
+  const room = encrypted({ name: "#r", send: assert.fail, recent: [{ body: "plain" }] }, new Uint8Array(5));
+  await new Promise(setImmediate);
+  await assert.rejects(room.send("a"), { name: "DataError" });
+  assert.deepEqual(await room.recent, [{ body: { locked: true } }]);
+});
+
 test("any JSON value survives sealing", async (t) => {
   const seed = Date.now() % 2 ** 31;
   t.diagnostic(`seed ${seed}`);

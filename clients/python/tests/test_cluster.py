@@ -11,7 +11,7 @@ import pytest
 from cluster import Cluster, eventually
 from talking import bodies, send_all, take
 
-from parley_chat import FileStorage, Gap, MembersChanged, Message, Parley, ParleyError, User
+from parley_chat import FileStorage, Gap, MembersChanged, Message, Online, Parley, ParleyError, User
 
 
 async def test_members_talk_across_two_gateways(cluster: Cluster) -> None:
@@ -176,3 +176,18 @@ async def test_whois_shows_presence_across_gateways(cluster: Cluster) -> None:
         assert await ann.whois("bob") == User("Bob", online=False, status=None, text="")
         with pytest.raises(ParleyError, match="no_such_user"):
             await ann.whois("stranger")
+
+
+async def test_half_of_a_surrogate_pair_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(ParleyError, match="bad_request"):
+        async with asyncio.timeout(10), Parley(cluster.urls, nick="\ud800"):
+            raise AssertionError("registered")
+    async with asyncio.timeout(10), Parley(cluster.urls, nick="ann") as ann:
+        room = await ann.join("#lobby")
+        ann.direct("\udfff").typing()
+        for refused in (ann.join("#\ud800"), ann.whois("\ud800"), room.send("\ud83d"), room.send({"\ud83d": 1})):
+            with pytest.raises(ParleyError, match="bad_request"):
+                await refused
+        ack = await room.send("\U0001f600")
+        assert ack.seq == 1
+        assert isinstance(ann.state, Online) and not ann.state.resumed

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parley_chat import FeedIterator, FileStorage, Gap, Message, Parley
 from parley_chat.feed import FEED_EVENTS_MAX, Feed
+from parley_chat.storage import well_formed
 
 
 def message(seq: int) -> Message:
@@ -96,3 +99,23 @@ def test_file_storage_is_private_and_complete(tmp_path: Path) -> None:
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError):
         Parley(url, nick="ann")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"token": 5},
+        {"token": ["t"], "positions": [], "read": []},
+        {"positions": {"#tea": 5, "@": {}}},
+        {"positions": {"#tea": {"epoch": "e", "seq": "x"}, "@": {"epoch": 1, "seq": -1}}},
+        {"token": "t", "read": {"#tea": "x", "bob": None}},
+    ],
+)
+async def test_damaged_parts_of_a_storage_are_ignored(state: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({**state, "kept": True}))
+    loaded = well_formed(FileStorage(path).load())
+    assert loaded == {"token": "t" if state.get("token") == "t" else None, "positions": {}, "read": {}}
+    sound = {"token": "t", "positions": {"#tea": {"epoch": "e", "seq": 3}}, "read": {"#tea": 2}}
+    assert well_formed(sound) == sound
+    assert well_formed(None) == {"token": None, "positions": {}, "read": {}}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { COMMANDS, readInput, roomName } from "../commands.js";
+import { COMMANDS, readInput, roomName, targetOf } from "../commands.js";
 
 test("plain text is a message", () => {
   assert.deepEqual(readInput("hello /join"), { kind: "text", text: "hello /join" });
@@ -37,5 +37,11 @@ test("command names differ from each other", () => {
 });
 
 test("a room name gets its sign", () => {
-  assert.deepEqual([" lobby", "#lobby", ""].map(roomName), ["#lobby", "#lobby", ""]);
+  assert.deepEqual([" lobby", "#lobby", "＃lobby", ""].map(roomName), ["#lobby", "#lobby", "#lobby", ""]);
+});
+
+test("a target is a room or a nickname", () => {
+  assert.deepEqual(["bob", "@bob", "＠bob", " bob "].map(targetOf), ["@bob", "@bob", "@bob", "@bob"]);
+  assert.deepEqual(["#lobby", "＃lobby"].map(targetOf), ["#lobby", "#lobby"]);
+  assert.deepEqual(["@", "", " "].map(targetOf), [null, null, null]);
 });

@@ -39,15 +39,31 @@ test("newer history reaches the end again", () => {
   assert.equal(lobby(state).atEnd, false);
   state = reduce(state, arrives(message(51)));
   assert.equal(lobby(state).items.at(-1).seq, 10);
-  state = reduce(state, { type: "history", key: "#lobby", side: "newer", messages: page(11, 51), more: false });
+  state = reduce(state, { type: "history/asked", key: "#lobby", side: "newer", edge: 10 });
+  state = reduce(state, { type: "history", key: "#lobby", side: "newer", edge: 10, messages: page(11, 51), more: false });
   assert.equal(lobby(state).atEnd, true);
   assert.equal(lobby(state).items.length, 51);
 });
 
 test("older history is added before the first message", () => {
-  const state = run(joined("#lobby", [message(5)]), { type: "history", key: "#lobby", side: "older", messages: [message(3), message(4)], more: true });
+  const asked = { key: "#lobby", side: "older", edge: 5 };
+  const state = run(joined("#lobby", [message(5)]), { type: "history/asked", ...asked }, { type: "history", ...asked, messages: [message(3), message(4)], more: true });
   assert.deepEqual(texts(state), ["text 3", "text 4", "text 5"]);
   assert.equal(lobby(state).atStart, false);
+});
+
+test("history of an earlier window is ignored", () => {
+  const page = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => message(from + index));
+  const jumped = run(joined("#lobby", page(400, 450)), { type: "history/asked", key: "#lobby", side: "older", edge: 400 },
+    { type: "history/window", key: "#lobby", messages: page(901, 910), more: true, jump: null });
+  const stale = { type: "history", key: "#lobby", side: "older", edge: 400, messages: page(300, 399), more: true };
+  assert.deepEqual(lobby(reduce(jumped, stale)).items.map(({ seq }) => seq), page(901, 910).map(({ seq }) => seq));
+  const asked = reduce(jumped, { type: "history/asked", key: "#lobby", side: "older", edge: 901 });
+  assert.equal(lobby(reduce(asked, stale)).loading, "older");
+  const fresh = reduce(asked, { ...stale, edge: 901, messages: page(891, 900) });
+  assert.deepEqual([lobby(fresh).items[0].seq, lobby(fresh).loading], [891, null]);
+  const rewound = [{ type: "rewind", key: "#lobby", seq: 0 }, { ...stale, edge: 901, messages: page(891, 900) }].reduce(reduce, asked);
+  assert.deepEqual([lobby(rewound).items, lobby(rewound).loading], [[], null]);
 });
 
 test("a pending message gives way to the stored one", () => {
@@ -76,6 +92,14 @@ test("a direct message has ticks of its delivery", () => {
       assert.equal(state.conversations["@bob"].online, delivered === "online");
     }
   }
+});
+
+test("a message settles the send that waits", () => {
+  const entry = (key, status) => ({ type: "pending", key: "#lobby", entry: { key, from: "ann", body: "hi", time: 1, status, ticks: null } });
+  const own = arrives(message(1, { own: true, from: "ann", body: "hi" }));
+  const left = (...entries) => lobby(run(joined(), ...entries, own)).pending.map(({ key }) => key);
+  assert.deepEqual(left(entry("k1", "failed"), entry("k2", "pending")), ["k1"]);
+  assert.deepEqual(left(entry("k1", "failed")), []);
 });
 
 test("a failed message can be retried and deleted", () => {
@@ -109,6 +133,20 @@ test("joins and leaves become one line", () => {
   assert.deepEqual(lobby(state).items, []);
   state = [event({ left: nicks("zoe") }), event({ joined: nicks("zoe") })].reduce(reduce, state);
   assert.deepEqual(lobby(state).items, []);
+});
+
+test("a chain of new names is one change", () => {
+  const presence = (renamed, fields = {}) => ({ type: "members", key: "#lobby", members: [], id: "p1", now: 5, event: { joined: [], left: [], renamed, ...fields } });
+  const rename = (from, to) => presence([{ from, to }]);
+  const note = (state) => lobby(state).items.map(({ joined, left, renamed }) => ({ joined, left, renamed }));
+  assert.deepEqual(note(run(joined(), rename("a", "b"), rename("b", "c"), rename("x", "y"))),
+    [{ joined: [], left: [], renamed: [{ from: "a", to: "c" }, { from: "x", to: "y" }] }]);
+  const flips = Array.from({ length: 200 }, (_, index) => (index % 2 === 0 ? rename("a", "b") : rename("b", "a")));
+  assert.deepEqual(note(run(joined(), ...flips)), []);
+  const came = presence([], { joined: [{ nick: "a" }] });
+  assert.deepEqual(note(run(joined(), came, rename("a", "b"))), [{ joined: ["b"], left: [], renamed: [] }]);
+  assert.deepEqual(note(run(joined(), came, rename("a", "b"), presence([], { left: [{ nick: "b" }] }))), []);
+  assert.deepEqual(note(run(joined(), rename("a", "b"), presence([], { left: [{ nick: "b" }] }))), [{ joined: [], left: ["a"], renamed: [] }]);
 });
 
 test("the own join makes no line", () => {

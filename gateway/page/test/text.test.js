@@ -67,6 +67,9 @@ test("mentions need the whole name", () => {
 });
 
 test("mentions work in any script", () => {
+  for (const body of ["@ann İstanbul", "İ @ann", "İ @ANN!"]) assert.equal(mentions(body, "ann"), true, body);
+  assert.equal(mentions("@İan: look", "İan"), true);
+  assert.deepEqual(kinds("İ @ann!", "ann"), [["text", "İ "], ["mention", "@ann"], ["text", "!"]]);
   assert.equal(mentions("请 @阿达 看一下", "阿达"), true);
   assert.equal(mentions("请@阿达看", "阿达"), false);
 });
@@ -74,5 +77,7 @@ test("mentions work in any script", () => {
 test("long hostile bodies are parsed quickly", () => {
   const start = performance.now();
   for (const part of ["`", "```", "https://", "(", "@ann", "http://a(", "```a\n"]) parse(part.repeat(65_536 / part.length), "ann");
+  for (const end of [")", "].", ".", "。", "(]"]) parse(`https://a.example/${end.repeat(65_000 / end.length)}x${end}`, "ann");
+  for (const end of [")", "].", "."]) parse(`https://a.example/${end.repeat(65_000 / end.length)}`, "ann");
   assert.ok(performance.now() - start < 2000);
 });

@@ -76,4 +76,8 @@ test("durations have one decimal below ten", () => {
 test("refusals have a text for people", () => {
   assert.match(errorText("en", { code: "no_such_user", message: "x" }, "bob"), /bob/);
   assert.match(errorText("en", { code: "strange", message: "odd thing" }), /odd thing/);
+  // The library itself ends calls with these, without a message.
+  for (const code of ["outcome_unknown", "closed", "kicked", "taken_over"]) {
+    for (const lang of Object.keys(LANGUAGES)) assert.doesNotMatch(errorText(lang, { code, message: code }), /_|kicked|closed/);
+  }
 });

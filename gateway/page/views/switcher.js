@@ -1,4 +1,5 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { readLink } from "../address.js";
 import { roomName } from "../commands.js";
 import { rank } from "../complete.js";
 import { isolate, say } from "../words.js";
@@ -51,10 +52,15 @@ class Switcher extends DialogView {
       ${count !== undefined ? html`<span class="muted">${say(lang, "switcher.public", { n: count })}</span>` : nothing}`;
   }
 
-  /** Conversations first, those with unread messages before the others; then public rooms, people and the typed name. */
+  /**
+   * Conversations first, those with unread messages before the others; then public rooms, people and the typed name. A
+   * link has one choice.
+   */
   #choices() {
     const { order, conversations, current, people, publicRooms } = this.props;
-    const typed = this.#typed.trim();
+    const typed = this.#typed.trim().replace(/^\uff03/u, "#");
+    const link = readLink(typed);
+    if (link?.name) return [{ type: link.name[0] === "@" ? "direct" : "join", name: link.name.replace(/^@/, ""), link: typed }];
     const known = new Set(order);
     const names = (list) => rank(list, typed);
     const others = order.filter((key) => key !== current || typed !== "");
@@ -102,9 +108,10 @@ class Switcher extends DialogView {
     this.refresh();
   }
 
-  #take({ type, name, key }) {
+  #take({ type, name, key, link }) {
     intend(this, "dialog", { name: null });
-    if (type === "open") intend(this, "open", { key });
+    if (link) intend(this, "join", { name: link });
+    else if (type === "open") intend(this, "open", { key });
     else if (type === "join") intend(this, "join", { name });
     else intend(this, "direct", { nick: name });
   }

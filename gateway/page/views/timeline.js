@@ -23,6 +23,8 @@ class Timeline extends View {
   #following = true;
   #anchor = null;
   #frame = 0;
+  /** True if a scroll began or ended following the newest messages, which the button shows. */
+  #isTurned = false;
   #placeTimer = 0;
   #observer = new ResizeObserver(() => this.#settle());
 
@@ -117,19 +119,22 @@ class Timeline extends View {
     this.#following = this.#isAtEnd();
   }
 
+  /** Reads the place at once: a change that is drawn in this frame must not move the reader back. */
   #onScroll = () => {
+    const followed = this.#following;
+    this.#following = this.#isAtEnd();
+    this.#anchor = this.#readAnchor();
+    if (followed !== this.#following) this.#isTurned = true;
     if (this.#frame) return;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
       if (!this.isConnected) return;
-      const followed = this.#following;
-      this.#following = this.#isAtEnd();
-      this.#anchor = this.#readAnchor();
       if (this.#needsRows()) this.#render();
       else {
-        if (followed !== this.#following) this.refresh();
+        if (this.#isTurned) this.refresh();
         this.#report();
       }
+      this.#isTurned = false;
     });
   };
 

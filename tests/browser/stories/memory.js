@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LineUser } from "../cluster.js";
 import { eventually } from "../eventually.js";
+import { PLAIN_HOST, Person } from "../people.js";
 
 const scroller = "parley-timeline .scroller";
 
@@ -69,5 +70,50 @@ export function memoryStories(world) {
     await tab.sees("so am I");
     assert.equal(await bob.page.locator(".member").count(), 2);
     tab.assertNoErrors();
+  });
+
+  test("tabs without locks are two people", async () => {
+    const context = await world.people.context();
+    const url = world.url.replace("127.0.0.1", PLAIN_HOST);
+    const open = async () => {
+      const person = new Person(await context.newPage());
+      await person.page.goto(`${url}/#plain`);
+      return person;
+    };
+    const ann = await open();
+    await ann.enter("ann-plain");
+    assert.equal(await ann.page.evaluate(() => navigator.locks), undefined);
+    const bob = await open();
+    await bob.enter("bob-plain");
+    await bob.say("from the second tab");
+    await ann.sees("from the second tab");
+    for (const person of [ann, bob]) {
+      await person.page.reload();
+      await person.page.waitForSelector("parley-composer textarea");
+    }
+    assert.deepEqual([await ann.page.locator(".you-name").innerText(), await bob.page.locator(".you-name").innerText()], ["ann-plain", "bob-plain"]);
+    await ann.page.click("[aria-label='Copy link to this room']");
+    await eventually("the link is copied", async () => /copied/.test(await ann.page.locator(".toast").innerText()));
+    await ann.page.close();
+    const again = await open();
+    await again.page.waitForSelector("parley-composer textarea");
+    assert.equal(await again.page.locator(".you-name").innerText(), "ann-plain");
+    assert.equal(await bob.page.locator(".banner").count(), 0);
+    bob.assertNoErrors();
+  });
+
+  test("signing out leaves nothing to the next person", async () => {
+    const ann = await world.people.enter("ann-out", { room: "#quit" });
+    const bob = await LineUser.enter("bob-out", "#quit");
+    await ann.say("/msg bob-out between us");
+    await bob.sees("between us");
+    await ann.open("quit");
+    await ann.page.locator("parley-composer textarea").pressSequentially("a private thought");
+    await eventually("the draft is kept", () => ann.page.evaluate(() => JSON.stringify({ ...localStorage }).includes("a private thought")));
+    await ann.page.click(".you");
+    await ann.page.click("text=Sign out");
+    await ann.page.waitForSelector("#entry-nick");
+    assert.deepEqual(await ann.page.evaluate(() => [Object.keys(localStorage), Object.keys(sessionStorage)]), [[], []]);
+    bob.leave();
   });
 }

@@ -3,6 +3,16 @@ import { test } from "node:test";
 import { LineUser } from "../cluster.js";
 import { eventually } from "../eventually.js";
 
+const clipboard = { permissions: ["clipboard-read", "clipboard-write"] };
+
+/** Opens a new private room, and returns its name and its link. */
+async function openPrivate(person) {
+  await person.page.click("[aria-label='New private room']");
+  await eventually("the private room is open", async () => (await person.title()).startsWith("#private-"));
+  await person.page.click("parley-header [aria-label='Copy private link']");
+  return { room: await person.title(), link: new URL(await person.page.evaluate(() => navigator.clipboard.readText())) };
+}
+
 export function privateStories(world) {
   test("a private room is read with its link only", async () => {
     const ann = await world.people.enter("annq", { room: "#any-q", permissions: ["clipboard-read", "clipboard-write"] });
@@ -28,5 +38,62 @@ export function privateStories(world) {
     await reader.sees('"e2e":1');
     await assert.rejects(reader.sees("our secret", 500));
     assert.equal(await ann.page.locator(".chip").innerText(), "Private room");
+  });
+
+  test("the secret of a link never reaches the server", async () => {
+    const ann = await world.people.enter("ann-s", { room: "#any-s", ...clipboard });
+    const frames = [];
+    ann.page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => frames.push(String(payload))));
+    await ann.page.reload();
+    await ann.page.waitForSelector("parley-composer textarea");
+    const { room, link } = await openPrivate(ann);
+    await ann.page.evaluate((hash) => (location.hash = hash), link.hash);
+    await eventually("the address has no secret", () => !ann.page.url().includes("!k="));
+    const secret = link.hash.split("!k=")[1];
+    const isOpen = (name) => eventually(`${name} is open`, async () => (await ann.title()) === name);
+    for (const [index, enter] of [
+      (typed) => ann.say(`/join ${typed}`),
+      (typed) => ann.say(`/msg ${typed} hello`),
+      async (typed) => {
+        await ann.page.keyboard.press("Control+k");
+        await ann.page.fill(".switcher input", typed);
+        await ann.page.keyboard.press("Enter");
+      },
+    ].entries()) {
+      await enter(link.href);
+      await isOpen(room);
+      await enter(`#fresh-${index}!k=${secret}`);
+      await isOpen(`#fresh-${index}`);
+      await enter(`#damaged-${index}!k=${secret}.`);
+      await eventually("the damaged link is refused", async () => /room name/.test(await ann.page.locator(".toast").innerText().catch(() => "")));
+    }
+    await ann.say(`/join ${link.href}`);
+    await isOpen(room);
+    await ann.say("sealed");
+    await ann.sees("sealed");
+    assert.deepEqual(frames.filter((frame) => frame.includes("!k=") || frame.includes(secret)), []);
+    assert.ok(!ann.page.url().includes("!k="));
+    ann.assertNoErrors();
+  });
+
+  test("a tab seals with a secret of another tab", async () => {
+    const ann = await world.people.enter("ann-t", { room: "#any-t", ...clipboard });
+    const { room, link } = await openPrivate(ann);
+    await ann.say("our secret");
+    const bob = await world.people.enter("bob-t", { room });
+    await bob.sees("needs the private link");
+    const tab = await bob.tab(room);
+    await tab.sees("needs the private link");
+    await bob.visit(link.hash);
+    await bob.page.locator(".row.message .text", { hasText: "our secret" }).waitFor();
+    await tab.page.locator(".row.message .text", { hasText: "our secret" }).waitFor();
+    await tab.say("sealed too");
+    await ann.sees("sealed too");
+    const reader = await LineUser.enter("line-t", room);
+    reader.say("/history");
+    await reader.sees('"e2e":1');
+    await assert.rejects(reader.sees("sealed too", 500));
+    bob.assertNoErrors();
+    tab.assertNoErrors();
   });
 }

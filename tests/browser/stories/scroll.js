@@ -26,6 +26,22 @@ export function scrollStories(world) {
     filler.leave();
   });
 
+  test("no change undoes a scroll of the reader", async () => {
+    const filler = await LineUser.enter("filler-u", "#undone");
+    filler.say(...Array.from({ length: 60 }, (_, index) => `row ${index}`));
+    await filler.sees("row 59");
+    const ann = await world.people.enter("annu", { room: "#undone" });
+    await ann.sees("row 59");
+    await eventually("the list is at its end", () => ann.page.evaluate(() => {
+      const { scrollTop, scrollHeight, clientHeight } = document.querySelector(".scroller");
+      return scrollTop > 300 && scrollHeight - scrollTop - clientHeight < 2;
+    }));
+    const place = await ann.page.evaluate(scrollDuringChange);
+    assert.equal(place.typing, true);
+    assert.ok(Math.abs(place.is - place.wanted) <= 2, `${place.wanted} became ${place.is}`);
+    filler.leave();
+  });
+
   test("older messages keep the reader's place", async () => {
     const filler = await LineUser.enter("filler-p", "#place");
     filler.say(...Array.from({ length: 400 }, (_, index) => `row ${index}`));
@@ -49,6 +65,17 @@ export function scrollStories(world) {
     await eventually("the button is gone", async () => (await ann.page.locator(".jump-latest").count()) === 0);
     filler.leave();
   });
+}
+
+/** Runs in the page: a change is about to be drawn when the reader scrolls. Returns the place three frames later. */
+async function scrollDuringChange() {
+  const scroller = document.querySelector(".scroller");
+  const detail = { type: "typing", key: "#undone", from: "bob", now: Date.now() };
+  scroller.dispatchEvent(new CustomEvent("intent", { bubbles: true, detail }));
+  scroller.scrollTop -= 300;
+  const wanted = scroller.scrollTop;
+  for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+  return { wanted, is: scroller.scrollTop, typing: document.querySelector(".typing").textContent !== "" };
 }
 
 /**

@@ -35,6 +35,37 @@ export function talkStories(world) {
     await page.waitForSelector("parley-composer textarea");
   });
 
+  test("a held name can be changed for another", async () => {
+    const ann = await world.people.enter("ann-held", { room: "#held" });
+    await ann.say("here");
+    await ann.sees("here");
+    await world.people.leave();
+    const page = await (await world.people.context()).newPage();
+    await page.goto(world.url);
+    await page.fill("#entry-nick", "ann-held");
+    await page.keyboard.press("Enter");
+    await eventually("the name is held", async () => /held for its last user/.test(await page.locator("#entry-error").innerText()));
+    await page.fill("#entry-nick", "ann-free");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("parley-composer textarea");
+    assert.equal(await page.locator(".you-name").innerText(), "ann-free");
+  });
+
+  test("a message to a room goes to that room", async () => {
+    const ann = await world.people.enter("ann11", { room: "#one11" });
+    const bob = await world.people.enter("bob11", { room: "#one11" });
+    for (const room of ["#one11", "＃one11"]) {
+      await ann.say(`/msg ${room} to ${room}`);
+      await bob.sees(`to ${room}`);
+    }
+    await ann.say("/msg @ nothing");
+    await eventually("the usage is shown", async () => (await ann.page.locator(".toast").innerText()).includes("/msg nick text"));
+    await ann.say("/join ＃wide11");
+    await eventually("the room is open", async () => (await ann.title()) === "#wide11");
+    assert.deepEqual(await ann.page.locator(".entry-name").allInnerTexts(), ["one11", "wide11"]);
+    ann.assertNoErrors();
+  });
+
   test("a link opens its room after the name", async () => {
     const ann = await world.people.enter("ann3", { room: "#the-%E8%8C%B6" });
     await eventually("the room is open", async () => (await ann.title()) === "#the-茶");

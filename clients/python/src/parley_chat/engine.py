@@ -32,7 +32,7 @@ from .events import Connecting, Offline, Online, RoomEvent, State
 from .link import Link
 from .rooms import JoinedRoom
 from .session import BYE, CONNECT, Session
-from .storage import Storage
+from .storage import Storage, well_formed
 
 SAVE_SECONDS = 0.2
 """Maximum time until changed positions are stored."""
@@ -273,7 +273,7 @@ class Engine:
 
     def _load(self) -> dict[str, Any]:
         try:
-            return (self._storage.load() if self._storage is not None else None) or {}
+            return well_formed(self._storage.load() if self._storage is not None else None)
         except Exception:
             log.exception("stored session not loaded, starting a new one")
             return {}

@@ -19,9 +19,16 @@ FRAME_BYTES_MAX = 64 * 1024
 def encode(frame: dict[str, Any]) -> str:
     """Returns the text of a frame.
 
+    Half of a surrogate pair has no UTF-8: it is escaped, so the server refuses the request and not the whole connection.
+
     Raises `TypeError`, `ValueError` or `RecursionError` if a value has no JSON.
     """
-    return json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(frame, allow_nan=False, separators=(",", ":"))
+    return text
 
 
 @dataclass(slots=True, eq=False)

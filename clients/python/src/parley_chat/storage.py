@@ -42,3 +42,26 @@ class FileStorage:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(state, file)
         os.replace(beside, self._path)
+
+
+def well_formed(state: object) -> dict[str, Any]:
+    """Returns the token and the positions of a stored object. Damaged parts are left out."""
+    parts = state if isinstance(state, dict) else {}
+    token, positions, read = (parts.get(part) for part in ("token", "positions", "read"))
+    return {
+        "token": token if isinstance(token, str) else None,
+        "positions": {name: position for name, position in _items(positions) if _is_position(position)},
+        "read": {name: seq for name, seq in _items(read) if _is_seq(seq)},
+    }
+
+
+def _items(value: object) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _is_position(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("epoch"), str) and _is_seq(value.get("seq"))
+
+
+def _is_seq(value: object) -> bool:
+    return type(value) is int and value >= 0

@@ -61,6 +61,7 @@ assets! {
         "icon.svg",
         "intents.js",
         "notify.js",
+        "opening.js",
         "pages.js",
         "prefs.js",
         "rows.js",
