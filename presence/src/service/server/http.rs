@@ -2,7 +2,7 @@
 //!
 //! It bounds waiting connections and request heads, disables Nagle, closes peers that are dead or do not read, and
 //! answers requests in flight before it ends. Limits of requests are in `service/api/admission.rs`. The admin listener
-//! has an address of its own and needs none of this.
+//! has an address of its own, and few connections.
 
 use std::net::IpAddr;
 use std::pin::pin;
