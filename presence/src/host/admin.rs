@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::host::accept_failures::AcceptFailures;
 use crate::host::host_header::names_one_host;
 use crate::host::metrics::Pulled;
 use crate::host::problem::Problem;
@@ -38,8 +39,6 @@ const CONNECTIONS_MAX: usize = 24;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum size of the head of a request.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Pause after a failed accept, which usually lacks file descriptors until other connections close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Readiness of a program to do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,13 +92,17 @@ impl std::fmt::Debug for AdminRoutes {
 pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: CancellationToken) -> std::io::Result<()> {
     show_readiness(&answers.metrics, &answers.ready);
     let router = TowerToHyperService::new(router(answers));
-    let connections = TaskTracker::new();
+    let (connections, mut failures) = (TaskTracker::new(), AcceptFailures::new("admin"));
     let mut open: VecDeque<CancellationToken> = VecDeque::new();
     while let Some(accepted) = cancel.run_until_cancelled(listener.accept()).await {
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                failures.record_failed(&error).await;
+                continue;
+            }
         };
+        failures.record_accepted();
         open.retain(|connection| !connection.is_cancelled());
         if open.len() >= CONNECTIONS_MAX
             && let Some(oldest) = open.pop_front()
