@@ -13,7 +13,7 @@ const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
 /// Interval at which a change of readiness is detected and logged.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Returns the reasons against readiness; none if the process is ready. `is_refusing`: Redis answers calls with refusals.
+/// Returns the reasons against readiness; none if the process is ready. `is_refusing`: Redis refuses calls.
 pub(super) fn judge(is_closing: bool, newest: Option<&LeaseSample>, is_refusing: bool) -> Readiness {
     let age = newest.map(|sample| sample.received.elapsed());
     let silence = if is_refusing { "the leases have not been read" } else { "redis has not answered" };
