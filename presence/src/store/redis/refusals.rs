@@ -1,9 +1,9 @@
 //! [`CallRefusals`]: the calls that Redis answered with a refusal, until they succeed or are no longer repeated.
 //!
-//! One episode for each [`RefusalReason`]: it begins with a refusal and ends once no refused call of it is left. One that
-//! keeps returning ends only after [`REPEAT_TIME`] without a refusal, so no client makes a line of the log for each of its
-//! requests. Pure: time is passed in, and `condition` logs the changes. Lost answers are not refusals; the lease detects
-//! them.
+//! One episode for each [`RefusalReason`]: it begins with a refusal and ends once no refused call of it is left.
+//! Invariant: one that keeps returning ends only after [`REPEAT_TIME`] without a refusal, so requests that are refused
+//! now and then make few lines of the log. Pure: time is passed in, and `condition` logs the changes. Lost answers are
+//! not refusals; the lease detects them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use redis::{ErrorKind, RedisError};
 
 use super::calls::CallKind;
+use super::script_source;
 use crate::host::metrics::Label;
 
 /// Time after its last refusal at which a call that is not repeated stops counting.
 pub(super) const REPEAT_TIME: Duration = Duration::from_secs(10);
-/// Number of returns, each within [`REPEAT_TIME`] of the last end, from which a success ends an episode no longer. Calls
-/// of one identity may run other commands, or use other keys that a script finds.
+/// Number of returns, each within [`REPEAT_TIME`] of the last end, from which a success ends an episode no longer.
+/// Calls of one identity may run other commands, or use other keys that a script finds.
 const RETURNS_MAX: u32 = 2;
 /// Maximum number of refused calls that one episode remembers; the others only count.
 const CALLS_MAX: usize = 256;
@@ -120,7 +121,7 @@ impl CallRefusal {
         let reason = if is_right { RefusalReason::NoPermission } else { RefusalReason::of_code(code) };
         // Arguments may be a message.
         let detail = detail.split(", with args beginning with").next().unwrap_or_default();
-        let line = format!("{code} {detail}").replace(char::is_control, " ");
+        let line = script_source::with_line(&format!("{code} {detail}")).replace(char::is_control, " ");
         Some(Self { reason, answer: line.trim().chars().take(ANSWER_CHARS).collect() })
     }
 }
