@@ -3,8 +3,11 @@
 //! An answered beat goes to the backplane, to the failure detector as a sample, and to `orders` as the mailbox. If the
 //! generation lacks this gateway's claims, they are reasserted in the time until the next beat.
 
+use std::time::Instant;
+
 use presence::lease::reassert::Reassertion;
 use presence::lease::{BeatOutcome, Heartbeat, OwnLease};
+use presence::registry::Phase;
 
 use super::context::LeaseContext;
 
@@ -12,6 +15,7 @@ use super::context::LeaseContext;
 pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
     let mut heartbeat = Heartbeat::new(lease);
     let mut reassertion = Reassertion::default();
+    let mut recovering_since = None;
     loop {
         match heartbeat.next().await {
             BeatOutcome::Answered(sample, beat) => {
@@ -19,6 +23,14 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
                 context.backplane.note_beat(&lease.incarnation, generation, sample.sent, sample.received);
                 context.samples.send_replace(Some(sample));
                 context.carry_out(beat.mailbox);
+                if beat.asserted && beat.generation.phase == Phase::Open {
+                    if let Some(since) = recovering_since.take() {
+                        let seconds = Instant::elapsed(&since).as_secs();
+                        tracing::info!(generation, seconds, "store recovered");
+                    }
+                } else {
+                    recovering_since.get_or_insert_with(Instant::now);
+                }
                 if !beat.asserted {
                     reassert(context, lease, generation, &mut reassertion).await;
                 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use presence::host::accept_failures::AcceptFailures;
 use presence::host::metrics::Label;
 use presence::model::codes::ErrorCode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::timeout;
+use tracing::debug;
 
 use crate::metrics::ListenerKind;
 use crate::outbound::policy::SLOW_READER;
@@ -32,10 +33,6 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 /// The time between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// The pause after an accept that failed for lack of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Accept failures closer together than this are logged once.
-const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A listener that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +92,7 @@ fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind, context: Arc<ConnectionContext<S>>) {
-    let mut failed: Option<Instant> = None;
+    let mut failures = AcceptFailures::new(port.value());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -104,28 +101,12 @@ async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind,
         };
         match accepted {
             Ok((stream, _)) => {
-                if failed.is_some_and(|at| at.elapsed() > FAILURE_LOG_INTERVAL) {
-                    failed = None;
-                    info!(port = port.value(), "accepting connections again");
-                }
+                failures.record_accepted();
                 admit(stream, port, &context);
             }
-            Err(error) if is_connection_failure(&error) => {}
-            Err(error) => {
-                if failed.is_none_or(|at| at.elapsed() > FAILURE_LOG_INTERVAL) {
-                    warn!(port = port.value(), %error, "cannot accept connections");
-                }
-                failed = Some(Instant::now());
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => failures.record_failed(&error).await,
         }
     }
-}
-
-/// Returns true if accept failed only for the connection that it was about to return.
-fn is_connection_failure(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn admit<S: ConnectionSession>(stream: TcpStream, port: ListenerKind, context: &Arc<ConnectionContext<S>>) {

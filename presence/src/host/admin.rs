@@ -2,8 +2,10 @@
 //!
 //! It has its own listener, so a flood of clients cannot block health checks, and clients cannot read the metrics. Each
 //! `server.rs` calls [`serve`] with its [`AdminRoutes`]. It decides nothing: closures supply readiness and every value.
+//! Invariant: its connections fit into the reserve of [`crate::host::descriptors`], so idle ones block no health check.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +15,16 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::host::accept_failures::AcceptFailures;
 use crate::host::host_header::names_one_host;
 use crate::host::metrics::Pulled;
 use crate::host::problem::Problem;
@@ -25,6 +32,13 @@ use crate::model::codes::ErrorCode;
 
 /// Time for open requests to finish after the shutdown began.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Maximum number of connections; one more closes the oldest.
+const CONNECTIONS_MAX: usize = 24;
+/// Time for the head of a request, and for an idle connection. Longer than the usual interval of scrapes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum size of the head of a request.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Readiness of a program to do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,20 +85,63 @@ impl std::fmt::Debug for AdminRoutes {
     }
 }
 
-/// Serves until `cancel`, then waits up to one second for open requests. Dropping the future ends it at once.
+/// Serves until `cancel`, then waits up to one second for open requests. Dropping the future closes the listener.
 ///
 /// # Errors
-/// The listener failed. A failed connection is not an error.
+/// None: a failed connection is not an error, and a failed accept is repeated.
 pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: CancellationToken) -> std::io::Result<()> {
     show_readiness(&answers.metrics, &answers.ready);
-    let serving = axum::serve(listener, router(answers)).with_graceful_shutdown(cancel.clone().cancelled_owned());
-    let overdue = async {
-        cancel.cancelled().await;
-        tokio::time::sleep(LAST_ANSWERS).await;
-    };
+    let router = TowerToHyperService::new(router(answers));
+    let (connections, mut failures) = (TaskTracker::new(), AcceptFailures::new("admin"));
+    let mut open: VecDeque<CancellationToken> = VecDeque::new();
+    while let Some(accepted) = cancel.run_until_cancelled(listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                failures.record_failed(&error).await;
+                continue;
+            }
+        };
+        failures.record_accepted();
+        open.retain(|connection| !connection.is_cancelled());
+        if open.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.cancel();
+        }
+        let connection = CancellationToken::new();
+        open.push_back(connection.clone());
+        connections.spawn(serve_connection(stream, router.clone(), connection, cancel.clone()));
+    }
+    drop(listener);
+    connections.close();
+    let _ = tokio::time::timeout(LAST_ANSWERS, connections.wait()).await;
+    open.iter().for_each(CancellationToken::cancel);
+    Ok(())
+}
+
+/// Serves one connection until `connection` is cancelled, and cancels it at its end.
+async fn serve_connection(
+    stream: TcpStream,
+    router: TowerToHyperService<Router>,
+    connection: CancellationToken,
+    closing: CancellationToken,
+) {
+    let _ended = connection.clone().drop_guard();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    let mut serving = pin!(http.serve_connection(TokioIo::new(stream), router));
+    // A connection that its client has broken is no event for operators.
     tokio::select! {
-        ended = serving.into_future() => ended,
-        () = overdue => Ok(()),
+        _ = serving.as_mut() => {}
+        () = connection.cancelled() => {}
+        () = closing.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ = serving => {}
+                () = connection.cancelled() => {}
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod reloadable;
 pub mod telemetry;
 pub mod descriptors;
 pub mod metrics;
+pub mod accept_failures;
 pub mod admin;
 pub mod client_address;
 pub mod entity_tag;

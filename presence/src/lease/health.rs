@@ -47,8 +47,8 @@ pub enum NotReady {
     /// No lease was acquired, or the last one was lost.
     #[error("no lease is held")]
     NoLease,
-    /// Beats are not answered.
-    #[error("the store does not answer beats")]
+    /// Beats are not answered, or are refused.
+    #[error("beats do not succeed")]
     NoBeat,
     /// Beats are answered, but their echoes do not arrive, so messages would not arrive either.
     #[error("own beats are not echoed by the subscription")]

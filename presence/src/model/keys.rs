@@ -91,6 +91,12 @@ pub trait KeyBuilder: Copy {
     type Unit: Unit;
 }
 
+/// A builder of the keys of one unit with a name, such as one room, of which there are many.
+pub trait NamedKeyBuilder<'a>: KeyBuilder {
+    /// Returns the builder whose keys are patterns of the keys of all such units.
+    fn all(base: &'a str) -> Self;
+}
+
 /// A function of a builder that returns a key of its unit, such as [`RoomKeys::meta`].
 pub type OwnKey<B> = fn(B) -> UnitKey<<B as KeyBuilder>::Unit>;
 
@@ -220,10 +226,10 @@ impl Keys {
         &self.base
     }
 
-    /// Returns the pattern of all keys of one kind, for a text about a call on many of them.
+    /// Returns the pattern of a key of all units, such as all rooms, for a text about a call on many of them.
     #[must_use]
-    pub fn pattern(&self, kind: &str) -> String {
-        format!("{}{kind}:*", self.base)
+    pub fn pattern<'a, B: NamedKeyBuilder<'a>>(&'a self, key: OwnKey<B>) -> String {
+        key(B::all(&self.base)).into()
     }
 
     /// The keys of a room.
@@ -296,6 +302,12 @@ macro_rules! unit_keys {
 
         impl KeyBuilder for $keys<'_> {
             type Unit = $unit;
+        }
+
+        impl<'a> NamedKeyBuilder<'a> for $keys<'a> {
+            fn all(base: &'a str) -> Self {
+                Self { base, name: "*" }
+            }
         }
 
         impl $keys<'_> { $(
@@ -425,6 +437,13 @@ mod tests {
         ] {
             assert_eq!(key, format!("p:{{0}}:{name}"));
         }
+    }
+
+    #[test]
+    fn patterns_match_the_names_of_their_keys() {
+        let keys = Keys::new("p");
+        assert_eq!(keys.pattern(NodeKeys::nicks), "p:{0}:gateway-nicks:*");
+        assert_eq!(keys.pattern(RoomKeys::meta), "p:{0}:room:*");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use crate::host::failpoints;
-use crate::store::redis::GENERATION;
+use crate::store::redis::{GENERATION, script_source};
 
 /// Declares the scripts: name, shared parts, file.
 macro_rules! scripts {
@@ -49,7 +49,7 @@ scripts! {
 
 fn assemble(parts: &[&str], script: &str) -> Script {
     let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
-    Script::new(&failpoints::script(&[&[shebang], parts, &[body]].concat().join("\n")))
+    script_source::script(&failpoints::script(&[&[shebang], parts, &[body]].concat().join("\n")))
 }
 
 #[cfg(test)]

@@ -13,14 +13,15 @@ const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
 /// Interval at which a change of readiness is detected and logged.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Returns the reasons against readiness; none if the process is ready.
-pub(super) fn judge(is_closing: bool, newest: Option<&LeaseSample>) -> Readiness {
+/// Returns the reasons against readiness; none if the process is ready. `is_refusing`: Redis refuses calls.
+pub(super) fn judge(is_closing: bool, newest: Option<&LeaseSample>, is_refusing: bool) -> Readiness {
     let age = newest.map(|sample| sample.received.elapsed());
+    let silence = if is_refusing { "the leases have not been read" } else { "redis has not answered" };
     let reasons = [
         is_closing.then(|| "shutting down".to_owned()),
         match age {
-            None => Some("redis has not answered yet".to_owned()),
-            Some(age) if age > ANSWER_AGE_MAX => Some(format!("redis has not answered for {} s", age.as_secs())),
+            None => Some(format!("{silence} yet")),
+            Some(age) if age > ANSWER_AGE_MAX => Some(format!("{silence} for {} s", age.as_secs())),
             Some(_) => None,
         },
     ];
@@ -50,22 +51,29 @@ mod tests {
     use super::*;
     use crate::registry::{Generation, LeaseTable, Phase};
 
-    fn reasons(is_closing: bool, answered_before: Option<Duration>) -> Vec<String> {
+    fn reasons(is_closing: bool, answered_before: Option<Duration>, is_refusing: bool) -> Vec<String> {
         let sample = answered_before.map(|age| LeaseSample {
             sent: Instant::now() - age,
             received: Instant::now() - age,
             table: LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases: Vec::new() },
             accepts_beats: true,
         });
-        judge(is_closing, sample.as_ref()).reasons
+        judge(is_closing, sample.as_ref(), is_refusing).reasons
     }
 
     #[test]
     fn readiness_needs_an_answer_within_three_seconds() {
         let age = Duration::from_secs;
-        assert_eq!(reasons(false, Some(age(2))), Vec::<String>::new());
-        assert_eq!(reasons(false, Some(age(4))), ["redis has not answered for 4 s"]);
-        assert_eq!(reasons(false, None), ["redis has not answered yet"]);
-        assert_eq!(reasons(true, Some(age(0))), ["shutting down"]);
+        assert_eq!(reasons(false, Some(age(2)), false), Vec::<String>::new());
+        assert_eq!(reasons(false, Some(age(4)), false), ["redis has not answered for 4 s"]);
+        assert_eq!(reasons(false, None, false), ["redis has not answered yet"]);
+        assert_eq!(reasons(true, Some(age(0)), false), ["shutting down"]);
+    }
+
+    #[test]
+    fn redis_that_refuses_is_not_called_silent() {
+        let reasons = |answered_before| reasons(false, answered_before, true);
+        assert_eq!(reasons(Some(Duration::from_secs(4))), ["the leases have not been read for 4 s"]);
+        assert_eq!(reasons(None), ["the leases have not been read yet"]);
     }
 }

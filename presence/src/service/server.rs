@@ -78,12 +78,15 @@ impl Presence {
         let (samples, newest) = watch::channel(None);
         let all_reasons = {
             let (closing, newest, redis) = (closing.clone(), newest.clone(), redis.clone());
-            move || readiness::judge(closing.is_cancelled(), newest.borrow().as_ref()).with(redis.reasons())
+            move || {
+                let refused = redis.reasons();
+                readiness::judge(closing.is_cancelled(), newest.borrow().as_ref(), !refused.is_empty()).with(refused)
+            }
         };
         // A process that shuts down is expected to be unready, so only answers count here.
         let answer_reasons = {
-            let newest = newest.clone();
-            move || readiness::judge(false, newest.borrow().as_ref())
+            let (newest, redis) = (newest.clone(), redis.clone());
+            move || readiness::judge(false, newest.borrow().as_ref(), !redis.reasons().is_empty())
         };
         spawn(&tasks, &stop, redis.clone().watch());
         spawn(&tasks, &stop, detector::observe(registry.clone(), samples));

@@ -82,6 +82,14 @@ async fn check_recovery(cluster: &Cluster, people: &LobbyMembers, since: Instant
     assert_eq!(newcomer.members("#lobby").await, ["ann", "bob", "carl"]);
     people.in_place().unwrap();
     newcomer.bye().await;
+    for gateway in &cluster.gateways {
+        eventually(SILENCE_MAX, "begin and end of the recovery are logged", async || {
+            let log = gateway.log();
+            let has_both = log.holds("store is recovering") && log.holds("store recovered");
+            if has_both { Ok(()) } else { Err(log.tail(9)) }
+        })
+        .await;
+    }
 }
 
 async fn incarnations(cluster: &Cluster) -> BTreeMap<String, String> {

@@ -136,6 +136,26 @@ async fn unknown_paths_and_methods_get_problem_documents() {
 }
 
 #[tokio::test]
+async fn idle_connections_give_way_to_health_checks() {
+    let port = AdminPort::open().await;
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS_MAX * 3 {
+        idle.push(TcpStream::connect(port.address).await.unwrap());
+    }
+    assert_eq!(status(&port.ask("GET /livez").await), "200");
+    let mut closed = 0;
+    for stream in &mut idle[..=CONNECTIONS_MAX * 2] {
+        closed += usize::from(matches!(timeout(SOON, stream.read(&mut [0])).await, Ok(Ok(0) | Err(_))));
+    }
+    assert_eq!(closed, CONNECTIONS_MAX * 2 + 1, "the oldest are closed");
+    let newest = idle.last_mut().unwrap();
+    newest.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut head = [0; 12];
+    timeout(SOON, newest.read_exact(&mut head)).await.unwrap().unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200", "the newest stay open");
+}
+
+#[tokio::test]
 async fn unfinished_request_does_not_delay_the_shutdown() {
     let port = AdminPort::open().await;
     let mut half = TcpStream::connect(port.address).await.unwrap();

@@ -3,7 +3,7 @@
 //! Invariant: a line that was cut by an error never joins the next one. Writes block; only the thread of a
 //! [`LogQueue`](super::queue::LogQueue) makes them.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::thread;
@@ -33,6 +33,14 @@ impl LineOutput {
     /// No descriptor is available.
     pub(super) fn stderr() -> io::Result<Self> {
         Ok(Self::new(io::stderr().as_fd().try_clone_to_owned()?.into()))
+    }
+
+    /// Returns the metadata of the open file.
+    ///
+    /// # Errors
+    /// The system cannot read them.
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Writes a whole line.

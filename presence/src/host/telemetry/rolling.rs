@@ -2,11 +2,12 @@
 //!
 //! `node.log` is always the newest file, `node.log.1` the one before; the oldest of `kept` files is deleted. The common
 //! crate rolls by date, which does not bound the size, and deletes every file with the same prefix: those of node `g10`
-//! for node `g1`. Files of other names are never touched here. A pipe or device under the name is never renamed.
+//! for node `g1`. Files of other names are never touched here. A pipe or device under the name is never renamed. A file
+//! that was deleted, alone or with its folder, is made again; lines that cannot be written then are errors.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::output::LineOutput;
@@ -57,6 +58,9 @@ impl Rolling {
 impl LogSink for Rolling {
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let size = line.len() as u64;
+        if self.limit.is_some() && self.output.metadata()?.nlink() == 0 {
+            self.reopen()?;
+        }
         if self.limit.is_some_and(|limit| self.written > 0 && self.written + size > limit) {
             // A failed rename must not lose lines: the old file is used for another `limit` bytes.
             let _ = self.roll();
@@ -164,6 +168,24 @@ mod tests {
         log.write_line(b"yes\n").unwrap();
         let expected = [("log", "new\nyes\n"), ("moved", "moved\n")];
         assert_eq!(files(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    }
+
+    #[test]
+    fn deleted_file_is_made_again_or_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("logs");
+        let path = logs.join("log");
+        std::fs::create_dir(&logs).unwrap();
+        let mut log = Rolling::open(&path, 2, 1 << 10).unwrap();
+        log.write_line(b"deleted\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        log.write_line(b"again\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "again\n");
+        std::fs::remove_dir_all(&logs).unwrap();
+        assert_eq!(log.write_line(b"lost\n").unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::create_dir(&logs).unwrap();
+        log.write_line(b"back\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "back\n");
     }
 
     #[test]

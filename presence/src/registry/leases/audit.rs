@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::keys::{NickUnit, NodeKeys, RoomUnit, ScriptKeys};
+use crate::model::keys::{NickKeys, NickUnit, NodeKeys, RoomKeys, RoomUnit, ScriptKeys};
 use crate::model::{Incarnation, MemberInfo, Nick, RoomName};
 use crate::registry::redis::{RedisRegistry, ScriptCall, json, read};
 use crate::registry::reply::{from_json, owner_of};
@@ -73,7 +73,7 @@ impl RedisRegistry {
                 pipe.cmd("HMGET").arg(format!("{}nick:{nick}", self.redis.keys().base())).arg("owner").arg("display");
             }
             let mut connection = self.redis.query().await?;
-            let about = self.redis.keys().pattern("nick");
+            let about = self.redis.keys().pattern(NickKeys::record);
             let records: Vec<(Option<String>, Option<String>)> =
                 self.redis.asked(&about, pipe.query_async(&mut connection)).await?;
             owned.extend(records.into_iter().filter_map(|(token, display)| {
@@ -98,7 +98,7 @@ impl RedisRegistry {
                 pipe.cmd("HGET").arg(format!("{base}room:{room}")).arg("display");
             }
             let mut connection = self.redis.query().await?;
-            let about = ["members", "room"].map(|kind| self.redis.keys().pattern(kind)).join(" ");
+            let about = [RoomKeys::members, RoomKeys::meta].map(|key| self.redis.keys().pattern(key)).join(", ");
             let records: Vec<Option<String>> = self.redis.asked(&about, pipe.query_async(&mut connection)).await?;
             owned.extend(records.chunks_exact(2).filter_map(|record| {
                 let (token, info) = record[0].as_deref()?.split_once(' ')?;

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use crate::model::keys::{NickKeys, NodeKeys};
 use crate::model::{Incarnation, NickKey};
 use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::RedisRegistry;
@@ -60,7 +61,7 @@ impl RedisRegistry {
                 .scard(keys.node(&lease.incarnation).owned_nicks().as_str());
         }
         let mut connection = self.redis.query().await?;
-        let about = format!("{} {}", keys.beaten().as_str(), keys.pattern("owned"));
+        let about = format!("{}, {}", keys.beaten().as_str(), keys.pattern(NodeKeys::owned_nicks));
         let replies: Vec<redis::Value> = self.redis.asked(&about, pipeline.query_async(&mut connection)).await?;
         let mut replies = replies.into_iter();
         let (seconds, micros): (u64, u64) = next_value(replies.next())?;
@@ -97,8 +98,10 @@ impl RedisRegistry {
                 pipeline.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
             }
             let mut connection = self.redis.query().await?;
-            let tokens: Vec<Option<String>> =
-                self.redis.asked(&self.redis.keys().pattern("nick"), pipeline.query_async(&mut connection)).await?;
+            let tokens: Vec<Option<String>> = self
+                .redis
+                .asked(&self.redis.keys().pattern(NickKeys::record), pipeline.query_async(&mut connection))
+                .await?;
             let incarnation = |token: String| Incarnation::from_store(token.split('/').next().unwrap_or_default());
             owners.extend(tokens.into_iter().map(|token| token.map(incarnation)));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys};
+use crate::model::keys::{NickUnit, NodeKeys, RoomUnit, ScriptKeys};
 use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey};
 use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::{RedisRegistry, ScriptCall, read};
@@ -167,7 +167,9 @@ impl RedisRegistry {
         let mut connection = self.redis.query().await?;
         let counts: Vec<u64> = match rows {
             [] => Vec::new(),
-            _ => self.redis.asked(&self.redis.keys().pattern("nicks"), pipe.query_async(&mut connection)).await?,
+            _ => {
+                self.redis.asked(&self.redis.keys().pattern(NodeKeys::nicks), pipe.query_async(&mut connection)).await?
+            }
         };
         Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.shows() { users } else { 0 }).collect())
     }

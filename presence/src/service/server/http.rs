@@ -2,7 +2,7 @@
 //!
 //! It bounds waiting connections and request heads, disables Nagle, closes peers that are dead or do not read, and
 //! answers requests in flight before it ends. Limits of requests are in `service/api/admission.rs`. The admin listener
-//! has an address of its own and needs none of this.
+//! has an address of its own, and few connections.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::write_stall::StallGuard;
+use crate::host::accept_failures::AcceptFailures;
 use crate::service::api::PeerAddress;
 use crate::service::waiting::{ConnectionPhase, WaitingPool};
 
@@ -30,8 +31,6 @@ pub(super) const TIMEOUTS: HttpTimeouts =
     HttpTimeouts { head: Duration::from_secs(10), stall: Duration::from_secs(15) };
 /// Time that sent bytes may stay unacknowledged before the connection is dropped.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause after a failed accept, which usually lacks file descriptors until other connections close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -51,10 +50,11 @@ pub(super) async fn serve(
     timeouts: HttpTimeouts,
     closing: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
+    let (connections, mut failures) = (TaskTracker::new(), AcceptFailures::new("api"));
     while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
+                failures.record_accepted();
                 let served = ServedConnection {
                     peer: peer.ip(),
                     phase: pool.open(peer.ip().into()),
@@ -63,10 +63,7 @@ pub(super) async fn serve(
                 };
                 connections.spawn(served.run(stream, closing.clone()));
             }
-            Err(error) => {
-                tracing::warn!(%error, "api connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => failures.record_failed(&error).await,
         }
     }
     // Connections in the queue of a listener that accepts no more would hang.

@@ -8,6 +8,7 @@ mod calls;
 mod condition;
 mod fitness;
 mod refusals;
+pub mod script_source;
 mod server;
 mod vitals;
 mod watch;

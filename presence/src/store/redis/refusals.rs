@@ -1,7 +1,9 @@
 //! [`CallRefusals`]: the calls that Redis answered with a refusal, until they succeed or are no longer repeated.
 //!
-//! One episode for each [`RefusalReason`]: it begins with a refusal and ends once no refused call of it is left. Pure:
-//! time is passed in, and `condition` logs the changes. Lost answers are not refusals; the lease detects them.
+//! One episode for each [`RefusalReason`]: it begins with a refusal and ends once no refused call of it is left.
+//! Invariant: one that keeps returning ends only after [`REPEAT_TIME`] without a refusal, so requests that are refused
+//! now and then make few lines of the log. Pure: time is passed in, and `condition` logs the changes. Lost answers are
+//! not refusals; the lease detects them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,10 +11,14 @@ use std::time::{Duration, Instant};
 use redis::{ErrorKind, RedisError};
 
 use super::calls::CallKind;
+use super::script_source;
 use crate::host::metrics::Label;
 
 /// Time after its last refusal at which a call that is not repeated stops counting.
 pub(super) const REPEAT_TIME: Duration = Duration::from_secs(10);
+/// Number of returns, each within [`REPEAT_TIME`] of the last end, from which a success ends an episode no longer.
+/// Calls of one identity may run other commands, or use other keys that a script finds.
+const RETURNS_MAX: u32 = 2;
 /// Maximum number of refused calls that one episode remembers; the others only count.
 const CALLS_MAX: usize = 256;
 /// Maximum length of a shown answer, in characters.
@@ -59,7 +65,7 @@ refusal_reasons! {
     /// The user lacks a right.
     NoPermission => "no_permission", ["NOPERM"], "the redis user lacks a right";
     /// User or password are refused.
-    Authentication => "authentication", ["NOAUTH", "WRONGPASS"], "redis refuses user or password of redis.url";
+    Authentication => "authentication", ["NOAUTH", "WRONGPASS"], "redis refuses the login of redis.url";
     /// Its last save failed.
     NotPersisting => "not_persisting", ["MISCONF"], "redis cannot save its data";
     /// It has fewer connected replicas than `min-replicas-to-write`.
@@ -95,8 +101,9 @@ impl CallRefusal {
     /// Returns the refusal in an error; `None` for a lost answer and for the refusals of our own scripts.
     pub(super) fn of(error: &RedisError) -> Option<Self> {
         if error.kind() == ErrorKind::AuthenticationFailed {
-            // The client library drops the text of this answer.
-            return Some(Self { reason: RefusalReason::Authentication, answer: "WRONGPASS".to_owned() });
+            // The client library drops the text of the answer to AUTH. With a full `maxclients` it is an error too.
+            let answer = "an error to AUTH: WRONGPASS, or maxclients is reached".to_owned();
+            return Some(Self { reason: RefusalReason::Authentication, answer });
         }
         // A pipeline has an error for each refused command.
         let errors = error.clone().into_server_errors()?;
@@ -114,7 +121,7 @@ impl CallRefusal {
         let reason = if is_right { RefusalReason::NoPermission } else { RefusalReason::of_code(code) };
         // Arguments may be a message.
         let detail = detail.split(", with args beginning with").next().unwrap_or_default();
-        let line = format!("{code} {detail}").replace(char::is_control, " ");
+        let line = script_source::with_line(&format!("{code} {detail}")).replace(char::is_control, " ");
         Some(Self { reason, answer: line.trim().chars().take(ANSWER_CHARS).collect() })
     }
 }
@@ -142,12 +149,22 @@ struct RefusalEpisode {
     newest: (CallRefusal, String),
     /// Time of the newest refusal of each call that has not succeeded since.
     calls: HashMap<CallIdentity, Instant>,
+    /// Number of episodes before this one that ended less than [`REPEAT_TIME`] before the next began.
+    returns: u32,
+}
+
+impl RefusalEpisode {
+    fn keeps_returning(&self) -> bool {
+        self.returns >= RETURNS_MAX
+    }
 }
 
 /// The present episodes, by reason.
 #[derive(Debug, Default)]
 pub(super) struct CallRefusals {
     episodes: Vec<(RefusalReason, RefusalEpisode)>,
+    /// The end of the last episode of each reason, and its returns.
+    ended: HashMap<RefusalReason, (Instant, u32)>,
 }
 
 impl CallRefusals {
@@ -169,14 +186,16 @@ impl CallRefusals {
             return None;
         }
         let calls = HashMap::from([(call.clone(), now)]);
-        self.episodes.push((reason, RefusalEpisode { began: now, refused: 1, newest, calls }));
+        let former = self.ended.get(&reason).filter(|(end, _)| now.saturating_duration_since(*end) < REPEAT_TIME);
+        let returns = former.map_or(0, |(_, returns)| returns + 1);
+        self.episodes.push((reason, RefusalEpisode { began: now, refused: 1, newest, calls, returns }));
         Some(RefusalChange::Begun { refusal, call })
     }
 
     /// Records a call that was sent at `sent` and succeeded. Returns the episodes that end with it.
     pub(super) fn record_done(&mut self, call: &CallIdentity, sent: Instant, now: Instant) -> Vec<RefusalChange> {
         let is_probe = call.kind == CallKind::Probe;
-        for (reason, episode) in &mut self.episodes {
+        for (reason, episode) in self.episodes.iter_mut().filter(|(_, episode)| !episode.keeps_returning()) {
             episode.calls.remove(call);
             if is_probe && reason.is_of_server() {
                 episode.calls.retain(|_, refused| *refused >= sent);
@@ -218,10 +237,9 @@ impl CallRefusals {
 
     fn take_ended(&mut self, now: Instant) -> Vec<RefusalChange> {
         let ended = self.episodes.extract_if(.., |(_, episode)| episode.calls.is_empty());
-        let changes = ended.map(|(reason, RefusalEpisode { began, refused, .. })| RefusalChange::Ended {
-            reason,
-            lasted: now.saturating_duration_since(began),
-            refused,
+        let changes = ended.map(|(reason, RefusalEpisode { began, refused, returns, .. })| {
+            self.ended.insert(reason, (now, returns));
+            RefusalChange::Ended { reason, lasted: now.saturating_duration_since(began), refused }
         });
         changes.collect()
     }
@@ -260,6 +278,39 @@ mod tests {
         let ended = RefusalChange::Ended { reason: RefusalReason::WrongType, lasted: SECOND * 2, refused: 2 };
         assert_eq!(refusals.record_done(&lobby, start + SECOND * 2, start + SECOND * 2), [ended]);
         assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn refused_login_names_each_possible_cause() {
+        let error = RedisError::from((ErrorKind::AuthenticationFailed, "Password authentication failed"));
+        let answer = CallRefusal::of(&error).unwrap().answer;
+        assert!(["WRONGPASS", "maxclients"].iter().all(|cause| answer.contains(cause)), "{answer}");
+    }
+
+    #[test]
+    fn refusals_that_keep_returning_end_after_quiet_time() {
+        for (code, kind) in [("NOPERM", CallKind::Read), ("WRONGTYPE", CallKind::Read), ("OOM", CallKind::Probe)] {
+            let (mut refusals, start) = (CallRefusals::default(), Instant::now());
+            let page = call(kind, "those of rooms");
+            let mut changes = Vec::new();
+            for second in (0..100).map(|number| start + SECOND * number) {
+                changes.extend(refusals.record_refused(page.clone(), refusal(code), second));
+                changes.extend(refusals.record_done(&page, second + SECOND / 2, second + SECOND / 2));
+            }
+            assert_eq!(changes.len(), 5, "two short episodes, and the begin of a long one: {changes:?}");
+            let last = start + SECOND * 99;
+            assert_eq!(refusals.expire(last + REPEAT_TIME - SECOND), []);
+            let lasted = SECOND * 97 + REPEAT_TIME;
+            let reason = refusal(code).reason;
+            assert_eq!(
+                refusals.expire(last + REPEAT_TIME),
+                [RefusalChange::Ended { reason, lasted, refused: 98 }],
+                "{code}"
+            );
+            let later = last + REPEAT_TIME * 3;
+            refusals.record_refused(page.clone(), refusal(code), later).unwrap();
+            assert_eq!(refusals.record_done(&page, later + SECOND, later + SECOND).len(), 1, "it is a new fault");
+        }
     }
 
     #[test]

@@ -10,10 +10,10 @@ use redis::Script;
 use tokio::time::MissedTickBehavior;
 
 use super::fitness::judge_running;
-use super::{CallKind, LANES, RedisStore};
+use super::{CallKind, LANES, RedisStore, script_source};
 use crate::registry::RegistryError;
 
-static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("probe.lua")));
+static PROBE: LazyLock<Script> = LazyLock::new(|| script_source::script(include_str!("probe.lua")));
 
 /// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

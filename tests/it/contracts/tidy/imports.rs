@@ -108,7 +108,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
     ImportRule { files: &["presence/src/lease/*"], forbidden: &["redis::", "axum::", "service::", "store::"] },
     ImportRule {
         files: &["presence/src/host/*"],
-        forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "crate::lease", "service::"],
+        forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "crate::lease", "crate::service"],
     },
     ImportRule { files: &["presence/src/service/*"], forbidden: REDIS_COMMANDS },
     ImportRule { files: &["presence/src/lib.rs", "presence/src/main.rs"], forbidden: REDIS_COMMANDS },
