@@ -8,12 +8,15 @@ const TEMPORARY = /^(overloaded|unavailable|outcome_unknown|going_away|internal)
 /** Returns true if the same request is expected to succeed later. */
 export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.test(error.code);
 
-const FIRST_WAIT_MS = 1_000;
+const FIRST_WAIT_MS = 500;
 const WAIT_MS_MAX = 30_000;
 
-/** Returns the time before an attempt after so many failures: from 0 to a maximum that doubles. */
-export const retryWaitMs = (failures, random) =>
-  Math.round(random * Math.min(FIRST_WAIT_MS * 2 ** failures, WAIT_MS_MAX));
+/**
+ * Returns the time before another attempt after an error: at least its `retry_after_ms`, and from 0 to a maximum that
+ * doubles with each failure before it.
+ */
+export const retryWaitMs = (error, failures, random) =>
+  (error.retry_after_ms ?? 0) + Math.round(random * Math.min(FIRST_WAIT_MS * 2 ** failures, WAIT_MS_MAX));
 
 /** Size of a request: 64 KiB, less the `id` and `since` that are added to it. */
 export const REQUEST_BYTES_MAX = 65_280;

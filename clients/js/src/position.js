@@ -5,7 +5,7 @@
  * `ᲈ`, old forms of Cyrillic letters, stay different from the usual ones, unlike on the server.
  */
 export const fold = (name) =>
-  String(name).toLowerCase().replace(/ς/g, "σ").replace(/[\u200c\u200d]/g, "").normalize("NFKC");
+  String(name).toLowerCase().replace(/ς/g, "σ").replace(/\p{Cf}/gu, "").normalize("NFKC");
 
 export const randomText = () => Math.random().toString(36).slice(2);
 

@@ -131,7 +131,7 @@ export class Session {
     this.#abandon();
     this.#urls.push(this.#urls.shift());
     if (isAnnounced) return this.#connect();
-    const inMs = (error.retry_after_ms ?? 0) + retryWaitMs(this.#failures, random);
+    const inMs = retryWaitMs(error, this.#failures, random);
     this.#failures += 1;
     this.#due.retry = now + inMs;
     this.#enter("waiting", wasOnline ? { name: "resuming" } : offline(error, inMs));

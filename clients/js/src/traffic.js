@@ -159,7 +159,7 @@ export class Traffic {
     call.sentAt = Infinity;
     const isOut = error.code === "not_in_room";
     if (isTemporary(error) || (isOut && isOwn(this.#calls.head(fold(room ?? to))))) {
-      call.due = this.#turn.now + (error.retry_after_ms ?? 0) + retryWaitMs(call.tries++, this.#turn.random);
+      call.due = this.#turn.now + retryWaitMs(error, call.tries++, this.#turn.random);
       this.#run(call);
     } else if (type === "leave" && isOut) {
       this.#done(call, { room });

@@ -14,7 +14,7 @@ from .requests import FRAME_BYTES_MAX, Request, RequestQueue, encode
 
 KEY_SECONDS: Final = 240.0
 """Time in which a send without an answer is repeated. The server remembers its key for five minutes."""
-BACKOFF_MAX: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+BACKOFF_MAX: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Maximum waiting time in seconds before each attempt after a failure."""
 
 

@@ -23,7 +23,7 @@ const BYE: Duration = Duration::from_secs(4);
 /// A connection that lasted this long resets the waiting time between attempts.
 const STABLE: Duration = Duration::from_secs(2);
 /// The maximum waiting time after the first failure, and after all others.
-const WAIT_MS: (u64, u64) = (1_000, 30_000);
+const WAIT_MS: (u64, u64) = (500, 30_000);
 /// Number of attempts with a nickname that a lost `register` of this client may hold.
 const OWN_NICK_ATTEMPTS: u32 = 10;
 const LOST: &str = "connection_lost";
