@@ -265,7 +265,7 @@ test("temporary refusals are repeated later", () => {
     assert.deepEqual([bench.count("send"), bench.last("send").key], [2, "a"], code);
   }
   const bench = online().join().call(1, send("a")).refuse("send", "no_such_user", { retry_after_ms: 700 });
-  assert.equal(bench.session.nextAt, 700 + 500);
+  assert.equal(bench.session.nextAt, 700 + 250);
 });
 
 test("other refusals reject the call", () => {
@@ -310,18 +310,18 @@ test("waiting time doubles up to a maximum", () => {
     waits.push(bench.session.nextAt - bench.now);
     bench.tick();
   }
-  assert.deepEqual(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000, 30_000]);
+  assert.deepEqual(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
   bench.open();
   bench.now += 2_000;
   bench.close(1006);
-  assert.equal(bench.session.nextAt - bench.now, 1_000);
+  assert.equal(bench.session.nextAt - bench.now, 500);
 });
 
 test("state names the next attempt", () => {
   const bench = online().close(1006);
   assert.deepEqual(bench.state, { name: "resuming" });
   bench.tick().close(1006);
-  assert.deepEqual(bench.state, { name: "offline", reason: "connection_lost", message: null, willRetry: true, inMs: 1_000 });
+  assert.deepEqual(bench.state, { name: "offline", reason: "connection_lost", message: null, willRetry: true, inMs: 500 });
   bench.tick();
   assert.deepEqual(bench.state, { name: "resuming" });
 });
@@ -336,7 +336,7 @@ test("drain reconnects at once after the close", () => {
 test("held nickname is waited for", () => {
   const bench = new Bench().step({ type: "open" });
   bench.refuse("register", "nick_in_use", { message: "held for ann", retry_after_ms: 9_000 });
-  assert.deepEqual(bench.state, { name: "offline", reason: "nick_in_use", message: "held for ann", willRetry: true, inMs: 9_500 });
+  assert.deepEqual(bench.state, { name: "offline", reason: "nick_in_use", message: "held for ann", willRetry: true, inMs: 9_250 });
   bench.tick().open();
   assert.equal(bench.state.name, "online");
 });

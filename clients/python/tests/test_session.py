@@ -64,7 +64,7 @@ def test_waiting_time_doubles_up_to_thirty_seconds() -> None:
         jitters.append(played.timers()["connect", 0])
         played.session.elapsed(("connect", 0))
         addresses += played.addresses()
-    assert jitters == [(0, limit) for limit in (1, 2, 4, 8, 16, 30, 30, 30)]
+    assert jitters == [(0, limit) for limit in (0.5, 1, 2, 4, 8, 16, 30, 30)]
     assert addresses == [1, 2, 0, 1, 2, 0, 1, 2]
 
 
@@ -88,7 +88,7 @@ def test_temporary_refusals_are_repeated(online: Played, type: str, code: str) -
     online.session.elapsed(("retry", call))
     assert online.sent() == first
     online.refuse(call, code)
-    assert online.timers()["retry", call] == (0, 2)
+    assert online.timers()["retry", call] == (0, 1)
     assert codes(online) == []
 
 
@@ -153,7 +153,7 @@ def test_offline_state_has_the_text_of_the_server() -> None:
     assert played.state() == Offline("unavailable", will_retry=True, message="try later")
     played.session.elapsed(("connect", 0))
     played.session.failed(ParleyError("overloaded", "too many connections", 7))
-    assert played.timers()["connect", 0] == (7, 2)
+    assert played.timers()["connect", 0] == (7, 1)
     assert played.state() == Offline("overloaded", will_retry=True, message="too many connections")
     played.session.elapsed(("connect", 0))
     played.session.opened()
