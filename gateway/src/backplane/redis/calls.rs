@@ -1,13 +1,13 @@
 //! Calls of the scripts that append messages and send typing notices, and the meaning of their answers.
 //!
-//! Calls use the shared lanes by name, so calls for one room or nickname reach Redis in order. An accepted message
-//! enters the republish ring before its sender gets the ack.
+//! Calls use the shared lanes by name, so calls for one nickname reach Redis in order; `publisher` keeps the order of a
+//! room. An accepted message enters the republish ring before its sender gets the ack.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
-use presence::model::keys::{CallKeys, KeyBuilder, NickKeys, NickUnit, NodeUnit, RoomKeys, ScriptKeys, SessionUnit};
+use presence::model::keys::{CallKeys, NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionUnit};
 use presence::model::{NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
@@ -15,26 +15,34 @@ use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use crate::backplane::{PublishError, Published};
 
-use super::message::{AckedMessage, AckedPosition, StoredMessage, WriteOrigin, WriteOutcome, WriteTarget};
+use super::message::{
+    AckedMessage, AckedPosition, MessageOutcome, RoomBatch, RoomOutcome, StoredMessage, WriteOrigin, WriteOutcome,
+    WriteTarget,
+};
 use super::republish::{RingReservation, ShareHolder, SharedRepublishRing};
+use super::room_calls::{CallLane, RoomReply, SentRoom};
 use super::{epoch, script};
 
-static PUBLISH: LazyLock<Script> =
-    LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/publish.lua")));
-static DIRECT: LazyLock<Script> =
-    LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/direct.lua")));
+/// Script fragment that every writing script begins with.
+pub(super) const PRELUDE: &str = include_str!("../lua/prelude.lua");
+/// Script fragment that remembers messages.
+pub(super) const NOTES: &str = include_str!("../lua/notes.lua");
+/// Script fragment that finds the gateway of a nick.
+const WHEREABOUTS: &str = include_str!("../lua/whereabouts.lua");
 
-static TYPING: LazyLock<Script> =
-    LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/typing.lua")));
+static DIRECT: LazyLock<Script> =
+    LazyLock::new(|| script(&[PRELUDE, NOTES, WHEREABOUTS], include_str!("../lua/direct.lua")));
+
+static TYPING: LazyLock<Script> = LazyLock::new(|| script(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
 
 /// Maximum number of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5
 /// minutes for messages with a client's key, 30 seconds for others.
-const BUCKET_KEYS_MAX: usize = 1_000_000;
+const BUCKET_NOTES_MAX: usize = 1_000_000;
 /// The lifetime of an inbox after its session: 72 hours.
 const INBOX_RETENTION_SECONDS: usize = 72 * 60 * 60;
 
 /// A script's answer for one message: verdict, seq, time, message id.
-type ScriptAnswer = (String, u64, u64, String);
+pub(super) type ScriptAnswer = (String, u64, u64, String);
 
 /// The caller of the scripts.
 #[derive(Debug, Clone)]
@@ -45,40 +53,66 @@ pub(super) struct ScriptCalls {
 }
 
 impl ScriptCalls {
-    /// Appends messages to a room and returns the outcomes in their order. A message without space in the republish
-    /// ring is not sent; the others are.
+    /// Appends messages to rooms. Returns the outcomes in the order of the rooms. A message without space in the
+    /// republish ring is not sent; the others are.
     ///
     /// # Errors
     /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
-    pub(super) async fn publish(
-        &self,
-        room: &RoomKey,
-        batch: &[StoredMessage],
-    ) -> Result<Vec<WriteOutcome>, RegistryError> {
-        let target = || ShareHolder::Room(room.clone());
-        let reserved = batch.iter().map(|message| Ok((message, self.republish.reserve(message, target())?)));
-        let reserved: Vec<Result<_, Duration>> = reserved.collect();
-        let messages: Vec<&StoredMessage> = reserved.iter().flatten().map(|(message, _)| *message).collect();
+    pub(super) async fn publish(&self, slot: usize, rooms: &[RoomBatch]) -> Result<Vec<RoomOutcome>, RegistryError> {
+        let reserve = |RoomBatch { room, messages }: &RoomBatch| {
+            let reserve = |message| self.republish.reserve(message, ShareHolder::Room(room.clone()));
+            messages.iter().map(reserve).collect()
+        };
+        let reserved: Vec<Vec<Result<RingReservation, Duration>>> = rooms.iter().map(reserve).collect();
+        let sent = rooms.iter().zip(&reserved).filter_map(|(RoomBatch { room, messages }, reserved)| {
+            let with_space = messages.iter().zip(reserved).filter(|(_, reserved)| reserved.is_ok());
+            let messages: Vec<&StoredMessage> = with_space.map(|(message, _)| message).collect();
+            (!messages.is_empty()).then_some(SentRoom { room, messages })
+        });
+        let sent: Vec<SentRoom<'_>> = sent.collect();
         let generation = self.republish.settled();
-        let (epoch, accepted) = if messages.is_empty() {
-            (String::new(), Vec::new())
+        let replies = if sent.is_empty() {
+            Vec::new()
         } else {
-            self.call_publish_script(WriteOrigin::Client(generation), room, &messages).await?
+            self.call_publish_script(WriteOrigin::Client(generation), CallLane::Slot(slot), &sent).await?
         };
-        let mut accepted = accepted.into_iter();
-        let conclude = |reserved: Result<(&StoredMessage, RingReservation), Duration>| {
-            let (message, reservation) = reserved.map_err(|retry_after| PublishError::Exhausted { retry_after })?;
-            let lost = || Err(RegistryError::Unknown("script answered too few messages".to_owned()).into());
-            let published = accepted.next().unwrap_or_else(lost)?;
-            let message = Arc::new(message.known_as(&published.msg_id));
-            let position = AckedPosition { epoch: epoch.clone(), seq: published.seq };
-            self.republish.add(
-                AckedMessage { target: WriteTarget::Room(room.clone()), message, position, generation },
-                reservation,
-            );
-            Ok(published)
+        let mut replies = replies.into_iter();
+        let conclude = |(batch, reserved): (&RoomBatch, Vec<Result<RingReservation, Duration>>)| {
+            let is_sent = reserved.iter().any(Result::is_ok);
+            let reply = if is_sent { replies.next() } else { None };
+            let reply = reply.unwrap_or(RoomReply::Answered { epoch: String::new(), outcomes: Vec::new() });
+            self.conclude_room(batch, reserved, reply, generation)
         };
-        Ok(reserved.into_iter().map(conclude).collect())
+        Ok(rooms.iter().zip(reserved).map(conclude).collect())
+    }
+
+    /// Enters the messages that a room has now into the republish ring, and returns the outcomes of all.
+    fn conclude_room(
+        &self,
+        RoomBatch { room, messages }: &RoomBatch,
+        reserved: Vec<Result<RingReservation, Duration>>,
+        reply: RoomReply,
+        generation: u64,
+    ) -> RoomOutcome {
+        let RoomReply::Answered { epoch, outcomes } = reply else { return RoomOutcome::Apart };
+        let mut outcomes = outcomes.into_iter();
+        let conclude = |(message, reserved): (&StoredMessage, Result<RingReservation, Duration>)| {
+            let reservation = match reserved {
+                Ok(reservation) => reservation,
+                Err(retry_after) => return MessageOutcome::Done(Err(PublishError::Exhausted { retry_after })),
+            };
+            let outcome = outcomes.next().unwrap_or_else(|| {
+                MessageOutcome::Done(Err(RegistryError::Unknown("script answered too few messages".to_owned()).into()))
+            });
+            if let MessageOutcome::Done(Ok(published)) = &outcome {
+                let message = Arc::new(message.known_as(&published.msg_id));
+                let position = AckedPosition { epoch: epoch.clone(), seq: published.seq };
+                let target = WriteTarget::Room(room.clone());
+                self.republish.add(AckedMessage { target, message, position, generation }, reservation);
+            }
+            outcome
+        };
+        RoomOutcome::Answered(messages.iter().zip(reserved).map(conclude).collect())
     }
 
     /// Sends a message to a nickname.
@@ -118,8 +152,16 @@ impl ScriptCalls {
         };
         match target {
             WriteTarget::Room(room) => {
-                let (epoch, outcomes) = self.call_publish_script(origin, room, messages).await?;
-                outcomes.into_iter().map(|outcome| positioned(&epoch, outcome)).collect()
+                let sent = [SentRoom { room, messages: messages.to_vec() }];
+                let replies = self.call_publish_script(origin, CallLane::Name(room.as_str()), &sent).await?;
+                let Some(RoomReply::Answered { epoch, outcomes }) = replies.into_iter().next() else {
+                    return Err(RegistryError::Unavailable("room was not republished".to_owned()));
+                };
+                let done = |outcome| match outcome {
+                    MessageOutcome::Done(outcome) => positioned(&epoch, outcome),
+                    MessageOutcome::Searched(_) => Err(RegistryError::Unavailable("message was searched".to_owned())),
+                };
+                outcomes.into_iter().map(done).collect()
             }
             WriteTarget::Inbox { session, to } => {
                 let mut positions = Vec::with_capacity(messages.len());
@@ -132,34 +174,6 @@ impl ScriptCalls {
         }
     }
 
-    /// Calls the script for one room. Returns the epoch of its stream and one outcome per message.
-    async fn call_publish_script(
-        &self,
-        origin: WriteOrigin<'_>,
-        room: &RoomKey,
-        messages: &[&StoredMessage],
-    ) -> Result<(String, Vec<WriteOutcome>), RegistryError> {
-        let keys = ScriptKeys::of(self.redis.keys().room(room)).own([
-            RoomKeys::meta,
-            RoomKeys::stream,
-            RoomKeys::members,
-            RoomKeys::channel,
-        ]);
-        let retention = self.retention.get();
-        let mut call = self.call(&PUBLISH, origin, &keys);
-        call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
-        call.arg(retention.quiet.as_secs());
-        for StoredMessage { token, nick, key, msg_id, payload } in messages {
-            call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
-        }
-        let (epoch, answers): (String, Vec<ScriptAnswer>) =
-            self.invoke(CallKind::Publish, (room.as_str(), keys.described()), &call).await?;
-        if answers.len() != messages.len() {
-            return Err(RegistryError::Unknown("script returned a wrong number of answers".to_owned()));
-        }
-        Ok((epoch, answers.into_iter().map(|answer| outcome(answer, true)).collect()))
-    }
-
     /// Calls the script for one message. Also returns session and epoch of the inbox, if the message is in one. A
     /// republisher names the session, a client does not.
     async fn call_direct_script(
@@ -169,7 +183,7 @@ impl ScriptCalls {
         message: &StoredMessage,
     ) -> Result<(Option<(SessionId, String)>, WriteOutcome), RegistryError> {
         let keys = self.redis.keys();
-        let StoredMessage { token, nick, key, msg_id, payload } = message;
+        let StoredMessage { token, nick, key, msg_id, payload, .. } = message;
         let sender = NickKey::from_store(nick);
         let keys = ScriptKeys::of(keys.nick(&sender))
             .own([NickKeys::record])
@@ -177,7 +191,8 @@ impl ScriptCalls {
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
-        let mut call = self.call(&DIRECT, origin, &keys);
+        let mut call = self.call(&DIRECT, origin);
+        call.key(keys.names());
         call.arg(to.as_str())
             .arg(inbox)
             .arg(self.retention.get().inbox_messages)
@@ -211,26 +226,22 @@ impl ScriptCalls {
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
-        let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()), &keys);
+        let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()));
+        call.key(keys.names());
         call.arg(to.as_str()).arg(from);
         self.invoke(CallKind::Typing, (to.as_str(), keys.described()), &call).await
     }
 
     /// Prepares a call with the keys and arguments common to all scripts.
-    fn call(
-        &self,
-        script: &'static Script,
-        origin: WriteOrigin<'_>,
-        script_keys: &ScriptKeys<impl KeyBuilder>,
-    ) -> ScriptInvocation<'static> {
+    pub(super) fn call(&self, script: &'static Script, origin: WriteOrigin<'_>) -> ScriptInvocation<'static> {
         let republisher = match origin {
             WriteOrigin::Client(_) => "",
             WriteOrigin::Republish(_, incarnation) => incarnation.as_str(),
         };
         let keys = self.redis.keys();
         let mut call = script.prepare_invoke();
-        call.key(keys.generation()).key(keys.leases()).key(script_keys.names());
-        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_KEYS_MAX).arg(republisher);
+        call.key(keys.generation()).key(keys.leases());
+        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_NOTES_MAX).arg(republisher);
         call
     }
 
@@ -245,7 +256,8 @@ impl ScriptCalls {
     }
 }
 
-fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) -> WriteOutcome {
+/// Returns the outcome of a message that was answered with a verdict.
+pub(super) fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) -> WriteOutcome {
     match verdict.as_str() {
         "ok" => Ok(Published { msg_id, seq, time, duplicate: false, online }),
         "duplicate" => Ok(Published { msg_id, seq, time, duplicate: true, online }),
@@ -253,6 +265,7 @@ fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) -> WriteOut
         "not_in_room" => Err(PublishError::NotInRoom),
         "no_such_user" => Err(PublishError::NoSuchUser),
         "exhausted" => Err(PublishError::KeysExhausted { retry_after: Duration::from_millis(time) }),
+        "lost" => Err(RegistryError::Unknown("messages after the first attempt are trimmed or lost".to_owned()).into()),
         _ => Err(RegistryError::Unknown(format!("script returned unknown verdict {verdict}")).into()),
     }
 }
