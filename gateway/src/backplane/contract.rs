@@ -204,7 +204,7 @@ contract! {
             /// Publishes into a room. `room` is the name that the join returned, because messages carry it.
             ///
             /// # Errors
-            /// [`PublishError`]. After `Unknown` the same request may be repeated within 30 s: no second copy is stored.
+            /// [`PublishError`]. After `Unknown` the request may be repeated for 30 s: no second copy is stored.
             async fn publish(
                 &self,
                 room: &RoomName,

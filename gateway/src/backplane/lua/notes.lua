@@ -1,8 +1,8 @@
 -- NOTES: remembers messages, so that a later attempt makes no second copy. Needs prelude.lua.
 --
 -- A note is a field of a hash, the bucket of its time: `<seq> <time> <message id>`. A bucket is consulted in its own
--- span and the next one, then it expires whole. A full bucket refuses new messages and forgets none early. Clients' keys
--- have buckets of their own, because clients retry much later than gateways.
+-- span and the next one, then it expires whole. A full bucket refuses new messages and forgets none early. Clients'
+-- keys have buckets of their own, because clients retry much later than gateways.
 
 -- Returns the buckets of the present span and the one before.
 local function bucket(name, span_ms)

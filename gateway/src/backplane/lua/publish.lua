@@ -10,8 +10,8 @@
 --       attempt or '<epoch> <seq>' from before it for a repeat
 -- Reply: for each room {epoch, time, a seq for each stored message, else {verdict, seq, time, message id}}; or 'apart'
 --        if its step failed before its first write, 'unknown' after it. Verdicts: duplicate, fenced, not_in_room,
---        exhausted (time: milliseconds until then), searching (seq: absent up to there, id: in this epoch), lost; or the
---        error RECOVERING. The step of a single room fails with its own error.
+--        exhausted (time: milliseconds until then), searching (absent up to this seq, in the epoch that stands for the
+--        id), lost; or the error RECOVERING. The step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
 -- its sender may have left since, so only the republishing lease is checked.
 if refusal then

@@ -26,8 +26,8 @@ local function valid_seq(stream, epoch, seq)
 end
 
 -- Searches a stream for message ids after a seq. `ids` maps each to true, and then to its {seq, time} if it was found.
--- Returns the last seq that was searched, and true if it is the last one of all. Returns nil if messages after the first
--- seq are missing: one of them may be the searched one.
+-- Returns the last seq that was searched, and true if it is the last one of all. Returns nil if messages after the
+-- first seq are missing: one of them may be the searched one.
 local function search(stream, ids, after)
   local entries, bytes, last = nil, 0, after
   repeat

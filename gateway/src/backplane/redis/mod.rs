@@ -1,9 +1,9 @@
 //! The arm between the processes of a cluster: scripts append messages in Redis, and one subscription delivers them.
 //!
-//! [`publisher`] batches the messages of all rooms, and [`calls`] and [`room_calls`] call the scripts. [`republish`]
-//! handles acknowledged messages that Redis lost. [`subscriber`] keeps the subscription whole, and [`reads`] reads streams. Texts are
-//! encoded in [`super::envelope`]. Publishes use the shared lanes and reads the query pool, so neither delays
-//! deliveries.
+//! [`publisher`] batches the messages of all rooms. [`writes`] keeps what was acknowledged, [`calls`] and
+//! [`room_calls`] call the scripts. [`republish`] handles acknowledged messages that Redis lost. [`subscriber`] keeps
+//! the subscription whole, and [`reads`] reads streams. Texts are encoded in [`super::envelope`]. Publishes use the
+//! shared lanes and reads the query pool, so neither delays deliveries.
 
 mod calls;
 mod message;
@@ -14,6 +14,7 @@ mod republish;
 mod room_calls;
 mod subscriber;
 mod subscription_machine;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Instant;

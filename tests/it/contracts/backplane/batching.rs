@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
 
 /// Returns the number of scripts that Redis has run since the last call, and resets the count.
-async fn take_script_calls(store: &mut StoreFixture) -> usize {
+pub(super) async fn take_script_calls(store: &mut StoreFixture) -> usize {
     let stats: String = store.server().ask(&["INFO", "commandstats"]).await;
     let _: String = store.server().ask(&["CONFIG", "RESETSTAT"]).await;
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));

@@ -1,7 +1,7 @@
 //! The messages that wait to be published, by room, and the choice of the next call.
 //!
-//! [`PublishQueues`] is pure: its caller passes the time, and judges each message before it goes. Rooms take turns of one
-//! message, so a busy room leaves a place to each other one. Invariants: a room is in one call at a time, and its
+//! [`PublishQueues`] is pure: its caller passes the time, and judges each message before it goes. Rooms take turns of
+//! one message, so a busy room leaves a place to each other one. Invariants: a room is in one call at a time, and its
 //! messages keep their order. A room that made a call fail is apart for [`APART_FOR`]: it shares no call, so it spoils
 //! only its own.
 
