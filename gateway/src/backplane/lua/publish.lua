@@ -140,6 +140,13 @@ local function stream_end(log, seq, time, refusal)
   return tonumber(string.match(newest[1], '^%d+')), math.max(time, written)
 end
 
+-- Returns the answer of Redis in an error that was caught, with its code. The error is a text or a table, depending on
+-- the server.
+local function error_text(caught)
+  local text = type(caught) == 'table' and caught.err or caught
+  return string.match(text, '^%u+ ') and text or 'ERR ' .. text
+end
+
 -- True once the present room has a new message.
 local is_written
 
@@ -224,7 +231,7 @@ while ARGV[at] do
   elseif not done and #KEYS > 6 then
     reply = 'apart'
   elseif not done then
-    return type(reply) == 'table' and reply or { err = 'ERR ' .. reply }
+    return { err = error_text(reply) }
   end
   replies[#replies + 1] = reply
   at, key = last + 1, key + 4
