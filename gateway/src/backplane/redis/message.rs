@@ -50,8 +50,8 @@ impl StoredMessage {
     }
 
     /// Returns the message as a repeat that is searched after this position.
-    pub(super) fn searched_to(self, PriorPosition { epoch, seq }: &PriorPosition) -> Self {
-        Self { prior: format!("{epoch} {seq}"), ..self }
+    pub(super) fn searched_to(&self, PriorPosition { epoch, seq }: &PriorPosition) -> Self {
+        Self { prior: format!("{epoch} {seq}"), ..self.clone() }
     }
 
     /// Returns the id of the sender's session.
@@ -65,12 +65,12 @@ impl StoredMessage {
     }
 
     /// Returns the same message under the id of the first attempt.
-    pub(super) fn known_as(&self, msg_id: &str) -> Self {
+    pub(super) fn known_as(self: &Arc<Self>, msg_id: &str) -> Arc<Self> {
         if self.msg_id == msg_id {
-            return self.clone();
+            return Arc::clone(self);
         }
         let payload = envelope::with_id(&self.payload, &self.msg_id, msg_id);
-        Self { msg_id: msg_id.to_owned(), payload, ..self.clone() }
+        Arc::new(Self { msg_id: msg_id.to_owned(), payload, ..Self::clone(self) })
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) type WriteOutcome = Result<Published, PublishError>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RoomBatch {
     pub(super) room: RoomKey,
-    pub(super) messages: Vec<StoredMessage>,
+    pub(super) messages: Vec<Arc<StoredMessage>>,
 }
 
 /// The result of a call for one message.

@@ -135,7 +135,7 @@ impl BackplaneContract for RedisBackplane {
 
     async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
         let keys = self.node.key_shares.admit(request, Instant::now());
-        let message = StoredMessage::new(request, envelope::payload(to.as_str(), request), keys);
+        let message = Arc::new(StoredMessage::new(request, envelope::payload(to.as_str(), request), keys));
         let _permit = self.node.publisher.permit_direct(to, message.bytes())?;
         let outcome = self.node.calls.direct(to, &message).await;
         self.node.key_shares.conclude(request, keys, outcome)

@@ -185,7 +185,8 @@ impl<A: AppendBatch> Publisher<A> {
     fn enqueue(&self, room: &RoomKey, message: StoredMessage) -> Result<oneshot::Receiver<WriteOutcome>, PublishError> {
         let permit = self.permit(message.bytes())?;
         let (reply, outcome) = oneshot::channel();
-        let queued = QueuedMessage { message, queued_at: Instant::now(), waiter: Waiter { reply, _permit: permit } };
+        let (message, waiter) = (Arc::new(message), Waiter { reply, _permit: permit });
+        let queued = QueuedMessage { message, queued_at: Instant::now(), waiter };
         let mut work = self.state.work();
         work.queues.push(room, queued, self.state.limits.room).map_err(|_| PublishError::Overloaded)?;
         let slot = work.free_slots.pop();
@@ -317,7 +318,8 @@ fn answer(
         match answers.next() {
             Some(MessageOutcome::Done(outcome)) => waiter.send(outcome),
             Some(MessageOutcome::Searched(prior)) => {
-                again.push(QueuedMessage { message: message.searched_to(&prior), queued_at, waiter });
+                let message = Arc::new(message.searched_to(&prior));
+                again.push(QueuedMessage { message, queued_at, waiter });
             }
             None => waiter.send(Err(failure.clone().into())),
         }

@@ -73,9 +73,11 @@ impl ScriptCalls {
             for StoredMessage { token, nick, key, msg_id, payload, prior } in messages {
                 call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload).arg(prior);
             }
-            names = keys.names().to_vec();
+            if rooms.len() == 1 {
+                names = keys.names().to_vec();
+            }
         }
-        if rooms.len() > 1 {
+        if names.is_empty() {
             // Calls with many rooms count as one repeated call.
             names = vec![self.redis.keys().pattern("room")];
         }

@@ -26,13 +26,14 @@ impl ScriptCalls {
     /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
     pub(super) async fn publish(&self, slot: usize, rooms: &[RoomBatch]) -> Result<Vec<RoomOutcome>, RegistryError> {
         let reserve = |RoomBatch { room, messages }: &RoomBatch| {
-            let reserve = |message| self.republish.reserve(message, ShareHolder::Room(room.clone()));
+            let target = || ShareHolder::Room(room.clone());
+            let reserve = |message: &Arc<StoredMessage>| self.republish.reserve(message, target());
             messages.iter().map(reserve).collect()
         };
         let reserved: Vec<Vec<Result<RingReservation, Duration>>> = rooms.iter().map(reserve).collect();
         let sent = rooms.iter().zip(&reserved).filter_map(|(RoomBatch { room, messages }, reserved)| {
             let with_space = messages.iter().zip(reserved).filter(|(_, reserved)| reserved.is_ok());
-            let messages: Vec<&StoredMessage> = with_space.map(|(message, _)| message).collect();
+            let messages: Vec<&StoredMessage> = with_space.map(|(message, _)| &**message).collect();
             (!messages.is_empty()).then_some(SentRoom { room, messages })
         });
         let sent: Vec<SentRoom<'_>> = sent.collect();
@@ -62,7 +63,7 @@ impl ScriptCalls {
     ) -> RoomOutcome {
         let RoomReply::Answered { epoch, outcomes } = reply else { return RoomOutcome::Apart };
         let mut outcomes = outcomes.into_iter();
-        let conclude = |(message, reserved): (&StoredMessage, Result<RingReservation, Duration>)| {
+        let conclude = |(message, reserved): (&Arc<StoredMessage>, Result<RingReservation, Duration>)| {
             let reservation = match reserved {
                 Ok(reservation) => reservation,
                 Err(retry_after) => return MessageOutcome::Done(Err(PublishError::Exhausted { retry_after })),
@@ -71,7 +72,7 @@ impl ScriptCalls {
                 MessageOutcome::Done(Err(RegistryError::Unknown("script answered too few messages".to_owned()).into()))
             });
             if let MessageOutcome::Done(Ok(published)) = &outcome {
-                let message = Arc::new(message.known_as(&published.msg_id));
+                let message = message.known_as(&published.msg_id);
                 let position = AckedPosition { epoch: epoch.clone(), seq: published.seq };
                 let target = WriteTarget::Room(room.clone());
                 self.republish.add(AckedMessage { target, message, position, generation }, reservation);
@@ -85,14 +86,14 @@ impl ScriptCalls {
     ///
     /// # Errors
     /// As for [`ScriptCalls::publish`], and the refusals of the message.
-    pub(super) async fn direct(&self, to: &NickKey, message: &StoredMessage) -> WriteOutcome {
+    pub(super) async fn direct(&self, to: &NickKey, message: &Arc<StoredMessage>) -> WriteOutcome {
         let reservation = self.republish.reserve(message, ShareHolder::Inbox(to.clone()));
         let reservation = reservation.map_err(|retry_after| PublishError::Exhausted { retry_after })?;
         let generation = self.republish.settled();
         let (inbox, outcome) = self.call_direct_script(WriteOrigin::Client(generation), (to, ""), message).await?;
         if let (Some((session, epoch)), Ok(published)) = (inbox, &outcome) {
             let target = WriteTarget::Inbox { session, to: to.clone() };
-            let message = Arc::new(message.known_as(&published.msg_id));
+            let message = message.known_as(&published.msg_id);
             let position = AckedPosition { epoch, seq: published.seq };
             self.republish.add(AckedMessage { target, message, position, generation }, reservation);
         }

@@ -170,6 +170,21 @@ async fn repeat_after_loss_is_searched_from_fork() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn position_beyond_end_proves_nothing() {
+    let mut scenario = RepeatScenario::new().await;
+    scenario.publish_others(3).await;
+    let prior = scenario.position().await;
+    // The store loses its newest message, and begins no generation.
+    let _: u64 = scenario.ask(&["XDEL", STREAM, "3-0"]).await;
+    let _: String = scenario.ask(&["XSETID", STREAM, "2-0"]).await;
+    let _: u64 = scenario.ask(&["HSET", META, "seq", "2"]).await;
+    let request = scenario.ann.request("hi");
+    let first = scenario.publish(&request).await;
+    let beyond = PriorPosition { seq: 4, ..prior };
+    assert_eq!(scenario.repeat_after(&beyond, &request).await, again(first));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_of_lost_replies_store_each_message_once() {
     let mut scenario = RepeatScenario::new().await;
     scenario.publish_others(1).await;

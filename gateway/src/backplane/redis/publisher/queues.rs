@@ -6,6 +6,7 @@
 //! only its own.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use presence::model::RoomKey;
@@ -25,7 +26,7 @@ pub(in crate::backplane::redis) struct QueueLoad {
 /// A message that waits. `W` is its sender, who waits for the outcome.
 #[derive(Debug)]
 pub(super) struct QueuedMessage<W> {
-    pub(super) message: StoredMessage,
+    pub(super) message: Arc<StoredMessage>,
     pub(super) queued_at: Instant,
     pub(super) waiter: W,
 }
@@ -41,7 +42,7 @@ pub(super) struct RoomTurn<W> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueueFull;
 
-/// The queues of all rooms. A room without messages has none.
+/// The queues of all rooms. A room has one while it has messages or is in a call.
 #[derive(Debug)]
 pub(super) struct PublishQueues<W> {
     rooms: HashMap<RoomKey, RoomQueue<W>>,
@@ -55,7 +56,6 @@ pub(super) struct PublishQueues<W> {
 struct RoomQueue<W> {
     queued: VecDeque<QueuedMessage<W>>,
     bytes: usize,
-    is_in_call: bool,
 }
 
 /// The next message of a room for a call.
@@ -89,7 +89,7 @@ impl<W> PublishQueues<W> {
             if limit.messages == 0 || size > limit.bytes {
                 return Err(QueueFull);
             }
-            let queue = RoomQueue { queued: VecDeque::from([message]), bytes: size, is_in_call: false };
+            let queue = RoomQueue { queued: VecDeque::from([message]), bytes: size };
             self.rooms.insert(room.clone(), queue);
             self.ready.push_back(room.clone());
             return Ok(());
@@ -148,11 +148,6 @@ impl<W> PublishQueues<W> {
                 true
             });
         }
-        for turn in &turns {
-            if let Some(queue) = self.rooms.get_mut(&turn.room) {
-                queue.is_in_call = true;
-            }
-        }
         turns
     }
 
@@ -164,7 +159,6 @@ impl<W> PublishQueues<W> {
             self.apart.insert(room.clone(), now + APART_FOR);
         }
         let Some(queue) = self.rooms.get_mut(room) else { return };
-        queue.is_in_call = false;
         for message in again.into_iter().rev() {
             queue.bytes += message.message.bytes();
             queue.queued.push_front(message);

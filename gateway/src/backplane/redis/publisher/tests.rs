@@ -47,7 +47,7 @@ impl HeldCall {
 
     /// Acknowledges every message, except those of these rooms, whose steps failed.
     fn answer_rooms(self, apart: &[&str]) {
-        let ack = |message: &StoredMessage| MessageOutcome::Done(Ok(published(message.payload.trim_end())));
+        let ack = |message: &Arc<StoredMessage>| MessageOutcome::Done(Ok(published(message.payload.trim_end())));
         let outcome = |room: &RoomBatch| match apart.contains(&room.room.as_str()) {
             true => RoomOutcome::Apart,
             false => RoomOutcome::Answered(room.messages.iter().map(ack).collect()),

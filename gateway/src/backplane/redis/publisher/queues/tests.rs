@@ -11,7 +11,7 @@ fn key(room: &str) -> RoomKey {
 fn message(text: &str, now: Instant) -> QueuedMessage<()> {
     let [token, nick, key, msg_id, prior] = [const { String::new() }; 5];
     let message = StoredMessage { token, nick, key, msg_id, payload: text.to_owned(), prior };
-    QueuedMessage { message, queued_at: now, waiter: () }
+    QueuedMessage { message: Arc::new(message), queued_at: now, waiter: () }
 }
 
 struct QueuesHarness {
@@ -34,7 +34,7 @@ impl QueuesHarness {
     fn call(&mut self, messages: usize) -> Vec<String> {
         let turns = self.queues.next_call(QueueLoad { messages, bytes: 100 }, self.now, Some);
         let show = |turn: RoomTurn<()>| {
-            let texts: Vec<String> = turn.messages.into_iter().map(|queued| queued.message.payload).collect();
+            let texts: Vec<&str> = turn.messages.iter().map(|queued| &*queued.message.payload).collect();
             format!("{}: {}", turn.room.as_str(), texts.join(" "))
         };
         turns.into_iter().map(show).collect()
