@@ -63,7 +63,8 @@ pub const KEYS: &[Key] = &[
         .live()
         .meaning("Maximum number of messages kept in a room, 1 to 1000000. Redis may keep up to 100 more."),
     Key::number("history.max_age_hours").default("72").live().meaning(
-        "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at the next message.",
+        "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at a later message, once they \
+         are a 64th too old.",
     ),
     Key::number("history.inbox_messages")
         .default("1000")

@@ -30,7 +30,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(30);
 /// A message to be published into a room or sent to a nickname.
 #[derive(Debug, Clone)]
 pub struct PublishRequest {
-    /// A unique id. It stands in for a missing idempotency key: remembered for 30 s, for this gateway's own retries.
+    /// A unique id. It stands in for a missing idempotency key, for this gateway's own repeats.
     pub msg_id: String,
     /// The client's idempotency key, remembered for 5 minutes. Scope: target, session.
     pub key: Option<String>,
@@ -42,6 +42,26 @@ pub struct PublishRequest {
     pub body: Body,
     /// The time at which this gateway accepted it.
     pub accepted: Accepted,
+}
+
+/// A position in a room's stream that was reached before the first attempt of a publish. The default, an unknown epoch,
+/// precedes every message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PriorPosition {
+    /// Its epoch.
+    pub epoch: String,
+    /// Its seq.
+    pub seq: u64,
+}
+
+/// An attempt to publish into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishAttempt<'a> {
+    /// The first one under this message id. The store does not remember it.
+    First,
+    /// Another one, after an attempt whose outcome is unknown. Without a client's key, the store searches the room's
+    /// stream after this position for the message.
+    Repeat(&'a PriorPosition),
 }
 
 /// A message in the store.
@@ -184,15 +204,19 @@ contract! {
             /// Publishes into a room. `room` is the name that the join returned, because messages carry it.
             ///
             /// # Errors
-            /// [`PublishError`]. After `Unknown` the same request may be published again: the key prevents a second
-            /// copy.
-            async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError>;
+            /// [`PublishError`]. After `Unknown` the request may be repeated for 30 s: no second copy is stored.
+            async fn publish(
+                &self,
+                room: &RoomName,
+                request: &PublishRequest,
+                attempt: PublishAttempt<'_>,
+            ) -> Result<Published, PublishError>;
 
             /// Sends to the session that has the nickname, or had it last. In one step the message goes into its inbox,
             /// and to its gateway if the session is online. A session that is offline must have a resume token.
             ///
             /// # Errors
-            /// As for [`Backplane::publish`].
+            /// As for [`Backplane::publish`]. A repeat is recognized by key or id.
             async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError>;
 
             /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an

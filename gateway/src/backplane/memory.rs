@@ -20,8 +20,8 @@ use crate::message::{ChatMessage, Target};
 use super::contract::{BackplaneContract, LINGER};
 use super::key_shares::{KeyAdmission, KeyShares};
 use super::{
-    Delivery, DeliverySink, HistoryPage, LinkState, PublishError, PublishRequest, Published, Range, ReplayPage,
-    StreamId, SubscriptionStatus, envelope,
+    Delivery, DeliverySink, HistoryPage, LinkState, PublishAttempt, PublishError, PublishRequest, Published, Range,
+    ReplayPage, StreamId, SubscriptionStatus, envelope,
 };
 
 /// The Memory arm. Cheap to clone; the subscription ends with the last clone.
@@ -126,7 +126,13 @@ impl BackplaneContract for MemoryBackplane {
         }
     }
 
-    async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
+    /// No answer is lost here, so a repeat needs no search: the store remembers all ids.
+    async fn publish(
+        &self,
+        room: &RoomName,
+        request: &PublishRequest,
+        _: PublishAttempt<'_>,
+    ) -> Result<Published, PublishError> {
         let keys = self.node.key_shares.admit(request, Instant::now());
         let payload = envelope::payload(room.as_str(), request);
         let outcome = published(self.node.store.append(room, append(request, keys, &payload)));

@@ -14,7 +14,9 @@ mod redis;
 
 pub use presence::model::stream::{PageLimit, StreamId};
 
-pub use self::contract::{HistoryPage, PublishError, PublishRequest, Published, ReplayPage};
+pub use self::contract::{
+    HistoryPage, PriorPosition, PublishAttempt, PublishError, PublishRequest, Published, ReplayPage,
+};
 pub use self::delivery::{Delivery, DeliverySink};
 pub use self::link::{LinkState, SubscriptionStatus};
 pub use self::memory::MemoryBackplane;

@@ -37,7 +37,7 @@ use tokio::time::{interval, timeout_at};
 
 use self::feed::StreamFeed;
 pub use self::feed::{FeedJoin, JoinProgress};
-use self::position::{RefillRequest, StreamPage, StreamStep, StreamTracker};
+use self::position::{RefillRequest, StreamPage, StreamPosition, StreamStep, StreamTracker};
 use self::scheduler::{FanOutJob, FeedKey, PORTION_WRITES, PortionOutcome};
 use self::sessions::LocalSessions;
 use self::streams::{FollowUp, StreamTable};
@@ -179,6 +179,12 @@ impl Hub {
     /// position.
     pub fn observe_end(&self, stream: &StreamId, end: &StreamEnd) {
         self.change_position(stream, |tracker, steps| tracker.observe_end(end, steps));
+    }
+
+    /// Returns the node's position in a stream; `None` before its first end was observed.
+    #[must_use]
+    pub fn position(&self, stream: &StreamId) -> Option<StreamPosition> {
+        self.lock().streams.get_mut(stream)?.tracker.position().cloned()
     }
 
     /// Completes a join: queues what is buffered after the client's position and delivers everything that follows.

@@ -14,7 +14,7 @@ pub enum Failpoint {
     Fence,
     /// The refusal of a nick that another session holds.
     Claim,
-    /// The idempotency key: a repeated message gets the first answer again.
+    /// The idempotency key, and the search for a repeated message: it gets the first answer again.
     Dedupe,
     /// The refill of messages that did not arrive, from their stream.
     Refill,
@@ -71,12 +71,13 @@ mod debug {
     ];
 
     /// Script text of each failpoint, and its replacement.
-    const CUTS: [(Failpoint, &str, &str); 5] = [
+    const CUTS: [(Failpoint, &str, &str); 6] = [
         (Fence, "if not serves(", "if false and not serves("),
         (Fence, "string.sub(member, 1, #token + 1) ~= token .. ' '", "false"),
         (Fence, "redis.call('HGET', sender, 'owner') ~= token", "false"),
         (Claim, "local left = hold_by_other(nick, is_own)", "local left = nil"),
         (Dedupe, "if not answer then", "if true then"),
+        (Dedupe, "local found = repeats and repeats.ids[id]", "local found = nil"),
     ];
 
     pub(super) fn selected() -> Option<Failpoint> {

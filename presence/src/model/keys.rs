@@ -3,10 +3,10 @@
 //! [`Keys`] returns one builder per name: [`RoomKeys`], [`NickKeys`], [`SessionKeys`], [`NodeKeys`]. [`ScriptKeys`]
 //! takes the keys of one builder and of the partition. A key of another name compiles only as [`ScriptKeys::crossing`],
 //! so every script that cannot run on a Redis Cluster yet shows in its call. Invariant: a name holds only encoded
-//! tokens of [`crate::model`], never a client's text. Scripts alone build two more names: the buckets `idempotency:<n>`
-//! (5 minutes of clients' keys) and `attempts:<n>` (30 s of message ids without a client's key), both hashes of the
-//! partition. Today there is one partition, `{0}`. The partition is chosen here; ARCHITECTURE.md lists what else
-//! assumes a single one.
+//! tokens of [`crate::model`], never a client's text. Scripts alone build three more names, hashes of the partition:
+//! `idempotency:<n>` (5 minutes of clients' keys), `attempts:<n>` (30 s of ids of direct messages without a client's
+//! key) and `repeats:<n>` (30 s of ids of such messages in rooms that were repeated). Today there is one partition,
+//! `{0}`. The partition is chosen here; ARCHITECTURE.md lists what else assumes a single one.
 
 use std::fmt;
 use std::marker::PhantomData;

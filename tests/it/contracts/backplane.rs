@@ -1,7 +1,8 @@
 //! The contract of the backplane: `rooms` and `directs` run on both arms, memory and Redis.
 //!
 //! An acknowledged message reaches every subscribed node once, in one order per room, and only a member with
-//! a current claim may publish. `batching`, `epochs`, `faults` and `republish` cover the failures of a real Redis.
+//! a current claim may publish. `batching`, `epochs`, `faults`, `repeats`, `republish` and `shared_calls` cover
+//! calls and failures of a real Redis.
 //! A [`BackplaneNode`](fixture::BackplaneNode) stands for a gateway: a beating lease, the real registry, a backplane.
 //! Sessions, client protocols and the registry's own contract are tested elsewhere.
 #![allow(clippy::unwrap_used)]
@@ -11,9 +12,11 @@ mod directs;
 mod epochs;
 mod faults;
 mod pages;
+mod repeats;
 mod republish;
 mod fixture;
 mod rooms;
+mod shared_calls;
 mod shares;
 
 /// Runs every story on both arms.

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::backplane::{Backplane, MemoryBackplane, PageLimit, PublishRequest, Range, RedisBackplane, StreamId};
+use gateway::backplane::{
+    Backplane, MemoryBackplane, PageLimit, PublishAttempt, PublishRequest, Range, RedisBackplane, StreamId,
+};
 use gateway::message::{Accepted, Body};
 use harness::eventually;
 use presence::host::reloadable::Reloadable;
@@ -68,7 +70,7 @@ impl RetentionSender {
 
     /// Says it, and returns its seq and time.
     async fn sends(&self, text: &str) -> (u64, u64) {
-        let ack = self.backplane.publish(&self.lobby, &self.draft(text)).await.unwrap();
+        let ack = self.backplane.publish(&self.lobby, &self.draft(text), PublishAttempt::First).await.unwrap();
         (ack.seq, ack.time)
     }
 

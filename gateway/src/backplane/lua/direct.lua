@@ -1,8 +1,9 @@
 #!lua
 -- DIRECT: appends a message to the inbox of the session that owns a nick or had it last, and sends it to that session's
--- gateway if the session is online. Refuses a message to a session that is offline and cannot be resumed.
+-- gateway if the session is online. Refuses a message to a session that is offline and cannot be resumed. Needs
+-- notes.lua and whereabouts.lua.
 -- KEYS: 1 generation, 2 leases, 3 the sender's nick, 4 the receiver's nick
--- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 the receiver's
+-- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 the receiver's
 --       nick key, 6 the session of the inbox when republishing, else '', 7 maximum number of messages in an inbox,
 --       8 seconds that an inbox outlives its session, 9 an unused epoch, 10 owner token, 11 '=<idempotency key>',
 --       '?<known idempotency key>' or '', 12 message id, 13 payload
@@ -30,8 +31,13 @@ local function can_return(session)
   return is_republish or (redis.call('HGET', base .. 'session:' .. session, 'token') or '') ~= ''
 end
 
--- The key's scope is the nick, not its session: a retry must not reach a later owner of the nick.
-local seen, field = key_slot('@' .. nick, from, key, id)
+-- The key's scope is the nick, not its session: a retry must not reach a later owner of the nick. A message without a
+-- client's key is noted under its id, for the retries of its gateway.
+local seen, field = bucket('attempts', 30000), id
+if key ~= '' then
+  seen, field = bucket('idempotency', 300000), key_field('@' .. nick, from, key)
+end
+recall(seen, { field })
 local first = first_answer(seen, field)
 if first then
   local known, at = string.match(first[4], '^(%S+) ?(%S*)$')
@@ -41,8 +47,9 @@ end
 if not session or not gateway and not can_return(session) then
   return { 0, '', '', refused('no_such_user') }
 end
-if not has_space(seen, key) then
-  return { 0, '', '', exhausted(seen) }
+local full = exhausted(seen, key)
+if full then
+  return { 0, '', '', full }
 end
 
 local meta, inbox = base .. 'session:' .. session, base .. 'inbox:' .. session

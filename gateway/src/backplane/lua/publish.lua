@@ -1,19 +1,26 @@
 #!lua
--- PUBLISH: appends messages to one room's stream and publishes them on its channel in one step; each gets a verdict.
--- KEYS: 1 generation, 2 leases, 3 room, 4 stream, 5 members, 6 channel
--- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 room key,
---       6 maximum number of messages in the stream, 7 their maximum age in milliseconds, 8 an unused epoch, 9 seconds
---       that a quiet room outlives its last member, then five for each message: owner token, nick key, '=<idempotency
---       key>', '?<known idempotency key>' or '', message id, payload
--- Reply: {epoch, {for each message {verdict, seq, time, message id}}}; verdicts: ok, duplicate, fenced, not_in_room,
---        exhausted (time: milliseconds until then); or the error RECOVERING
+-- PUBLISH: appends messages to the streams of rooms and publishes them on the rooms' channels; each message gets a
+-- verdict. Each room is a step of its own, with keys of its own: a room whose step fails leaves the others untouched.
+-- Needs notes.lua, repeats.lua and retention.lua.
+-- KEYS: 1 generation, 2 leases, then four for each room: room, stream, members, channel
+-- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 maximum number
+--       of messages in a stream, 6 their maximum age in milliseconds, 7 seconds that a quiet room outlives its last
+--       member, 8 an unused epoch; then for each room its key and its number of messages, and for each message: owner
+--       token, nick key, '=<idempotency key>', '?<known idempotency key>' or '', message id, payload, '' for a first
+--       attempt or '<epoch> <seq>' from before it for a repeat
+-- Reply: for each room {epoch, time, a seq for each stored message, else {verdict, seq, time, message id}}; or 'apart'
+--        if its step failed before its first write, 'unknown' after it. Verdicts: duplicate, fenced, not_in_room,
+--        exhausted (time: milliseconds until then), searching (absent up to this seq, in the epoch that stands for the
+--        id), lost; or the error RECOVERING. The step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
 -- its sender may have left since, so only the republishing lease is checked.
 if refusal then
   return { err = refusal }
 end
-local _, _, meta, stream, members, channel = unpack(KEYS)
-local room, stream_bound, oldest_time, fresh, quiet_s = ARGV[5], ARGV[6], now - ARGV[7], ARGV[8], ARGV[9]
+local stream_bound, oldest_time, quiet_s, fresh = ARGV[5], now - ARGV[6], ARGV[7], ARGV[8]
+
+-- The first room, and the number of values of a message.
+local ROOMS_AT, WORDS = 9, 6
 
 -- Lifetime of a room without members, as after its last member left; its meta outlives every position.
 local EMPTY_S = 72 * 3600
@@ -21,109 +28,214 @@ local EMPTY_S = 72 * 3600
 -- The seq from which a room is not quiet, as in script/leaves.lua.
 local BUSY_SEQ = 3
 
--- Maximum number of messages that one call trims by age. A power of two, more than a call can append.
-local TRIM_STEP = 256
+-- A stream is trimmed once its first message is older than the bound by this part, so that not every call trims.
+local AGE_SLACK = ARGV[6] / 64
 
-local epoch, seq, time, stamp, oldest, is_new
-local accepted = {}
--- Idempotency field -> the message of this call that has it.
-local taken = {}
+-- The buckets of this call, once a message needs them.
+local keys_seen, repeats_seen
 
-local function judge(token, nick, key, id, payload)
-  local incarnation, session = split_token(token)
-  if not serves(is_republish and republisher or incarnation) then
+-- True if the call has a message that is repeated and has no client's key.
+local has_repeats = false
+
+-- Place of a message in ARGV -> the field of its note, for messages with a client's key. The others are noted under
+-- their id, if they are repeated.
+local fields = {}
+
+-- Reads the notes of all messages, in one step for each kind.
+local function recall_all()
+  local keys, ids, at = {}, {}, ROOMS_AT
+  while ARGV[at] do
+    local last = at + 1 + ARGV[at + 1] * WORDS
+    for place = at + 2, last, WORDS do
+      if ARGV[place + 2] ~= '' then
+        local _, session = split_token(ARGV[place])
+        fields[place] = key_field('#' .. ARGV[at], session, ARGV[place + 2])
+        keys[#keys + 1] = fields[place]
+      else
+        has_repeats = has_repeats or ARGV[place + 5] ~= ''
+        ids[#ids + 1] = ARGV[place + 3]
+      end
+    end
+    at = last + 1
+  end
+  if #keys > 0 then
+    keys_seen = bucket('idempotency', 300000)
+    recall(keys_seen, keys)
+  end
+  if #ids > 0 then
+    repeats_seen = bucket('repeats', 30000)
+    if redis.call('EXISTS', repeats_seen.newer, repeats_seen.older) > 0 then
+      recall(repeats_seen, ids)
+    end
+  end
+end
+
+-- Returns the member records of the senders, in the order of their messages.
+local function member_records(members, at, last)
+  if is_republish then
+    return {}
+  end
+  local nicks = {}
+  for place = at, last, WORDS do
+    nicks[#nicks + 1] = ARGV[place + 1]
+  end
+  return redis.call('HMGET', members, unpack(nicks))
+end
+
+-- Searches the repeated messages of a room, from the earliest position that one of them names.
+local function find_repeats(stream, meta, at, last)
+  local ids, after = {}, stream.seq
+  stream.forks = redis.call('HGET', meta, 'forks') or ''
+  for place = at, last, WORDS do
+    local epoch, seq = string.match(ARGV[place + 5], '^(%S*) (%d+)$')
+    if seq and ARGV[place + 2] == '' then
+      ids[ARGV[place + 3]] = true
+      after = math.min(after, valid_seq(stream, epoch, tonumber(seq)))
+    end
+  end
+  local searched, is_end
+  if next(ids) then
+    searched, is_end = search(stream, ids, after)
+  end
+  return { ids = ids, searched = searched, is_end = is_end, epoch = stream.epoch }
+end
+
+-- Returns the answer to a message that is not to be appended, else nil. `member` is its sender's member record.
+local function judge(place, member, repeats)
+  local token, key, id = ARGV[place], ARGV[place + 2], ARGV[place + 3]
+  if not serves(is_republish and republisher or string.match(token, '^[^/]+')) then
     return refused('fenced')
   end
-  local member = not is_republish and redis.call('HGET', members, nick)
   if not is_republish and (not member or string.sub(member, 1, #token + 1) ~= token .. ' ') then
     return refused('not_in_room')
   end
-  local seen, field = key_slot('#' .. room, session, key, id)
-  local first = taken[field]
-  if first then
-    return { 'duplicate', first.seq, time, first.id }
+  if key ~= '' then
+    return first_answer(keys_seen, fields[place]) or exhausted(keys_seen, key)
   end
-  local answer = first_answer(seen, field)
-  if answer then
+  local answer = first_answer(repeats_seen, id)
+  local found = repeats and repeats.ids[id]
+  if answer or not found then
     return answer
+  elseif found ~= true then
+    return { 'duplicate', found[1], found[2], id }
+  elseif not repeats.searched then
+    return refused('lost')
+  elseif not repeats.is_end then
+    return { 'searching', repeats.searched, 0, repeats.epoch }
   end
-  if not has_space(seen, key) then
-    return exhausted(seen)
-  end
-  if not epoch then
-    epoch, seq, time, _, oldest = touch(meta, stream, number, fresh)
-    is_new = seq == 0
-    time = math.max(time, now)
-    stamp = digits(time)
-  end
-  seq = seq + 1
-  local message = { seq = seq, at = digits(seq), id = id, payload = payload }
-  taken[field] = message
-  accepted[#accepted + 1] = message
-  note(seen, field, message.at, stamp, id)
-  return { 'ok', seq, time, id }
+  return exhausted(repeats_seen, key)
 end
 
--- Returns the seq of the first entry from `seq` on if it is too old, else nil and its time.
-local function expired(seq)
-  local entry = redis.pcall('XRANGE', stream, seq, '+', 'COUNT', 1)[1]
-  local written = entry and entry[2][1] == 'time' and tonumber(entry[2][2])
-  if written and written < oldest_time then
-    return tonumber(string.match(entry[1], '^%d+'))
-  end
-  return nil, written
+local function add_entry(log, seq, stamp, payload)
+  return redis.pcall('XADD', log, 'MAXLEN', '~', stream_bound, seq .. '-0', 'time', stamp, 'payload', payload)
 end
 
--- Entry ids are seqs, so an entry's age needs a read. Times never decrease, so one old entry proves that all before it
--- are old: the step is halved until it ends on an old entry. Usually the first entry is known to be young enough.
-local function trim_by_age()
-  if oldest and oldest >= oldest_time then
-    return
+-- Returns seq and time of a stream's newest entry, for a stream that is ahead of its meta.
+local function stream_end(log, seq, time, refusal)
+  local newest = redis.call('XREVRANGE', log, '+', digits(seq + 1), 'COUNT', 1)[1]
+  if not newest then
+    error(refusal)
   end
-  local first, written = expired('-')
-  if written then
-    redis.pcall('HSET', meta, 'oldest', digits(written))
-  end
-  if not first then
-    return
-  end
-  local step, last = TRIM_STEP, first
-  while step > 1 and last == first do
-    last = expired(digits(first + step - 1)) or first
-    step = step / 2
-  end
-  redis.pcall('XTRIM', stream, 'MINID', '=', digits(last + 1) .. '-0')
+  local written = newest[2][1] == 'time' and tonumber(newest[2][2]) or 0
+  return tonumber(string.match(newest[1], '^%d+')), math.max(time, written)
 end
 
-local answers = {}
-for i = 10, #ARGV, 5 do
-  answers[#answers + 1] = judge(unpack(ARGV, i, i + 4))
-end
-if #accepted == 0 then
-  return { redis.call('HGET', meta, 'epoch') or '', answers }
+-- Returns the answer of Redis in an error that was caught, with its code. The error is a text or a table, depending on
+-- the server.
+local function error_text(caught)
+  local text = type(caught) == 'table' and caught.err or caught
+  return string.match(text, '^%u+ ') and text or 'ERR ' .. text
 end
 
-local frames = {}
-for _, message in ipairs(accepted) do
-  redis.call('XADD', stream, 'MAXLEN', '~', stream_bound, message.at .. '-0', 'time', stamp, 'payload', message.payload)
-  frames[#frames + 1] = head('M ' .. epoch, message.at, stamp, message.payload)
-  frames[#frames + 1] = message.payload
+-- True once the present room has a new message.
+local is_written
+
+-- Publishes the messages of one room.
+local function publish_in(meta, log, members, channel, at, last)
+  local records = member_records(members, at, last)
+  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest')
+  local epoch, seq, time, oldest = known[1] or '', tonumber(known[3]) or 0, tonumber(known[4]) or 0, tonumber(known[5])
+  local is_stale, is_new = known[2] ~= number, false
+  local repeats
+  if has_repeats then
+    repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last)
+  end
+  local reply, frames, stamp = { epoch, now }, {}, nil
+  for place = at, last, WORDS do
+    local verdict = judge(place, records[#reply - 1], repeats)
+    if not verdict then
+      local key, id, payload = ARGV[place + 2], ARGV[place + 3], ARGV[place + 4]
+      if not is_written then
+        if is_stale then
+          local _
+          epoch, seq, time, _, oldest = touch(meta, log, number, fresh)
+        end
+        is_new, time = seq == 0, math.max(time, now)
+        stamp = digits(time)
+      end
+      local at_seq = digits(seq + 1)
+      local added = add_entry(log, at_seq, stamp, payload)
+      -- The id is explicit, so Redis refuses it if the stream is ahead of its meta. Only then the stream's end is read.
+      if added.err and not is_written then
+        seq, time = stream_end(log, seq, time, added)
+        is_new, at_seq, stamp = false, digits(seq + 1), digits(time)
+        added = add_entry(log, at_seq, stamp, payload)
+      end
+      if added.err then
+        error(added)
+      end
+      is_written, seq = true, seq + 1
+      frames[#frames + 1] = head('M ' .. epoch, at_seq, stamp, payload)
+      frames[#frames + 1] = payload
+      if key ~= '' then
+        note(keys_seen, fields[place], at_seq, stamp, id)
+      elseif is_republish or ARGV[place + 5] ~= '' then
+        note(repeats_seen, id, at_seq, stamp, id)
+      end
+      verdict = seq
+    end
+    reply[#reply + 1] = verdict
+  end
+  if not is_written then
+    return reply
+  end
+
+  reply[1], reply[2] = epoch, time
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp)
+  if seq < BUSY_SEQ then
+    redis.pcall('HSET', meta, 'quiet', quiet_s)
+  end
+  if is_new then
+    shrink(log)
+    redis.pcall('HSET', meta, 'oldest', stamp)
+  elseif (oldest or 0) < oldest_time - AGE_SLACK then
+    trim_by_age(meta, log, oldest_time)
+  end
+  if is_republish and redis.pcall('EXISTS', members) == 0 then
+    local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
+    redis.pcall('EXPIRE', log, empty_s)
+    redis.pcall('EXPIRE', meta, empty_s + 3600)
+  end
+  redis.pcall('PUBLISH', channel, table.concat(frames))
+  return reply
+end
+
+recall_all()
+local replies, at, key = {}, ROOMS_AT, 3
+while ARGV[at] do
+  local last = at + 1 + ARGV[at + 1] * WORDS
+  is_written = false
+  local done, reply = pcall(publish_in, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], at + 2, last)
+  if not done and is_written then
+    reply = 'unknown'
+  elseif not done and #KEYS > 6 then
+    reply = 'apart'
+  elseif not done then
+    return { err = error_text(reply) }
+  end
+  replies[#replies + 1] = reply
+  at, key = last + 1, key + 4
 end
 remember(keys_seen)
-remember(attempts_seen)
-if is_new then
-  shrink(stream)
-end
-if seq < BUSY_SEQ then
-  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp, 'quiet', quiet_s)
-else
-  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp)
-end
-trim_by_age()
-if is_republish and redis.pcall('EXISTS', members) == 0 then
-  local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
-  redis.pcall('EXPIRE', stream, empty_s)
-  redis.pcall('EXPIRE', meta, empty_s + 3600)
-end
-redis.pcall('PUBLISH', channel, table.concat(frames))
-return { epoch, answers }
+remember(repeats_seen)
+return replies

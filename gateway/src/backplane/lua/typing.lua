@@ -1,7 +1,7 @@
 #!lua
--- TYPING: sends a typing notice to the gateway of a nick's owner. Nothing is stored.
+-- TYPING: sends a typing notice to the gateway of a nick's owner. Nothing is stored. Needs whereabouts.lua.
 -- KEYS: 1 generation, 2 leases, 3 the receiver's nick
--- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 '', 5 the receiver's nick key, 6 the typing
+-- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 '', 5 the receiver's nick key, 6 the typing
 --       user's shown nick
 -- Reply: nil, or the error RECOVERING
 -- Called by RedisBackplane::typing.

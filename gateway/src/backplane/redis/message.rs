@@ -8,7 +8,7 @@ use presence::model::stream::StreamId;
 use presence::model::{Incarnation, NickKey, RoomKey, SessionId};
 
 use crate::backplane::key_shares::KeyAdmission;
-use crate::backplane::{PublishError, PublishRequest, Published, envelope};
+use crate::backplane::{PriorPosition, PublishAttempt, PublishError, PublishRequest, Published, envelope};
 
 /// A message as the store takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) struct StoredMessage {
     pub(super) msg_id: String,
     /// The text that is stored and published.
     pub(super) payload: String,
+    /// Nothing, or `<epoch> <seq>` of a repeat without a client's key: a position from before its first attempt.
+    pub(super) prior: String,
 }
 
 impl StoredMessage {
@@ -35,7 +37,21 @@ impl StoredMessage {
             key: request.key.as_ref().map(|key| format!("{mark}{key}")).unwrap_or_default(),
             msg_id: request.msg_id.clone(),
             payload,
+            prior: String::new(),
         }
+    }
+
+    /// Returns the message of this attempt. A client's key makes it the same for all attempts.
+    pub(super) fn of_attempt(self, attempt: PublishAttempt<'_>) -> Self {
+        match attempt {
+            PublishAttempt::Repeat(prior) if self.key.is_empty() => self.searched_to(prior),
+            _ => self,
+        }
+    }
+
+    /// Returns the message as a repeat that is searched after this position.
+    pub(super) fn searched_to(&self, PriorPosition { epoch, seq }: &PriorPosition) -> Self {
+        Self { prior: format!("{epoch} {seq}"), ..self.clone() }
     }
 
     /// Returns the id of the sender's session.
@@ -49,17 +65,42 @@ impl StoredMessage {
     }
 
     /// Returns the same message under the id of the first attempt.
-    pub(super) fn known_as(&self, msg_id: &str) -> Self {
+    pub(super) fn known_as(self: &Arc<Self>, msg_id: &str) -> Arc<Self> {
         if self.msg_id == msg_id {
-            return self.clone();
+            return Arc::clone(self);
         }
         let payload = envelope::with_id(&self.payload, &self.msg_id, msg_id);
-        Self { msg_id: msg_id.to_owned(), payload, ..self.clone() }
+        Arc::new(Self { msg_id: msg_id.to_owned(), payload, ..Self::clone(self) })
     }
 }
 
 /// The result for one message of a call.
 pub(super) type WriteOutcome = Result<Published, PublishError>;
+
+/// Messages of one room that a call appends together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RoomBatch {
+    pub(super) room: RoomKey,
+    pub(super) messages: Vec<Arc<StoredMessage>>,
+}
+
+/// The result of a call for one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MessageOutcome {
+    /// The result for the sender.
+    Done(WriteOutcome),
+    /// The search for an earlier attempt has come to this position. The message must be sent again.
+    Searched(PriorPosition),
+}
+
+/// The result of a call for one room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RoomOutcome {
+    /// One result for each message, in their order.
+    Answered(Vec<MessageOutcome>),
+    /// The step of this room failed, and nothing of it was done. A call without other rooms returns the reason.
+    Apart,
+}
 
 /// The writer and its generation of the store: a write is refused in any other generation.
 #[derive(Debug, Clone, Copy)]

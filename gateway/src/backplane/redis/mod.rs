@@ -1,9 +1,9 @@
 //! The arm between the processes of a cluster: scripts append messages in Redis, and one subscription delivers them.
 //!
-//! [`publisher`] batches the messages of a room, and [`calls`] calls the scripts. [`republish`] handles acknowledged
-//! messages that Redis lost. [`subscriber`] keeps the subscription whole, and [`reads`] reads streams. Texts are
-//! encoded in [`super::envelope`]. Publishes use the shared lanes and reads the query pool, so neither delays
-//! deliveries.
+//! [`publisher`] batches the messages of all rooms. [`writes`] keeps what was acknowledged, [`calls`] and
+//! [`room_calls`] call the scripts. [`republish`] handles acknowledged messages that Redis lost. [`subscriber`] keeps
+//! the subscription whole, and [`reads`] reads streams. Texts are encoded in [`super::envelope`]. Publishes use the
+//! shared lanes and reads the query pool, so neither delays deliveries.
 
 mod calls;
 mod message;
@@ -11,8 +11,10 @@ mod publisher;
 mod push_feed;
 mod reads;
 mod republish;
+mod room_calls;
 mod subscriber;
 mod subscription_machine;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +29,7 @@ use redis::Script;
 use tokio::sync::Semaphore;
 
 use self::calls::ScriptCalls;
-use self::message::{StoredMessage, WriteOutcome};
+use self::message::{RoomBatch, RoomOutcome, StoredMessage};
 use self::publisher::{AppendBatch, Publisher, PublisherLimits};
 use self::republish::SharedRepublishRing;
 use self::subscriber::ChannelSubscriber;
@@ -35,7 +37,7 @@ use super::contract::BackplaneContract;
 use super::key_shares::KeyShares;
 use super::malformed::MalformedCounter;
 use super::{
-    DeliverySink, HistoryPage, PublishError, PublishRequest, Published, Range, ReplayPage, StreamId,
+    DeliverySink, HistoryPage, PublishAttempt, PublishError, PublishRequest, Published, Range, ReplayPage, StreamId,
     SubscriptionStatus, envelope,
 };
 use crate::message::Target;
@@ -119,16 +121,21 @@ impl BackplaneContract for RedisBackplane {
         self.node.subscriber.subscribe(room).await
     }
 
-    async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
+    async fn publish(
+        &self,
+        room: &RoomName,
+        request: &PublishRequest,
+        attempt: PublishAttempt<'_>,
+    ) -> Result<Published, PublishError> {
         let keys = self.node.key_shares.admit(request, Instant::now());
-        let message = StoredMessage::new(request, envelope::payload(room.as_str(), request), keys);
+        let message = StoredMessage::new(request, envelope::payload(room.as_str(), request), keys).of_attempt(attempt);
         let outcome = self.node.publisher.publish(room.key(), message).await;
         self.node.key_shares.conclude(request, keys, outcome)
     }
 
     async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
         let keys = self.node.key_shares.admit(request, Instant::now());
-        let message = StoredMessage::new(request, envelope::payload(to.as_str(), request), keys);
+        let message = Arc::new(StoredMessage::new(request, envelope::payload(to.as_str(), request), keys));
         let _permit = self.node.publisher.permit_direct(to, message.bytes())?;
         let outcome = self.node.calls.direct(to, &message).await;
         self.node.key_shares.conclude(request, keys, outcome)
@@ -165,8 +172,8 @@ impl BackplaneContract for RedisBackplane {
 }
 
 impl AppendBatch for ScriptCalls {
-    async fn append(&self, room: &RoomKey, batch: &[StoredMessage]) -> Result<Vec<WriteOutcome>, RegistryError> {
-        self.publish(room, batch).await
+    async fn append(&self, slot: usize, rooms: &[RoomBatch]) -> Result<Vec<RoomOutcome>, RegistryError> {
+        self.publish(slot, rooms).await
     }
 }
 

@@ -1,12 +1,14 @@
-//! The publish queues: messages for a room wait while a call for it runs, and go together in the next call.
+//! The publisher: messages wait while calls run, and go together in the next call, whatever their rooms.
 //!
-//! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order. Rooms do
-//! not wait for each other. A room's queue and task exist from its first message until the queue is empty; there is no
-//! timer. Bounded in messages, bytes and time ([`PublisherLimits`]): excess messages are refused before anything is
-//! done. A room or a receiver takes at most an eighth of the bytes, and a session waits for one message at a time. It
-//! does not know Redis: [`AppendBatch`] appends a batch.
+//! [`Publisher`] runs at most [`PublisherLimits::calls`] calls at a time. What arrives meanwhile forms the next one, so
+//! calls grow with the load; there is no timer. A room is in one call at a time, so its messages keep their order.
+//! Bounded in messages, bytes and time: excess messages are refused before anything is done. A room or a receiver takes
+//! at most an eighth of the bytes, and a session waits for one message at a time. The pure [`queues`] choose the
+//! messages of a call. It does not know Redis: [`AppendBatch`] appends a call's messages.
 
-use std::collections::{HashMap, VecDeque};
+mod queues;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,34 +16,33 @@ use presence::model::{NickKey, RoomKey};
 use presence::registry::RegistryError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::message::{StoredMessage, WriteOutcome};
+pub(super) use self::queues::QueueLoad;
+use self::queues::{PublishQueues, QueuedMessage, RoomTurn};
+use super::message::{MessageOutcome, RoomBatch, RoomOutcome, StoredMessage, WriteOutcome};
 use crate::backplane::PublishError;
 
-/// The destination of batches.
+/// The destination of calls.
 pub(super) trait AppendBatch: Send + Sync + 'static {
-    /// Appends messages to a room's stream in one step. Returns one outcome per message, in their order.
+    /// Appends messages to the streams of rooms, each room's in one step. `slot` differs between calls at the same
+    /// time. Returns one outcome per room, in their order.
     ///
     /// # Errors
     /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
     fn append(
         &self,
-        room: &RoomKey,
-        batch: &[StoredMessage],
-    ) -> impl Future<Output = Result<Vec<WriteOutcome>, RegistryError>> + Send;
+        slot: usize,
+        rooms: &[RoomBatch],
+    ) -> impl Future<Output = Result<Vec<RoomOutcome>, RegistryError>> + Send;
 }
 
-/// An amount of messages and their bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct QueueLoad {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
-}
-
-/// The limits of the publish queues.
+/// The limits of the publisher.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PublisherLimits {
-    /// Maximum size of one call, which blocks Redis and reaches a subscriber as one push. A single message always fits.
-    pub(super) batch: QueueLoad,
+    /// Maximum number of calls at a time.
+    pub(super) calls: usize,
+    /// Maximum size of one call, which blocks Redis; what one room has of it reaches a subscriber as one push. A single
+    /// message always fits.
+    pub(super) call: QueueLoad,
     /// Maximum size of one room's queue.
     pub(super) room: QueueLoad,
     /// Maximum number of queued and running messages on this gateway, for all rooms and nicknames.
@@ -53,7 +54,8 @@ pub(super) struct PublisherLimits {
 impl Default for PublisherLimits {
     fn default() -> Self {
         Self {
-            batch: QueueLoad { messages: 64, bytes: 256 * 1024 },
+            calls: 2,
+            call: QueueLoad { messages: 64, bytes: 256 * 1024 },
             room: QueueLoad { messages: 1024, bytes: 8 * 1024 * 1024 },
             gateway: QueueLoad { messages: 16 * 1024, bytes: 64 * 1024 * 1024 },
             wait: Duration::from_secs(2),
@@ -61,14 +63,13 @@ impl Default for PublisherLimits {
     }
 }
 
-/// Queues of messages before an [`AppendBatch`]. A room's task completes its running call even if the publisher is
-/// dropped.
+/// Queues of messages before an [`AppendBatch`]. Running calls complete even if the publisher is dropped.
 #[derive(Debug)]
 pub(super) struct Publisher<A> {
     state: Arc<PublisherState<A>>,
 }
 
-/// The shared state of the publisher and the tasks of busy rooms.
+/// The shared state of the publisher and the tasks that run its calls.
 #[derive(Debug)]
 struct PublisherState<A> {
     appender: A,
@@ -76,23 +77,18 @@ struct PublisherState<A> {
     /// The unused messages and bytes of the gateway's limits.
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// The queues of rooms with a running [`RoomPublisher`].
-    busy: Mutex<HashMap<RoomKey, RoomQueue>>,
+    work: Mutex<PublisherWork>,
     /// The direct messages under way, by receiver.
     direct: Mutex<HashMap<NickKey, QueueLoad>>,
 }
 
-#[derive(Debug, Default)]
-struct RoomQueue {
-    queued: VecDeque<QueuedMessage>,
-    bytes: usize,
-}
-
 #[derive(Debug)]
-struct QueuedMessage {
-    message: StoredMessage,
-    queued_at: Instant,
-    waiter: Waiter,
+struct PublisherWork {
+    queues: PublishQueues<Waiter>,
+    /// The slots without a [`CallRunner`].
+    free_slots: Vec<usize>,
+    /// True if the newest finished call was answered.
+    is_answered: bool,
 }
 
 /// The caller that waits for the outcome.
@@ -133,13 +129,15 @@ impl<A: AppendBatch> Publisher<A> {
     pub(super) fn new(appender: A, limits: PublisherLimits) -> Self {
         let [messages, bytes] =
             [limits.gateway.messages, limits.gateway.bytes].map(|limit| Arc::new(Semaphore::new(limit)));
+        let free_slots = (0..limits.calls).rev().collect();
+        let work = PublisherWork { queues: PublishQueues::default(), free_slots, is_answered: true };
         Self {
             state: Arc::new(PublisherState {
                 appender,
                 limits,
                 messages,
                 bytes,
-                busy: Mutex::default(),
+                work: Mutex::new(work),
                 direct: Mutex::default(),
             }),
         }
@@ -183,70 +181,31 @@ impl<A: AppendBatch> Publisher<A> {
         Ok(QueuePermit { _message: message, _bytes: bytes })
     }
 
-    /// Queues a message and starts the room's task if none runs.
+    /// Queues a message and starts a call if a slot is free.
     fn enqueue(&self, room: &RoomKey, message: StoredMessage) -> Result<oneshot::Receiver<WriteOutcome>, PublishError> {
         let permit = self.permit(message.bytes())?;
         let (reply, outcome) = oneshot::channel();
-        let queued = QueuedMessage { message, queued_at: Instant::now(), waiter: Waiter { reply, _permit: permit } };
-        let mut busy = self.state.busy();
-        if let Some(queue) = busy.get_mut(room) {
-            queue.push(queued, self.state.limits.room)?;
-            return Ok(outcome);
+        let (message, waiter) = (Arc::new(message), Waiter { reply, _permit: permit });
+        let queued = QueuedMessage { message, queued_at: Instant::now(), waiter };
+        let mut work = self.state.work();
+        work.queues.push(room, queued, self.state.limits.room).map_err(|_| PublishError::Overloaded)?;
+        let slot = work.free_slots.pop();
+        drop(work);
+        if let Some(slot) = slot {
+            tokio::spawn(CallRunner::new(&self.state, slot).run());
         }
-        let mut queue = RoomQueue::default();
-        queue.push(queued, self.state.limits.room)?;
-        busy.insert(room.clone(), queue);
-        drop(busy);
-        let (state, late) = (Arc::clone(&self.state), PublishError::Overloaded);
-        tokio::spawn(RoomPublisher { state, room: room.clone(), late, is_finished: false }.run());
         Ok(outcome)
     }
 }
 
 impl<A> PublisherState<A> {
-    fn busy(&self) -> MutexGuard<'_, HashMap<RoomKey, RoomQueue>> {
+    fn work(&self) -> MutexGuard<'_, PublisherWork> {
         // No code panics while it holds the lock.
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn direct(&self) -> MutexGuard<'_, HashMap<NickKey, QueueLoad>> {
         self.direct.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RoomQueue {
-    fn push(&mut self, queued: QueuedMessage, limit: QueueLoad) -> Result<(), PublishError> {
-        let bytes = self.bytes + queued.message.bytes();
-        if self.queued.len() >= limit.messages || bytes > limit.bytes {
-            return Err(PublishError::Overloaded);
-        }
-        self.bytes = bytes;
-        self.queued.push_back(queued);
-        Ok(())
-    }
-
-    /// Removes the messages of the next call. Also removes messages without a waiter and those that have waited too
-    /// long, which get the error `late`.
-    fn next_batch(&mut self, limits: &PublisherLimits, late: &PublishError) -> (Vec<StoredMessage>, Vec<Waiter>) {
-        let (mut batch, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let fits = |messages: usize, bytes: usize| messages <= limits.batch.messages && bytes <= limits.batch.bytes;
-        while let Some(QueuedMessage { message, queued_at, waiter }) =
-            self.queued.pop_front_if(|next| batch.is_empty() || fits(batch.len() + 1, bytes + next.message.bytes()))
-        {
-            let size = message.bytes();
-            self.bytes -= size;
-            if waiter.reply.is_closed() {
-                continue;
-            }
-            if queued_at.elapsed() > limits.wait {
-                waiter.send(Err(late.clone()));
-                continue;
-            }
-            bytes += size;
-            batch.push(message);
-            waiters.push(waiter);
-        }
-        (batch, waiters)
     }
 }
 
@@ -257,60 +216,145 @@ impl Waiter {
     }
 }
 
-/// The task of one room, from its first message until its queue is empty.
-struct RoomPublisher<A> {
+/// A task that runs one call after the other while messages wait.
+struct CallRunner<A: AppendBatch> {
     state: Arc<PublisherState<A>>,
-    room: RoomKey,
-    /// The error for messages that have waited too long.
-    late: PublishError,
+    slot: usize,
+    /// The rooms of the present call.
+    rooms: Vec<RoomKey>,
     is_finished: bool,
 }
 
-impl<A: AppendBatch> RoomPublisher<A> {
+/// The senders of a call's messages of one room, with the times since which they wait.
+type RoomWaiters = Vec<(Instant, Waiter)>;
+
+impl<A: AppendBatch> CallRunner<A> {
+    fn new(state: &Arc<PublisherState<A>>, slot: usize) -> Self {
+        Self { state: Arc::clone(state), slot, rooms: Vec::new(), is_finished: false }
+    }
+
     async fn run(mut self) {
-        while let Some((batch, waiters)) = self.next_batch() {
-            let appended = self.state.appender.append(&self.room, &batch).await;
-            self.late = match &appended {
-                Ok(_) => PublishError::Overloaded,
-                Err(_) => RegistryError::Unavailable("message waited for a store without an answer".to_owned()).into(),
-            };
-            match appended {
-                Ok(outcomes) if outcomes.len() == waiters.len() => {
-                    waiters.into_iter().zip(outcomes).for_each(|(waiter, outcome)| waiter.send(outcome));
-                }
-                Ok(_) => fail_all(
-                    waiters,
-                    &RegistryError::Unknown("appender returned a wrong number of outcomes".to_owned()),
-                ),
-                Err(error) => fail_all(waiters, &error),
-            }
+        while let Some(turns) = self.next_call() {
+            let (batches, waiters): (Vec<RoomBatch>, Vec<RoomWaiters>) = turns.into_iter().map(split).unzip();
+            let appended = self.state.appender.append(self.slot, &batches).await;
+            self.conclude(batches, waiters, appended);
         }
     }
 
-    /// Returns the next batch. Without one it removes the queue in the same step, so the next message starts a new
-    /// task.
-    fn next_batch(&mut self) -> Option<(Vec<StoredMessage>, Vec<Waiter>)> {
-        let mut busy = self.state.busy();
-        let next = busy.get_mut(&self.room).map(|queue| queue.next_batch(&self.state.limits, &self.late));
-        let next = next.filter(|(batch, _)| !batch.is_empty());
-        if next.is_none() {
-            busy.remove(&self.room);
+    /// Returns the messages of the next call. Without any it frees the slot in the same step, so the next message
+    /// starts a new task.
+    fn next_call(&mut self) -> Option<Vec<RoomTurn<Waiter>>> {
+        let (limits, now, mut late) = (&self.state.limits, Instant::now(), Vec::new());
+        let mut work = self.state.work();
+        let admit = |queued: QueuedMessage<Waiter>| {
+            let is_late = now.saturating_duration_since(queued.queued_at) > limits.wait;
+            if queued.waiter.reply.is_closed() {
+                return None;
+            }
+            if is_late {
+                late.push(queued);
+                return None;
+            }
+            Some(queued)
+        };
+        let turns = work.queues.next_call(limits.call, now, admit);
+        let is_answered = work.is_answered;
+        self.rooms = turns.iter().map(|turn| turn.room.clone()).collect();
+        if turns.is_empty() {
+            work.free_slots.push(self.slot);
             self.is_finished = true;
         }
-        next
+        drop(work);
+        late.into_iter().for_each(|queued| queued.waiter.send(Err(late_error(&queued.message, is_answered))));
+        (!turns.is_empty()).then_some(turns)
+    }
+
+    /// Passes the outcomes to their callers, and ends the turns of the call's rooms.
+    fn conclude(
+        &mut self,
+        batches: Vec<RoomBatch>,
+        waiters: Vec<RoomWaiters>,
+        appended: Result<Vec<RoomOutcome>, RegistryError>,
+    ) {
+        let is_answered = appended.is_ok();
+        let failure = appended.as_ref().err().cloned();
+        let failure = failure.unwrap_or_else(|| RegistryError::Unknown("appender left out a message".to_owned()));
+        let mut outcomes = appended.unwrap_or_default().into_iter();
+        let mut ended = Vec::with_capacity(batches.len());
+        for (RoomBatch { room, messages }, waiters) in batches.into_iter().zip(waiters) {
+            let waiting = |(message, (queued_at, waiter))| QueuedMessage { message, queued_at, waiter };
+            let messages = messages.into_iter().zip(waiters).map(waiting);
+            match outcomes.next() {
+                Some(RoomOutcome::Apart) => ended.push((room, messages.collect(), true)),
+                Some(RoomOutcome::Answered(answers)) => ended.push((room, answer(messages, answers, &failure), false)),
+                None => ended.push((room, answer(messages, Vec::new(), &failure), false)),
+            }
+        }
+        let (now, mut work) = (Instant::now(), self.state.work());
+        work.is_answered = is_answered;
+        for (room, again, is_apart) in ended {
+            work.queues.end_turn(&room, again, is_apart, now);
+        }
+        self.rooms.clear();
     }
 }
 
-fn fail_all(waiters: Vec<Waiter>, error: &RegistryError) {
-    waiters.into_iter().for_each(|waiter| waiter.send(Err(error.clone().into())));
+/// Splits the messages from their senders.
+fn split(RoomTurn { room, messages }: RoomTurn<Waiter>) -> (RoomBatch, RoomWaiters) {
+    let (messages, waiters) =
+        messages.into_iter().map(|queued| (queued.message, (queued.queued_at, queued.waiter))).unzip();
+    (RoomBatch { room, messages }, waiters)
 }
 
-/// A task that ends early (a panic, the end of the runtime) must not leave its room busy forever.
-impl<A> Drop for RoomPublisher<A> {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            self.state.busy().remove(&self.room);
+/// Passes the outcomes of one room to their callers; a message without one gets the failure. Returns the messages that
+/// must be sent again.
+fn answer(
+    messages: impl Iterator<Item = QueuedMessage<Waiter>>,
+    answers: Vec<MessageOutcome>,
+    failure: &RegistryError,
+) -> Vec<QueuedMessage<Waiter>> {
+    let (mut answers, mut again) = (answers.into_iter(), Vec::new());
+    for QueuedMessage { message, queued_at, waiter } in messages {
+        match answers.next() {
+            Some(MessageOutcome::Done(outcome)) => waiter.send(outcome),
+            Some(MessageOutcome::Searched(prior)) => {
+                let message = Arc::new(message.searched_to(&prior));
+                again.push(QueuedMessage { message, queued_at, waiter });
+            }
+            None => waiter.send(Err(failure.clone().into())),
         }
+    }
+    again
+}
+
+/// Returns the error of a message that has waited too long.
+fn late_error(message: &StoredMessage, is_answered: bool) -> PublishError {
+    if !message.prior.is_empty() {
+        // An earlier attempt may be stored.
+        return RegistryError::Unknown("repeat waited too long".to_owned()).into();
+    }
+    if is_answered {
+        return PublishError::Overloaded;
+    }
+    RegistryError::Unavailable("message waited for a store without an answer".to_owned()).into()
+}
+
+/// A task that ends early (a panic, the end of the runtime) must not keep its slot and its rooms. If no other task is
+/// left, the messages that wait end with it.
+impl<A: AppendBatch> Drop for CallRunner<A> {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let (now, mut work) = (Instant::now(), self.state.work());
+        for room in &self.rooms {
+            work.queues.end_turn(room, Vec::new(), false, now);
+        }
+        work.free_slots.push(self.slot);
+        let is_last = work.free_slots.len() == self.state.limits.calls;
+        let aborted = is_last.then(|| std::mem::take(&mut work.queues));
+        drop(work);
+        drop(aborted);
     }
 }
 

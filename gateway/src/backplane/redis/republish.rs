@@ -217,8 +217,9 @@ mod tests {
     use super::*;
 
     fn message(bytes: usize) -> StoredMessage {
-        let [nick, key, msg_id] = [const { String::new() }; 3];
-        StoredMessage { token: "i/s/1".to_owned(), nick, key, msg_id, payload: "x".repeat(bytes - OVERHEAD_BYTES) }
+        let [nick, key, msg_id, prior] = [const { String::new() }; 4];
+        let payload = "x".repeat(bytes - OVERHEAD_BYTES);
+        StoredMessage { token: "i/s/1".to_owned(), nick, key, msg_id, payload, prior }
     }
 
     fn room(name: &str) -> ShareHolder {

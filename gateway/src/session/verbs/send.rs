@@ -1,6 +1,7 @@
 //! `send`: publishes a message to a room that the session is in, or to a nickname.
 //!
-//! A publish is repeated after a lost answer, under the same id, so it is stored once.
+//! A publish is repeated after a lost answer, under the same id, so it is stored once. A repeat names a position of the
+//! room from before the first attempt, so the store finds what that one stored.
 
 use presence::model::codes::ErrorCode;
 
@@ -52,14 +53,18 @@ fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
 
 mod perform {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::SystemTime;
 
+    use presence::model::RoomKey;
     use presence::model::stream::StreamId;
     use presence::registry::RegistryError;
     use tracing::Instrument;
 
     use super::{ENVELOPE_BYTES, SendMessage, delivery_status};
-    use crate::backplane::{PublishError, PublishRequest, Published};
+    use crate::backplane::{PriorPosition, PublishAttempt, PublishError, PublishRequest, Published};
+    use crate::hub::Hub;
+    use crate::hub::position::StreamPosition;
     use crate::message::{Accepted, Target};
     use crate::metrics::MessageKind;
     use crate::session::performer::Performer;
@@ -88,7 +93,18 @@ mod perform {
             let request = PublishRequest { msg_id: id, key, from: sender.nick, owner: sender.owner, body, accepted };
             let span = trace::publish(to.as_str(), &request);
             let published = match &to {
-                Target::Room(room) => answered(|| backplane.publish(room, &request)).instrument(span).await,
+                Target::Room(room) => {
+                    let prior = prior_position(&services.hub, room.key());
+                    let is_repeat = AtomicBool::new(false);
+                    let publish = || {
+                        let attempt = match is_repeat.swap(true, Ordering::Relaxed) {
+                            false => PublishAttempt::First,
+                            true => PublishAttempt::Repeat(&prior),
+                        };
+                        backplane.publish(room, &request, attempt)
+                    };
+                    answered(publish).instrument(span).await
+                }
                 Target::Nick(nick) => answered(|| backplane.direct(nick.key(), &request)).instrument(span).await,
             };
             // Readers receive nothing of a refused message, and nothing again of a repeated one.
@@ -113,6 +129,12 @@ mod perform {
             let delivery = delivery_status(&to, seq, online);
             Ok(Answer::Ack { to: requested.as_str().to_owned(), msg_id, delivery, time, duplicate })
         }
+    }
+
+    /// Returns the hub's present position in a room. A message that is published from now on comes after it.
+    fn prior_position(hub: &Hub, room: &RoomKey) -> PriorPosition {
+        let position = hub.position(&StreamId::Room(room.clone()));
+        position.map(|StreamPosition { epoch, seq, .. }| PriorPosition { epoch, seq }).unwrap_or_default()
     }
 
     impl Performer {

@@ -134,6 +134,12 @@ impl RedisStore {
         self.shared.lanes[hash % LANES].clone()
     }
 
+    /// Returns one of the connections for scripts by its number; numbers beyond the last one begin again.
+    #[must_use]
+    pub fn numbered_lane(&self, number: usize) -> ConnectionManager {
+        self.shared.lanes[number % LANES].clone()
+    }
+
     /// Takes a connection from the query pool.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use gateway::backplane::{PageLimit, PublishError, PublishRequest, Published, Range};
+use gateway::backplane::{PageLimit, PublishAttempt, PublishError, PublishRequest, Published, Range};
 use presence::model::{Incarnation, RoomName};
 use presence::registry::RegistryError;
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
 
 /// Returns the number of scripts that Redis has run since the last call, and resets the count.
-async fn take_script_calls(store: &mut StoreFixture) -> usize {
+pub(super) async fn take_script_calls(store: &mut StoreFixture) -> usize {
     let stats: String = store.server().ask(&["INFO", "commandstats"]).await;
     let _: String = store.server().ask(&["CONFIG", "RESETSTAT"]).await;
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
@@ -148,7 +148,7 @@ async fn retry_after_lost_reply_makes_no_second_copy() {
         assert!(matches!(outcome, Err(PublishError::Registry(Unknown(_) | Unavailable(_)))), "{outcome:?}");
     }
     let retry = async |request| {
-        eventually(SOON, "the retry is acknowledged", async || node.publish(&lobby, request).await.ok()).await
+        eventually(SOON, "the retry is acknowledged", async || node.repeat(&lobby, request).await.ok()).await
     };
     let acks = join_all(requests.iter().map(retry)).await;
     let history = node.backplane.history(lobby.key(), Range::After(1), PageLimit::of_messages(100)).await.unwrap();
@@ -174,7 +174,7 @@ async fn cancelled_publisher_does_not_cancel_its_batch() {
     store.server().cont();
     let seqs: Vec<u64> = publishes.await.into_iter().map(|outcome| outcome.unwrap().seq).collect();
     assert!(seqs.is_sorted_by(|a, b| a + 1 == *b), "in order, none lost: {seqs:?}");
-    let ack = node.publish(&lobby, &leading).await.unwrap();
+    let ack = node.repeat(&lobby, &leading).await.unwrap();
     assert!(!ack.duplicate || ack.seq == 2, "the cancelled publish may have run or not: {ack:?}");
 }
 
@@ -189,7 +189,7 @@ async fn overloaded_room_refuses_and_keeps_accepted_messages() {
     let mut offered = JoinSet::new();
     for number in 0..OFFERED {
         let (backplane, lobby, request) = (backplane.clone(), lobby.clone(), ann.request(&number.to_string()));
-        offered.spawn(async move { backplane.publish(&lobby, &request).await });
+        offered.spawn(async move { backplane.publish(&lobby, &request, PublishAttempt::First).await });
     }
     for _ in 0..OFFERED - 64 - 1024 {
         let outcome = tokio::time::timeout(SOON, offered.join_next()).await.expect("refused at once");

@@ -39,7 +39,7 @@ impl NodePair {
 
     /// Repeats one publish until it is acknowledged, as a session does.
     async fn publish_until_acked(&self, patience: Duration, request: &PublishRequest) -> u64 {
-        let publish = async || self.one.publish(&self.lobby, request).await.ok();
+        let publish = async || self.one.repeat(&self.lobby, request).await.ok();
         eventually(patience, "the publish is acknowledged", publish).await.seq
     }
 
@@ -307,8 +307,9 @@ async fn idempotency_keys_and_inboxes_expire() {
     pair.one.publish(&pair.lobby, &pair.ann.request("hi")).await.unwrap();
     pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.request("note")).await.unwrap();
     pair.one.publish(&pair.lobby, &pair.ann.keyed("k", "hi")).await.unwrap();
+    pair.one.repeat(&pair.lobby, &pair.ann.request("again")).await.unwrap();
     // A bucket is consulted during its own span and the next one.
-    for (name, span) in [("idempotency", 300), ("attempts", 30)] {
+    for (name, span) in [("idempotency", 300), ("attempts", 30), ("repeats", 30)] {
         let buckets: Vec<String> = pair.store.server().ask(&["KEYS", &format!("*:{name}:*")]).await;
         assert!(!buckets.is_empty());
         for bucket in buckets {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use gateway::backplane::{
-    Backplane, Delivery, MemoryBackplane, PublishError, PublishRequest, Published, RedisBackplane,
+    Backplane, Delivery, MemoryBackplane, PriorPosition, PublishAttempt, PublishError, PublishRequest, Published,
+    RedisBackplane,
 };
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
@@ -223,7 +224,12 @@ impl BackplaneNode {
     }
 
     pub(crate) async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
-        self.backplane.publish(room, request).await
+        self.backplane.publish(room, request, PublishAttempt::First).await
+    }
+
+    /// Publishes again after an attempt with an unknown outcome; nothing is known of the room before it.
+    pub(crate) async fn repeat(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
+        self.backplane.publish(room, request, PublishAttempt::Repeat(&PriorPosition::default())).await
     }
 
     /// Returns the messages received in a room so far.

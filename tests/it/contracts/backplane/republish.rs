@@ -31,7 +31,7 @@ const LOSE_SCRIPT: &str = r"
     for _, inbox in ipairs(redis.call('KEYS', base .. 'inbox:*')) do
       cut((string.gsub(inbox, 'inbox:', 'session:')), inbox, ARGV[2])
     end
-    for _, bucket in ipairs({ 'attempts', 'idempotency' }) do
+    for _, bucket in ipairs({ 'attempts', 'idempotency', 'repeats' }) do
       for _, key in ipairs(redis.call('KEYS', base .. bucket .. ':*')) do
         redis.call('DEL', key)
       end

@@ -182,7 +182,7 @@ pub(crate) async fn repeated_key_gets_first_answer_and_one_delivery(store: &Stor
 
     let unkeyed = ann.request("without a key");
     let ack = one.publish(&lobby, &unkeyed).await.unwrap();
-    assert_eq!(one.publish(&lobby, &unkeyed).await.unwrap(), Published { duplicate: true, ..ack });
+    assert_eq!(one.repeat(&lobby, &unkeyed).await.unwrap(), Published { duplicate: true, ..ack });
 
     let last = ann.request("last");
     assert_eq!(one.publish(&lobby, &last).await.unwrap().seq, 4);

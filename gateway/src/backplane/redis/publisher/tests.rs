@@ -6,13 +6,14 @@ use std::future::pending;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backplane::Published;
+use crate::backplane::{PriorPosition, Published};
 
 /// Longer than any test here needs.
 const TEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LIMITS: PublisherLimits = PublisherLimits {
-    batch: QueueLoad { messages: 4, bytes: 100 },
+    calls: 2,
+    call: QueueLoad { messages: 4, bytes: 100 },
     room: QueueLoad { messages: 6, bytes: 1000 },
     gateway: QueueLoad { messages: 9, bytes: 2000 },
     wait: TEST_TIMEOUT,
@@ -24,28 +25,47 @@ struct HeldAppender(tokio::sync::mpsc::UnboundedSender<HeldCall>);
 
 #[derive(Debug)]
 struct HeldCall {
-    room: RoomKey,
-    payloads: Vec<String>,
-    answer: oneshot::Sender<Result<Vec<WriteOutcome>, RegistryError>>,
+    slot: usize,
+    rooms: Vec<RoomBatch>,
+    answer: oneshot::Sender<Result<Vec<RoomOutcome>, RegistryError>>,
 }
 
 impl HeldCall {
+    /// Returns the texts of all messages, each room's after the other.
     fn texts(&self) -> Vec<&str> {
-        self.payloads.iter().map(|payload| payload.trim_end()).collect()
+        self.rooms.iter().flat_map(|room| &room.messages).map(|message| message.payload.trim_end()).collect()
+    }
+
+    fn rooms(&self) -> Vec<&str> {
+        self.rooms.iter().map(|room| room.room.as_str()).collect()
     }
 
     /// Acknowledges every message, with its text as its id.
     fn ack(self) {
-        let outcomes = self.payloads.iter().map(|payload| Ok(published(payload.trim_end()))).collect();
+        self.answer_rooms(&[]);
+    }
+
+    /// Acknowledges every message, except those of these rooms, whose steps failed.
+    fn answer_rooms(self, apart: &[&str]) {
+        let ack = |message: &Arc<StoredMessage>| MessageOutcome::Done(Ok(published(message.payload.trim_end())));
+        let outcome = |room: &RoomBatch| match apart.contains(&room.room.as_str()) {
+            true => RoomOutcome::Apart,
+            false => RoomOutcome::Answered(room.messages.iter().map(ack).collect()),
+        };
+        let outcomes = self.rooms.iter().map(outcome).collect();
         self.answer.send(Ok(outcomes)).unwrap();
+    }
+
+    /// Answers the messages of the only room.
+    fn answer(self, outcomes: Vec<MessageOutcome>) {
+        self.answer.send(Ok(vec![RoomOutcome::Answered(outcomes)])).unwrap();
     }
 }
 
 impl AppendBatch for HeldAppender {
-    async fn append(&self, room: &RoomKey, batch: &[StoredMessage]) -> Result<Vec<WriteOutcome>, RegistryError> {
-        let payloads = batch.iter().map(|message| message.payload.clone()).collect();
+    async fn append(&self, slot: usize, rooms: &[RoomBatch]) -> Result<Vec<RoomOutcome>, RegistryError> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(HeldCall { room: room.clone(), payloads, answer }).unwrap();
+        self.0.send(HeldCall { slot, rooms: rooms.to_vec(), answer }).unwrap();
         // A call without an answer panics, as a bug would.
         answered.await.expect("the call is answered")
     }
@@ -80,7 +100,10 @@ impl PublisherHarness {
     async fn wait_idle(&self) {
         let state = &self.publisher.state;
         let idle = async || {
-            while !state.busy().is_empty() || state.messages.available_permits() < state.limits.gateway.messages {
+            while !state.work().queues.is_empty()
+                || state.work().free_slots.len() < state.limits.calls
+                || state.messages.available_permits() < state.limits.gateway.messages
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -90,8 +113,8 @@ impl PublisherHarness {
 }
 
 fn message(payload: &str) -> StoredMessage {
-    let empty = String::new;
-    StoredMessage { token: empty(), nick: empty(), key: empty(), msg_id: empty(), payload: payload.to_owned() }
+    let [token, nick, key, msg_id, prior] = [const { String::new() }; 5];
+    StoredMessage { token, nick, key, msg_id, payload: payload.to_owned(), prior }
 }
 
 fn published(msg_id: &str) -> Published {
@@ -155,15 +178,61 @@ async fn batch_bounds_bytes_but_accepts_any_single_message() {
 }
 
 #[tokio::test]
-async fn rooms_do_not_wait_for_each_other() {
+async fn rooms_share_calls_and_never_wait_for_one() {
     let mut harness = PublisherHarness::new(LIMITS);
-    let sent = vec![harness.send("r", "1"), harness.send("s", "2")];
-    let calls = [harness.call().await, harness.call().await];
-    let mut rooms: Vec<&str> = calls.iter().map(|call| call.room.as_str()).collect();
-    rooms.sort_unstable();
-    assert_eq!(rooms, ["r", "s"]);
-    calls.into_iter().for_each(HeldCall::ack);
-    acked(sent).await;
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
+    sent.push(harness.send("s", "2"));
+    let second = harness.call().await;
+    assert_eq!((first.rooms(), second.rooms()), (vec!["r"], vec!["s"]), "a room waited for another one's call");
+    assert_ne!(first.slot, second.slot);
+    sent.extend([("t", "3"), ("u", "4"), ("r", "5")].map(|(room, text)| harness.send(room, text)));
+    assert!(harness.calls.try_recv().is_err(), "a third call ran at the same time");
+    second.ack();
+    let third = harness.call().await;
+    assert_eq!(third.texts(), ["3", "4"], "the waiting rooms share a call, without the one that is in a call");
+    first.ack();
+    let fourth = harness.call().await;
+    assert_eq!(fourth.texts(), ["5"]);
+    [third, fourth].into_iter().for_each(HeldCall::ack);
+    assert_eq!(acked(sent).await, ["1", "2", "3", "4", "5"], "a caller got the wrong answer");
+    harness.wait_idle().await;
+}
+
+#[tokio::test]
+async fn room_that_fails_call_goes_apart() {
+    let mut harness = PublisherHarness::new(PublisherLimits { calls: 1, ..LIMITS });
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
+    sent.extend([("r", "2"), ("bad", "3"), ("s", "4"), ("bad", "5")].map(|(room, text)| harness.send(room, text)));
+    first.ack();
+    let shared = harness.call().await;
+    assert_eq!(shared.rooms(), ["bad", "s", "r"]);
+    sent.extend([harness.send("s", "6"), harness.send("bad", "7")]);
+    shared.answer_rooms(&["bad"]);
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        let call = harness.call().await;
+        calls.push(call.texts().join(" "));
+        call.ack();
+    }
+    calls.sort_unstable();
+    assert_eq!(calls, ["3 5 7", "6"], "the room was not apart, or its messages lost their order");
+    assert_eq!(acked(sent).await, ["1", "2", "3", "4", "5", "6", "7"]);
+    harness.wait_idle().await;
+}
+
+#[tokio::test]
+async fn searched_message_is_sent_again_from_there() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let sent = harness.send("r", "repeat");
+    let prior = PriorPosition { epoch: "e".to_owned(), seq: 1000 };
+    harness.call().await.answer(vec![MessageOutcome::Searched(prior)]);
+    let call = harness.call().await;
+    assert_eq!(call.rooms[0].messages[0].prior, "e 1000");
+    call.ack();
+    assert_eq!(acked(vec![sent]).await, ["repeat"]);
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
@@ -175,8 +244,8 @@ async fn batch_gives_each_message_its_own_outcome() {
     call.ack();
     outcome(first).await.unwrap();
     let call = harness.call().await;
-    let outcomes = vec![Ok(published("good")), Err(PublishError::NotInRoom), Ok(published("late"))];
-    call.answer.send(Ok(outcomes)).unwrap();
+    let outcomes = [Ok(published("good")), Err(PublishError::NotInRoom), Ok(published("late"))];
+    call.answer(outcomes.map(MessageOutcome::Done).into());
     assert_eq!(outcome(bad).await, Err(PublishError::NotInRoom));
     assert_eq!(acked(vec![good, late]).await, ["good", "late"]);
 }
@@ -199,7 +268,10 @@ async fn failed_call_fails_its_own_batch_only() {
 
     let sent = harness.send("r", "7");
     harness.call().await.answer.send(Ok(Vec::new())).unwrap();
-    assert_eq!(outcome(sent).await, Err(unknown("appender returned a wrong number of outcomes")));
+    assert_eq!(outcome(sent).await, Err(unknown("appender left out a message")));
+    let sent = harness.send("r", "8");
+    harness.call().await.answer(Vec::new());
+    assert_eq!(outcome(sent).await, Err(unknown("appender left out a message")));
     harness.wait_idle().await;
 }
 
@@ -234,8 +306,11 @@ async fn full_room_refuses_recovers_and_spares_other_rooms() {
     assert_eq!(harness.send_padded("r", "8", 0).unwrap_err(), PublishError::Overloaded, "a seventh message was queued");
     sent.push(harness.send("s", "elsewhere"));
     first.ack();
-    for _ in 0..3 {
-        harness.call().await.ack();
+    let mut done = 0;
+    while done < 7 {
+        let call = harness.call().await;
+        done += call.texts().len();
+        call.ack();
     }
     sent.push(harness.send("r", "8"));
     harness.call().await.ack();
@@ -257,8 +332,11 @@ async fn full_gateway_refuses_every_room_and_recovers() {
         PublishError::Overloaded,
         "messages outside the queues were not counted"
     );
-    for _ in 0..9 {
-        harness.call().await.ack();
+    let mut done = 0;
+    while done < 9 {
+        let call = harness.call().await;
+        done += call.texts().len();
+        call.ack();
     }
     acked(sent).await;
     harness.wait_idle().await;
@@ -329,7 +407,7 @@ async fn message_behind_an_unanswered_call_is_unavailable() {
 }
 
 #[tokio::test]
-async fn aborted_room_task_leaves_its_room_usable() {
+async fn aborted_call_leaves_its_room_usable() {
     let mut harness = PublisherHarness::new(LIMITS);
     let broken = harness.send("r", "1");
     drop(harness.call().await);

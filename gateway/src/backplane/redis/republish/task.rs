@@ -130,9 +130,9 @@ impl RedisBackplane {
     }
 }
 
-/// Splits missing messages into calls within the publisher's limits of one batch.
+/// Splits missing messages into calls within the publisher's limits of one call.
 fn batches<'a, 'o>(mut missing: &'a [&'o UnsettledMessage]) -> impl Iterator<Item = &'a [&'o UnsettledMessage]> {
-    let limit = PublisherLimits::default().batch;
+    let limit = PublisherLimits::default().call;
     std::iter::from_fn(move || {
         let target = &missing.first()?.target;
         let mut bytes = 0;

@@ -57,6 +57,7 @@ impl RingHarness {
 fn acked(room: &str, id: &str, (epoch, seq): (&str, u64), generation: u64) -> AckedMessage {
     let text = String::new();
     let message = StoredMessage {
+        prior: String::new(),
         token: text.clone(),
         nick: text.clone(),
         key: text.clone(),

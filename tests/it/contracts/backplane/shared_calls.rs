@@ -1,0 +1,119 @@
+//! Calls that carry messages of many rooms on a real Redis.
+//!
+//! Invariant: a room's messages are stored whole or not at all, whatever happens to other rooms of the call. Redis is
+//! frozen while the messages queue, so they share calls for certain.
+
+use futures_util::future::join_all;
+use gateway::backplane::{PublishError, PublishRequest, Published};
+use presence::model::RoomName;
+use presence::registry::RegistryError;
+
+use super::batching::take_script_calls;
+use super::fixture::{BackplaneNode, NickHolder, StoreFixture, room};
+
+/// A silent node with one member in all rooms.
+struct RoomsScenario {
+    store: StoreFixture,
+    node: BackplaneNode,
+    rooms: Vec<RoomName>,
+    ann: NickHolder,
+}
+
+impl RoomsScenario {
+    async fn new(count: usize) -> Self {
+        let store = StoreFixture::redis().await;
+        let node = store.silent_node("g1").await;
+        let rooms: Vec<RoomName> = (0..count).map(|number| room(&format!("#r{number}"))).collect();
+        let ann = node.claim_nick("ann").await;
+        for room in &rooms {
+            node.join(&ann, room).await;
+        }
+        Self { store, node, rooms, ann }
+    }
+
+    /// Publishes these messages while Redis is frozen, and returns the outcomes and the number of calls.
+    async fn publish_together(
+        &mut self,
+        requests: &[(usize, PublishRequest)],
+    ) -> (Vec<Result<Published, PublishError>>, usize) {
+        let Self { store, node, rooms, .. } = self;
+        take_script_calls(store).await;
+        store.server().stop_signal().await;
+        let publish = async |(place, request): &(usize, PublishRequest)| node.publish(&rooms[*place], request).await;
+        let mut publishes = Box::pin(join_all(requests.iter().map(publish)));
+        assert!(futures_util::poll!(&mut publishes).is_pending());
+        store.server().cont();
+        let outcomes = publishes.await;
+        (outcomes, take_script_calls(store).await)
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        self.store.server().ask(words).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_many_rooms_share_calls() {
+    const ROOMS: usize = 50;
+    let mut scenario = RoomsScenario::new(ROOMS).await;
+    let requests: Vec<_> =
+        (0..2 * ROOMS).map(|number| (number % ROOMS, scenario.ann.request(&number.to_string()))).collect();
+    let (outcomes, calls) = scenario.publish_together(&requests).await;
+    // Two calls run at a time, and each may meet a store without the script.
+    assert!(calls <= 8, "{calls} calls");
+    for (number, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.as_ref().unwrap().seq, (number / ROOMS) as u64 + 1, "each room has seqs of its own");
+    }
+    for (place, request) in &requests {
+        let received = scenario.node.receives(&scenario.rooms[*place], &request.msg_id).await;
+        assert_eq!(received.body, request.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_room_spoils_no_other_room_of_call() {
+    let mut scenario = RoomsScenario::new(5).await;
+    let before: Vec<_> = (0..5).map(|place| (place, scenario.ann.request("before"))).collect();
+    scenario.publish_together(&before).await.0.into_iter().for_each(|outcome| assert_eq!(outcome.unwrap().seq, 1));
+    // A stream, a member list and a meta of the wrong type.
+    for (number, kind) in ["log", "members", "room"].into_iter().enumerate() {
+        let key = format!("parley:{{0}}:{kind}:r{number}");
+        let _: String = scenario.ask(&["RENAME", &key, &format!("kept:{number}")]).await;
+        let _: String = scenario.ask(&["SET", &key, "x"]).await;
+    }
+    for round in 0..2 {
+        let requests: Vec<_> = (0..15).map(|number| (number % 5, scenario.ann.request("during"))).collect();
+        let (outcomes, _) = scenario.publish_together(&requests).await;
+        for ((place, _), outcome) in requests.iter().zip(&outcomes) {
+            match outcome {
+                Ok(published) => {
+                    assert!(*place >= 3 && (2 + round * 3..5 + round * 3).contains(&published.seq), "{published:?}");
+                }
+                Err(error) => {
+                    let is_refused = matches!(error, PublishError::Registry(RegistryError::Unavailable(_)));
+                    assert!(*place < 3 && is_refused && error.to_string().contains("WRONGTYPE"), "{place}: {error}");
+                }
+            }
+        }
+    }
+    for (number, kind) in ["log", "members", "room"].into_iter().enumerate() {
+        let _: String =
+            scenario.ask(&["RENAME", &format!("kept:{number}"), &format!("parley:{{0}}:{kind}:r{number}")]).await;
+    }
+    let after: Vec<_> = (0..5).map(|place| (place, scenario.ann.request("after"))).collect();
+    let seqs: Vec<u64> =
+        scenario.publish_together(&after).await.0.into_iter().map(|outcome| outcome.unwrap().seq).collect();
+    assert_eq!(seqs, [2, 2, 2, 8, 8], "a refused message took a seq");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_ahead_of_meta_keeps_shared_call_whole() {
+    let mut scenario = RoomsScenario::new(3).await;
+    let requests: Vec<_> = (0..9).map(|number| (number % 3, scenario.ann.request("before"))).collect();
+    scenario.publish_together(&requests).await;
+    let _: u64 = scenario.ask(&["HSET", "parley:{0}:room:r1", "seq", "1"]).await;
+    let requests: Vec<_> = (0..6).map(|number| (number % 3, scenario.ann.request("after"))).collect();
+    let (outcomes, _) = scenario.publish_together(&requests).await;
+    let seqs: Vec<u64> = outcomes.into_iter().map(|outcome| outcome.unwrap().seq).collect();
+    assert_eq!(seqs, [4, 4, 4, 5, 5, 5]);
+}
