@@ -143,7 +143,7 @@ pub struct ScriptKeys<B: KeyBuilder> {
 pub struct CallKeys<'a> {
     /// The names that the call passes.
     pub names: &'a [String],
-    /// The units of the keys that its script builds.
+    /// The units and kinds of the keys that its script builds.
     pub in_script: &'a [&'static str],
 }
 
@@ -178,6 +178,13 @@ impl<B: KeyBuilder> ScriptKeys<B> {
     #[must_use]
     pub fn crossing_in_script<V: Unit>(mut self) -> Self {
         self.in_script.push(V::PLURAL);
+        self
+    }
+
+    /// Records that the script builds keys of these kinds, which belong to the partition and end with a time.
+    #[must_use]
+    pub fn buckets_in_script(mut self, kinds: &[&'static str]) -> Self {
+        self.in_script.extend(kinds);
         self
     }
 
@@ -455,8 +462,9 @@ mod tests {
             .partition([keys.rooms()])
             .crossing([keys.nick(&nick).record()])
             .own([RoomKeys::members])
-            .crossing_in_script::<NodeUnit>();
+            .crossing_in_script::<NodeUnit>()
+            .buckets_in_script(&["idempotency"]);
         assert_eq!(script_keys.names(), ["p:{0}:room:r", "p:{0}:rooms", "p:{0}:nick:n", "p:{0}:members:r"]);
-        assert_eq!(script_keys.described().in_script, ["gateways"]);
+        assert_eq!(script_keys.described().in_script, ["gateways", "idempotency"]);
     }
 }

@@ -96,6 +96,37 @@ async fn key_of_wrong_type_makes_gateway_unready() {
 }
 
 #[tokio::test]
+async fn broken_buckets_of_notes_are_named() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    cluster.allow("redis calls refused");
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    for (kind, span_ms, to) in
+        [("idempotency", 300_000, "#lobby"), ("idempotency", 300_000, "ann"), ("attempts", 30_000, "ann")]
+    {
+        let time: (u64, u64) = cluster.redis.call("TIME").await;
+        let span = (time.0 * 1000 + time.1 / 1000) / span_ms;
+        let buckets = [span, span + 1].map(|span| format!("parley:{{0}}:{kind}:{span}"));
+        for bucket in &buckets {
+            cluster.redis.call::<()>(&format!("SET {bucket} x")).await;
+        }
+        let mut send = json!({"type": "send", "to": to, "body": "hi"});
+        if kind == "idempotency" {
+            send["key"] = json!("k");
+        }
+        let refused = ann.request(send.clone()).await.unwrap_err();
+        assert_eq!(refused.code, "unavailable", "{kind} {to}");
+        until_all_unready(&cluster, "WRONGTYPE").await;
+        let answer = cluster.gateways[0].readyz().await.unwrap();
+        assert!(answer.body.contains(&format!("those of {kind}")), "{answer:?}");
+
+        cluster.redis.call::<()>(&format!("DEL {} {}", buckets[0], buckets[1])).await;
+        ann.request(send).await.unwrap();
+        cluster.gateways[0].until_ready(UNREADY_MAX).await;
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn every_kind_of_broken_key_is_reported() {
     let mut cluster = Cluster::builder().gateways(1).presence(1).start().await;
     for text in ["redis calls refused", "beat not answered", "not ready", "lease lost", "gateway fenced"] {

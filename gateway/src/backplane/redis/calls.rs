@@ -65,7 +65,8 @@ impl ScriptCalls {
             .crossing([keys.nick(to).record()])
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
-            .crossing_in_script::<NodeUnit>();
+            .crossing_in_script::<NodeUnit>()
+            .buckets_in_script(&["idempotency", "attempts"]);
         let mut call = self.call(&DIRECT, origin);
         call.key(keys.names());
         call.arg(to.as_str())

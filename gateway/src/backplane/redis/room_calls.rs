@@ -22,6 +22,9 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     script(&parts, include_str!("../lua/publish.lua"))
 });
 
+/// The kinds of keys in which the script notes messages.
+const BUCKETS: [&str; 2] = ["idempotency", "repeats"];
+
 /// The messages of one room that are sent in a call.
 #[derive(Debug)]
 pub(super) struct SentRoom<'a> {
@@ -79,13 +82,13 @@ impl ScriptCalls {
         }
         if names.is_empty() {
             // Calls with many rooms count as one repeated call.
-            names = vec![self.redis.keys().pattern("room")];
+            names = vec![self.redis.keys().pattern(RoomKeys::meta)];
         }
         let mut lane = match lane {
             CallLane::Slot(slot) => self.redis.numbered_lane(slot),
             CallLane::Name(name) => self.redis.lane(name),
         };
-        let keys = CallKeys { names: &names, in_script: &[] };
+        let keys = CallKeys { names: &names, in_script: &BUCKETS };
         let replies: Vec<Value> = self.redis.timed_on(CallKind::Publish, keys, call.invoke_async(&mut lane)).await?;
         if replies.len() != rooms.len() {
             return Err(RegistryError::Unknown("script returned a wrong number of rooms".to_owned()));
