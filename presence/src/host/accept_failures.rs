@@ -1,7 +1,7 @@
 //! [`AcceptFailures`]: the failed accepts of one listener, logged at their begin and end and followed by a pause.
 //!
 //! An accept usually fails because file descriptors are short, until other connections close. Invariant: failures less
-//! than [`QUIET_TIME`] apart are one episode. Accepts nothing itself.
+//! than `QUIET_TIME` apart are one episode. Accepts nothing itself.
 
 use std::io;
 use std::time::{Duration, Instant};
