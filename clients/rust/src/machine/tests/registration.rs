@@ -90,7 +90,7 @@ fn wake_retries_at_once_or_checks() {
     assert_eq!(stage.request_types(), ["ping"]);
     assert_eq!(stage.next_in(), Some(Duration::from_secs(2)));
     stage.tick();
-    assert_eq!((connects(&stage), stage.next_in()), (vec![], Some(Duration::from_millis(500))), "it waits");
+    assert_eq!((connects(&stage), stage.next_in()), (vec![], Some(Duration::from_millis(250))), "it waits");
     stage.input(Input::Wake);
     assert_eq!(connects(&stage), [1]);
     stage.input(Input::Wake);
@@ -124,7 +124,7 @@ fn going_away_leads_to_an_immediate_attempt() {
     stage.input(Input::Closed(Some(1012)));
     assert_eq!(connects(&stage), [1]);
     stage.input(Input::Failed(None));
-    assert_eq!(stage.next_in(), Some(Duration::from_millis(500)), "only the first attempt is immediate");
+    assert_eq!(stage.next_in(), Some(Duration::from_millis(250)), "only the first attempt is immediate");
     assert_eq!(stage.answer(call), None);
 }
 
@@ -187,7 +187,7 @@ fn temporary_refusal_waits_as_the_server_asks() {
         let mut error = refusal.clone();
         error["type"] = "error".into();
         stage.reply("register", &error);
-        assert_eq!(stage.next_in(), Some(least + Duration::from_millis(500)), "{refusal}");
+        assert_eq!(stage.next_in(), Some(least + Duration::from_millis(250)), "{refusal}");
     }
 }
 

@@ -39,7 +39,7 @@ fn sends_to_one_target_wait_for_each_other() {
     stage.reply("send", &json!({"type": "ack", "to": "bob", "msg_id": "d", "time": 1, "duplicate": false}));
     assert!(stage.answer(calls[2]).is_some());
     stage.event(&json!({"type": "error", "id": stage.requests()[0]["id"], "code": "overloaded", "retry_after_ms": 70}));
-    assert_eq!(stage.next_in(), Some(Duration::from_millis(570)), "at least the time that the server asks for");
+    assert_eq!(stage.next_in(), Some(Duration::from_millis(320)), "at least the time that the server asks for");
     stage.tick();
     assert_eq!(bodies(&stage), [1, 3, 1], "a refused send keeps its turn");
     stage.reply("send", &ack(4));
