@@ -85,9 +85,7 @@ impl AdminEndpoint {
         let documents: Vec<(_, admin::AdminDocument)> = vec![("/holdings", Arc::new(claims))];
         let ready = Arc::new(move || readiness(&lease, &admission));
         let answers = AdminRoutes { metrics, ready, before_scrape: None, documents };
-        if let Err(error) = admin::serve(listener, answers, cancel).await {
-            tracing::error!(%error, "admin listener failed");
-        }
+        admin::serve(listener, answers, cancel).await;
     }
 }
 

@@ -50,8 +50,9 @@ impl ChildProgram {
     #[must_use]
     pub fn parley_on_a_terminal(binary: &str, name: &str) -> Self {
         let command = built(binary);
-        let command = command.to_str().expect("a UTF-8 path");
-        let terminal = ["--quiet", "--return", "--command", command, "/dev/null"];
+        // The terminal's session is its own, and its end is a hangup, which a program may survive.
+        let command = format!("exec setpriv --pdeathsig TERM -- {}", command.to_str().expect("a UTF-8 path"));
+        let terminal = ["--quiet", "--return", "--command", &command, "/dev/null"];
         Self::tied_to_this_process("TERM", "script".into(), name).args(terminal).without_settings()
     }
 

@@ -85,11 +85,9 @@ impl std::fmt::Debug for AdminRoutes {
     }
 }
 
-/// Serves until `cancel`, then waits up to one second for open requests. Dropping the future closes the listener.
-///
-/// # Errors
-/// None: a failed connection is not an error, and a failed accept is repeated.
-pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: CancellationToken) -> std::io::Result<()> {
+/// Serves until `cancel`, then waits up to one second for open requests. A failed connection ends alone, and a failed
+/// accept is repeated. Dropping the future closes the listener; open connections end with their clients.
+pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: CancellationToken) {
     show_readiness(&answers.metrics, &answers.ready);
     let router = TowerToHyperService::new(router(answers));
     let (connections, mut failures) = (TaskTracker::new(), AcceptFailures::new("admin"));
@@ -117,7 +115,6 @@ pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: Cancella
     connections.close();
     let _ = tokio::time::timeout(LAST_ANSWERS, connections.wait()).await;
     open.iter().for_each(CancellationToken::cancel);
-    Ok(())
 }
 
 /// Serves one connection until `connection` is cancelled, and cancels it at its end.

@@ -101,12 +101,7 @@ impl Presence {
             before_scrape: Some(refresh),
             documents: Vec::new(),
         };
-        let serving_admin = admin::serve(admin, answers, stop.clone());
-        tasks.spawn(async {
-            if let Err(error) = serving_admin.await {
-                tracing::error!(%error, "admin listener failed");
-            }
-        });
+        tasks.spawn(admin::serve(admin, answers, stop.clone()));
         let connections = DescriptorLimit::of_process().connections(CONNECTIONS_MAX);
         let clients = ApiClients { proxies: config.proxies, connections };
         let router = api::router(registry, metrics.clone(), clients, closing.clone());

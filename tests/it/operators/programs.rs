@@ -1,9 +1,11 @@
 //! The command line of the programs: flags, settings, exit codes, the listening line.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
 use harness::{ChildProgram, Node, eventually};
+use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -91,6 +93,15 @@ async fn gateway_at_terminal_prints_its_addresses() {
         let shown = gateway.output().lines();
         let is_shown = |words: &&str| shown.iter().any(|line| line.starts_with(words));
         if expected.iter().all(is_shown) { Ok(()) } else { Err(shown) }
+    })
+    .await;
+    let lines_port =
+        gateway.output().lines().iter().find_map(|line| line.strip_prefix(expected[1])?.trim().parse::<u16>().ok());
+    let lines = SocketAddr::from(([127, 0, 0, 1], lines_port.expect("a port")));
+    drop(gateway);
+    eventually(SOON, "the gateway ends with its terminal", async || match TcpStream::connect(lines).await {
+        Ok(_) => Err("it still listens"),
+        Err(_) => Ok(()),
     })
     .await;
 

@@ -18,7 +18,7 @@ struct AdminPort {
     reasons: Arc<Mutex<Vec<String>>>,
     metrics: Registry,
     cancel: CancellationToken,
-    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl AdminPort {
@@ -164,6 +164,6 @@ async fn unfinished_request_does_not_delay_the_shutdown() {
     port.ask("GET /livez").await;
 
     port.cancel.cancel();
-    timeout(SOON, port.serving).await.unwrap().unwrap().unwrap();
+    timeout(SOON, port.serving).await.unwrap().unwrap();
     TcpStream::connect(port.address).await.unwrap_err();
 }

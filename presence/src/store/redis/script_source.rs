@@ -4,20 +4,25 @@
 //! the log finds such a key only in that line. Sources are kept for the life of the process: one for each script.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use redis::Script;
 
-/// The sources, by hash.
-static SOURCES: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+type SourcesByHash = HashMap<String, String>;
+
+static SOURCES: LazyLock<Mutex<SourcesByHash>> = LazyLock::new(Mutex::default);
 
 /// Prepares a script and keeps its source.
 #[must_use]
 pub fn script(source: &str) -> Script {
     let script = Script::new(source);
-    let mut sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
-    sources.get_or_insert_default().insert(script.get_hash().to_owned(), source.to_owned());
+    sources().insert(script.get_hash().to_owned(), source.to_owned());
     script
+}
+
+fn sources() -> MutexGuard<'static, SourcesByHash> {
+    // No code panics while it holds the lock.
+    SOURCES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Replaces hash and number in an answer of Redis by the line of the script. Other answers stay as they are.
@@ -30,8 +35,8 @@ fn place(answer: &str) -> Option<(&str, String)> {
     let (before, place) = answer.split_once("script: ")?;
     let (hash, number) = place.split_once(", on @user_script:")?;
     let digits = number.split(|char: char| !char.is_ascii_digit()).next()?;
-    let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = sources.as_ref()?.get(hash)?.lines().nth(digits.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let sources = sources();
+    let line = sources.get(hash)?.lines().nth(digits.parse::<usize>().ok()?.checked_sub(1)?)?;
     Some((before, line.trim().to_owned()))
 }
 
