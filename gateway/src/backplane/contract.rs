@@ -54,13 +54,13 @@ pub struct PriorPosition {
     pub seq: u64,
 }
 
-/// An attempt to publish into a room.
+/// An attempt to publish into a room. A lost answer is repeated by the backplane itself, which then searches the room's
+/// stream after the position for the message, unless it has a client's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishAttempt<'a> {
     /// The first one under this message id. The store does not remember it.
-    First,
-    /// Another one, after an attempt whose outcome is unknown. Without a client's key, the store searches the room's
-    /// stream after this position for the message.
+    First(&'a PriorPosition),
+    /// Another one, after an attempt whose outcome is unknown.
     Repeat(&'a PriorPosition),
 }
 
@@ -189,6 +189,11 @@ contract! {
         #[must_use]
         fn unsafe_bytes(&self) -> usize;
 
+        /// Returns true if messages to this target, or all of them, wait in half of the space that they have. Senders
+        /// should then send no message ahead of an outcome.
+        #[must_use]
+        fn is_crowded(&self, to: &Target) -> bool;
+
         async {
             /// Subscribes to the channel of this incarnation instead of the former one. Returns when the subscription
             /// is confirmed, and waits as long as the store is away. A dropped future keeps the request active.
@@ -201,7 +206,9 @@ contract! {
             /// `Unavailable` without a confirmation within 2 s; the request is then withdrawn.
             async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError>;
 
-            /// Publishes into a room. `room` is the name that the join returned, because messages carry it.
+            /// Publishes into a room. `room` is the name that the join returned, because messages carry it. Messages to
+            /// one room are stored in the order of the first polls of their futures, also if answers are lost: a lost
+            /// answer is repeated for 4 s. Dropping the future cancels a message that no call has begun to store.
             ///
             /// # Errors
             /// [`PublishError`]. After `Unknown` the request may be repeated for 30 s: no second copy is stored.
@@ -214,6 +221,8 @@ contract! {
 
             /// Sends to the session that has the nickname, or had it last. In one step the message goes into its inbox,
             /// and to its gateway if the session is online. A session that is offline must have a resume token.
+            ///
+            /// Order, repeats and cancellation are as for [`Backplane::publish`].
             ///
             /// # Errors
             /// As for [`Backplane::publish`]. A repeat is recognized by key or id.

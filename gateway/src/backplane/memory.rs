@@ -199,6 +199,10 @@ impl BackplaneContract for MemoryBackplane {
         0
     }
 
+    fn is_crowded(&self, _: &Target) -> bool {
+        false
+    }
+
     async fn republish(&self, _: impl FnMut(u64)) {
         std::future::pending().await
     }

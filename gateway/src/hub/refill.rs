@@ -116,7 +116,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::backplane::{MemoryBackplane, PublishAttempt, PublishRequest};
+    use crate::backplane::{MemoryBackplane, PriorPosition, PublishAttempt, PublishRequest};
     use crate::hub::FeedJoin;
     use crate::message::{Accepted, Body};
     use crate::metrics::Metrics;
@@ -160,7 +160,8 @@ mod tests {
 
         let (msg_id, body, accepted) = ("m1".into(), Body::from_text("republished"), Accepted::default());
         let request = PublishRequest { msg_id, key: None, from: ann, owner, body, accepted };
-        backplane.publish(&lobby, &request, PublishAttempt::First).await.unwrap();
+        let prior = PriorPosition::default();
+        backplane.publish(&lobby, &request, PublishAttempt::First(&prior)).await.unwrap();
         let now = Instant::now();
         let delivered = async {
             while outbox.is_empty() {

@@ -1,15 +1,17 @@
 //! One connection: the loop between a transport, which knows bytes, and a session, which knows chat.
 //!
-//! Every transport uses this loop, so order, limits and ends are the same for all. It runs one request at a time.
-//! Output continues while a request runs; the next request is read after the queued output is written. Knows no framing
-//! and no dialect.
+//! Every transport uses this loop, so order, limits and ends are the same for all. It runs one request at a time;
+//! messages are answered later, in order. Output continues while a request runs; the next request is read after the
+//! queued output is written. Knows no framing and no dialect.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, FutureExt, select};
@@ -37,6 +39,10 @@ pub trait ConnectionSession: Send + 'static {
     fn note_input(&mut self);
     /// Handles one request, or answers one that could not be decoded. It is always run to its end.
     fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) -> impl Future<Output = ()> + Send;
+    /// Answers the requests under way that have an outcome. Pending if there is none.
+    fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<()>;
+    /// Waits until all requests under way are answered. It is always run to its end.
+    fn conclude(&mut self) -> impl Future<Output = ()> + Send;
     /// Waits for the output that is still under way to a client that sends nothing more. It is always run to its end.
     fn settle(&mut self) -> impl Future<Output = ()> + Send;
     /// Returns the time of the next [`ConnectionSession::tick`].
@@ -58,6 +64,14 @@ impl ConnectionSession for Driver {
 
     async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
         self.request(decoded).await;
+    }
+
+    fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_progress(context)
+    }
+
+    async fn conclude(&mut self) {
+        self.conclude().await;
     }
 
     async fn settle(&mut self) {
@@ -161,7 +175,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     let output = OutputPump { outbox: &outbox, limits, context };
     let mut timer = context.wheel.timer();
     let mut announced = pin!(context.drain.announced(limits.close_wait));
-    let mut drain_moment: Option<DrainMoment> = None;
+    let mut drain_moment: Option<Box<DrainMoment>> = None;
     let mut has_served = false;
     loop {
         // A client that sends without pause must not delay its neighbours on this thread: each request is a turn of
@@ -174,32 +188,48 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
         // A text line is decoded with what the replies before it have changed, so these are encoded first.
         let is_written = output.write(transport).await?;
         timer.set(session.deadline());
-        let input = tokio::select! {
+        let mut is_closing = false;
+        let selected = tokio::select! {
             input = transport.next(), if is_written => Some(input),
             () = outbox.ready() => None,
+            () = poll_fn(|context| session.poll_progress(context)) => None,
             () = timer.fired() => {
                 session.tick();
                 None
             }
             drawn_moment = &mut announced, if drain_moment.is_none() => {
                 outbox.push_event(&Broadcast::new(Event::GoingAway { retry_after_ms: drawn_moment.retry_after_ms() }));
-                drain_moment = Some(drawn_moment);
+                drain_moment = Some(Box::new(drawn_moment));
                 None
             }
-            () = async { Box::pin(due(drain_moment)).await }, if drain_moment.is_some() && is_written => {
-                // Requests that have arrived are answered; a request that arrives after the close is not.
-                let is_final = drain_moment.is_some_and(|moment| moment.is_final());
-                let arrived = transport.next().now_or_never().filter(|_| !is_final);
-                if arrived.is_none() {
-                    outbox.close(CloseCode::Restart);
-                }
-                arrived
+            () = async { Box::pin(due(drain_moment.as_deref().copied())).await }, if drain_moment.is_some() && is_written => {
+                is_closing = true;
+                None
             }
         };
+        // Held across a wait, the input would be part of every connection.
+        let input = if is_closing {
+            drop(selected);
+            Box::pin(output.run_beside(session.conclude(), transport)).await?;
+            // Requests that have arrived are answered; a request that arrives after the close is not.
+            let is_final = drain_moment.as_ref().is_some_and(|moment| moment.is_final());
+            let arrived = transport.next().now_or_never().filter(|_| !is_final);
+            if arrived.is_none() {
+                outbox.close(CloseCode::Restart);
+            }
+            arrived
+        } else {
+            selected
+        };
         if matches!(input, Some(TransportInput::Ended)) {
-            // Held across the wait, the input would be part of every connection.
             drop(input);
             return Err(Box::pin(output.finish(&mut *session, &mut *transport)).await);
+        }
+        if let Some(TransportInput::Unacceptable(code)) = input {
+            drop(input);
+            Box::pin(output.run_beside(session.conclude(), transport)).await?;
+            outbox.close(code);
+            continue;
         }
         match input {
             Some(TransportInput::Request(decoded)) => {
@@ -211,10 +241,9 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 }
             }
             Some(TransportInput::Activity) => session.note_input(),
-            Some(TransportInput::Unacceptable(code)) => outbox.close(code),
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
-            Some(TransportInput::Ended) | None => {}
+            Some(TransportInput::Ended | TransportInput::Unacceptable(_)) | None => {}
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The session as a pure state machine: requests and outcomes go in, effects come out.
 //!
 //! [`Core`] decides, with the verbs, everything that a session may do, and performs nothing. The driver passes in one
-//! request at a time. It performs the one [`Operation`] of the effects and passes the outcome back, so the requests of
-//! a connection are answered in order. Reads no clock (an `Instant` is passed in), no store and no socket.
+//! request at a time, performs the one [`Operation`] of its effects and passes the outcome back. Messages change no
+//! state, so a [`Effect::Publish`] has no outcome here. Reads no clock (an `Instant` is passed in), no store and no
+//! socket.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
 use super::liveness::{HeartbeatPolicy, Liveness};
 use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
+use super::verbs::send::SendMessage;
 use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 
 /// A step for the driver; steps are carried out in order.
@@ -22,6 +24,9 @@ use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 pub enum Effect {
     /// Answers a request.
     Reply(Reply),
+    /// Publishes a message and answers the request with the outcome, in its turn. Nothing is left to decide, so further
+    /// requests may follow at once. Always the last effect.
+    Publish(CorrelationId, SendMessage),
     /// Asks for an operation, whose outcome is passed to [`Core::outcome`]. One operation at a time; always the last
     /// effect.
     Perform(Operation),
@@ -133,6 +138,7 @@ impl Core {
                 effects.push(Effect::Reply(Reply { id, answer }));
                 effects.extend(entries.into_iter().map(Effect::Enter));
             }
+            Decision::Publish(message) => effects.push(Effect::Publish(id, message)),
             Decision::Perform(operation) => self.perform(id, Flow::Single, operation, effects),
             Decision::PerformStep(flow, operation) => self.perform(id, flow, operation, effects),
             Decision::Close(code) => effects.push(Effect::Close(code)),

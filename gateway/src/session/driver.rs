@@ -1,14 +1,17 @@
-//! Performs what the session core decides, one request at a time, and fills the outbox.
+//! Performs what the session core decides, and fills the outbox with answers in the order of the requests.
 //!
 //! One [`Driver`] per connection, owned by the connection's task: requests come in decoded, output leaves through the
-//! outbox. Invariant: writes about one session reach the store in order. Knows no frame and no socket. The dialect only
-//! decides whether the client can ping and resume.
+//! outbox. Messages are published together; any other request waits until they are answered. Invariant: writes about
+//! one session reach the store in order. Knows no frame and no socket. The dialect only decides whether the client can
+//! ping, resume, and send a message before the one before it is answered.
 //!
-//! Lost answers: claims, joins, leaves and publishes are idempotent, so they are repeated for a few seconds before the
-//! client receives `outcome_unknown`. At the end of a session (`ending`), each release is retried until the store
-//! answers.
+//! Lost answers: claims, joins and leaves are idempotent, so they are repeated for a few seconds before the client
+//! receives `outcome_unknown`; the backplane repeats messages. At the end of a session (`ending`), each release is
+//! retried until the store answers.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use presence::model::codes::CloseCode;
@@ -21,8 +24,10 @@ use super::liveness::{HeartbeatPolicy, LivenessAction};
 use super::performer::Performer;
 use super::refusal::unavailable;
 use super::replay::replay;
+use super::sends_in_flight::{SendAnswer, SendsInFlight};
 use super::services::Services;
 use super::stream_entry::StreamEntry;
+use super::verbs::send::SendMessage;
 use super::verbs::{Operation, OperationOutcome};
 
 /// The driver of one session.
@@ -31,6 +36,7 @@ pub struct Driver {
     pub(super) core: Core,
     pub(super) performer: Performer,
     pub(super) dialect: Dialect,
+    sends: SendsInFlight,
 }
 
 impl Driver {
@@ -45,6 +51,7 @@ impl Driver {
             core: Core::new(Arc::clone(&services.node), Instant::now(), HeartbeatPolicy { pings, sign_within }),
             performer: Performer::new(Arc::clone(services), dialect),
             dialect,
+            sends: SendsInFlight::default(),
         }
     }
 
@@ -75,7 +82,8 @@ impl Driver {
     }
 
     /// Handles one request, or the refusal of a frame that could not be decoded. Its whole output is in the outbox when
-    /// this returns. Must run to its end: the connection polls it beside the outbox and never drops it.
+    /// this returns, except the answer to a message, which [`Driver::poll_progress`] adds. Must run to its end: the
+    /// connection polls it beside the outbox and never drops it.
     pub async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
         let is_message = matches!(&decoded, Ok(request) if matches!(request.command, Command::Send { .. }));
         let start = Instant::now();
@@ -87,6 +95,9 @@ impl Driver {
             }
             Err((id, refusal)) => vec![Effect::Reply(Reply { id, answer: Answer::Refused(refusal) })],
         };
+        if !matches!(effects.last(), Some(Effect::Publish(..))) {
+            self.conclude().await;
+        }
         loop {
             let mut next = None;
             if is_message {
@@ -103,6 +114,7 @@ impl Driver {
                         }
                         self.performer.outbox.close(code);
                     }
+                    Effect::Publish(id, message) => self.begin_send(id, message).await,
                     Effect::Perform(operation) => next = Some(operation),
                 }
             }
@@ -116,8 +128,56 @@ impl Driver {
         }
     }
 
-    /// Waits, at most 2 s, until the outbox has the client's own messages: nothing follows. Must run to its end.
+    /// Answers the messages under way that have an outcome. Pending if the oldest one has none, or without a message.
+    pub fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut progress = Poll::Pending;
+        while let Poll::Ready(answered) = self.sends.poll_next(context) {
+            self.answer_send(answered);
+            progress = Poll::Ready(());
+        }
+        progress
+    }
+
+    /// Waits until every message under way is answered. Must run to its end.
+    pub async fn conclude(&mut self) {
+        while !self.sends.is_empty() {
+            poll_fn(|context| self.poll_progress(context)).await;
+        }
+    }
+
+    /// Begins to publish a message, once there is space for it. A connection has one message under way at a time while
+    /// others need the space.
+    async fn begin_send(&mut self, id: CorrelationId, message: SendMessage) {
+        let (services, bytes) = (Arc::clone(&self.performer.services), message.bytes());
+        while !self.sends.is_empty() && (!self.sends.has_space(bytes) || message.is_crowded(&services)) {
+            poll_fn(|context| self.poll_progress(context)).await;
+        }
+        if !services.health.is_store_answering(Instant::now()) {
+            self.conclude().await;
+            return self.answer_send((id, Err(unavailable())));
+        }
+        self.sends.push(id, bytes, Box::pin(message.publish(services)));
+        if self.dialect == Dialect::Line {
+            // A line is decoded with what the replies before it have changed.
+            self.conclude().await;
+        }
+    }
+
+    fn answer_send(&mut self, (id, outcome): (CorrelationId, SendAnswer)) {
+        let answer = match outcome {
+            Ok(sent) => self.performer.note_sent(sent),
+            Err(refusal) => {
+                self.performer.services.metrics.messages_refused[refusal.code].inc();
+                Answer::Refused(refusal)
+            }
+        };
+        self.reply(Reply { id, answer });
+    }
+
+    /// Waits until every message under way is answered, and at most 2 s until the outbox has the client's own messages:
+    /// nothing follows. Must run to its end.
     pub async fn settle(&mut self) {
+        self.conclude().await;
         self.performer.receive_own_messages().await;
     }
 
@@ -130,7 +190,7 @@ impl Driver {
     }
 
     /// Boxed: its state while it reads would otherwise be part of every connection.
-    async fn enter(&self, entry: StreamEntry) {
+    async fn enter(&mut self, entry: StreamEntry) {
         if let Some(me) = self.core.identity() {
             let Performer { services, outbox, .. } = &self.performer;
             Box::pin(replay(services, outbox, &me.owner.session, entry)).await;

@@ -80,13 +80,15 @@ fn session_fate(ending: ConnectionEnd, dialect: Dialect) -> SessionFate {
 }
 
 impl Driver {
-    /// Ends the connection: leaves all rooms and releases the nickname, or detaches the session, and repeats each call
-    /// until the store has answered. Must run to its end; no client waits for it.
-    pub async fn end(self, ending: ConnectionEnd) {
-        let Self { core, mut performer, dialect } = self;
-        if let Some(me) = core.identity() {
-            performer.stop_receiving_everything(&me.owner);
+    /// Ends the connection: waits for the messages under way, then leaves all rooms and releases the nickname, or
+    /// detaches the session. Repeats each call until the store has answered. Must run to its end; no client waits for
+    /// it.
+    pub async fn end(mut self, ending: ConnectionEnd) {
+        if let Some(me) = self.core.identity() {
+            self.performer.stop_receiving_everything(&me.owner);
         }
+        self.conclude().await;
+        let Self { core, mut performer, dialect, .. } = self;
         performer.resolve_claims().await;
         let Some(me) = core.identity() else {
             return performer.release_all(LeftReason::Closed).await;

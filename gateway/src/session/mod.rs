@@ -19,6 +19,7 @@ mod refusal;
 mod replay;
 pub(crate) mod retry;
 mod send_rates;
+mod sends_in_flight;
 mod services;
 mod settling;
 mod small_map;

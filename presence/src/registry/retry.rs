@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::registry::{ClaimError, RegistryError, ResumeError};
 
 /// Time for repeating a call before its outcome counts as unknown.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub const PATIENCE: Duration = Duration::from_secs(4);
 /// Upper bound of the first pause between two attempts; it doubles up to [`PAUSE_MAX`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts.

@@ -4,6 +4,7 @@ mod chat;
 mod inbox;
 mod large_lists;
 mod last_lines;
+mod pipelining;
 mod positions;
 mod refill;
 mod retention;

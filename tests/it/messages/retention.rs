@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::backplane::{
-    Backplane, MemoryBackplane, PageLimit, PublishAttempt, PublishRequest, Range, RedisBackplane, StreamId,
+    Backplane, MemoryBackplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range, RedisBackplane,
+    StreamId,
 };
 use gateway::message::{Accepted, Body};
 use harness::eventually;
@@ -70,7 +71,11 @@ impl RetentionSender {
 
     /// Says it, and returns its seq and time.
     async fn sends(&self, text: &str) -> (u64, u64) {
-        let ack = self.backplane.publish(&self.lobby, &self.draft(text), PublishAttempt::First).await.unwrap();
+        let ack = self
+            .backplane
+            .publish(&self.lobby, &self.draft(text), PublishAttempt::First(&PriorPosition::default()))
+            .await
+            .unwrap();
         (ack.seq, ack.time)
     }
 

@@ -1,76 +1,160 @@
 #!lua
--- DIRECT: appends a message to the inbox of the session that owns a nick or had it last, and sends it to that session's
--- gateway if the session is online. Refuses a message to a session that is offline and cannot be resumed. Needs
--- notes.lua and whereabouts.lua.
--- KEYS: 1 generation, 2 leases, 3 the sender's nick, 4 the receiver's nick
--- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 the receiver's
---       nick key, 6 the session of the inbox when republishing, else '', 7 maximum number of messages in an inbox,
---       8 seconds that an inbox outlives its session, 9 an unused epoch, 10 owner token, 11 '=<idempotency key>',
---       '?<known idempotency key>' or '', 12 message id, 13 payload
--- Reply: {1 if the receiver is online, the session of the inbox, epoch, {verdict, seq, time, message id}}; verdicts:
---        ok, duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
+-- DIRECT: appends messages to the inboxes of the sessions that own nicks or had them last, and sends them to the
+-- gateways of those that are online; each message gets a verdict. Each nick is a step of its own. Refuses a message to
+-- a session that is offline and cannot be resumed. Needs notes.lua, append.lua and whereabouts.lua.
+-- KEYS: 1 generation, 2 leases, then for each receiver its nick, and the senders' nicks of its messages
+-- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 the session of
+--       the inbox when republishing, else '', 6 maximum number of messages in an inbox, 7 seconds that an inbox
+--       outlives its session, 8 an unused epoch; then for each receiver its nick key and its number of messages, and
+--       for each message: owner token, '=<idempotency key>', '?<known idempotency key>' or '', message id, payload
+-- Reply: for each receiver {1 if it is online, its session, epoch, time, a seq for each stored message, else {verdict,
+--        seq, time, message id, the session of the inbox, its epoch}}; or 'apart' or 'unknown' as in publish.lua.
+--        Verdicts: duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
 -- Called by RedisBackplane::direct and by the republish task. A republished message was checked before its ack, so only
 -- the republishing lease is checked; the message goes to its first inbox, even if the nick has another owner now.
 if refusal then
   return { err = refusal }
 end
-local _, _, sender, receiver = unpack(KEYS)
-local _, _, _, _, nick, inbox_session, inbox_bound, inbox_seconds, fresh, token, key, id, payload = unpack(ARGV)
+local inbox_session, inbox_bound, inbox_seconds, fresh = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
-local incarnation, from = split_token(token)
-if not serves(is_republish and republisher or incarnation)
-  or not is_republish and redis.call('HGET', sender, 'owner') ~= token then
-  return { 0, '', '', refused('fenced') }
+-- The first receiver, and the number of values of a message.
+local RECEIVERS_AT, WORDS = 9, 4
+
+-- The buckets of this call, once a message needs them. A message without a client's key is noted under its id, for the
+-- repeats of its gateway.
+local keys_seen, ids_seen
+
+-- Place of a message in ARGV -> the field of its note. A key's scope is the nick, not its session: a retry must not
+-- reach a later owner of the nick.
+local fields = {}
+
+-- Reads the notes of all messages, in one step for each kind.
+local function recall_all()
+  local keys, ids, at = {}, {}, RECEIVERS_AT
+  while ARGV[at] do
+    local last = at + 1 + ARGV[at + 1] * WORDS
+    for place = at + 2, last, WORDS do
+      local key = ARGV[place + 1]
+      if key ~= '' then
+        local _, from = split_token(ARGV[place])
+        fields[place] = key_field('@' .. ARGV[at], from, key)
+        keys[#keys + 1] = fields[place]
+      else
+        fields[place] = ARGV[place + 2]
+        ids[#ids + 1] = fields[place]
+      end
+    end
+    at = last + 1
+  end
+  if #keys > 0 then
+    keys_seen = bucket('idempotency', 300000)
+    recall(keys_seen, keys)
+  end
+  if #ids > 0 then
+    ids_seen = bucket('attempts', 30000)
+    recall(ids_seen, ids)
+  end
 end
 
-local session, gateway = whereabouts(receiver, nick, is_republish and inbox_session)
+-- Nick record -> owner token, each read once.
+local owners = {}
 
--- Returns true if a client may still resume the session, and read its inbox then. A text client has no token; a session
--- without a record has expired. A republished message was checked before its ack.
-local function can_return(session)
-  return is_republish or (redis.call('HGET', base .. 'session:' .. session, 'token') or '') ~= ''
-end
-
--- The key's scope is the nick, not its session: a retry must not reach a later owner of the nick. A message without a
--- client's key is noted under its id, for the retries of its gateway.
-local seen, field = bucket('attempts', 30000), id
-if key ~= '' then
-  seen, field = bucket('idempotency', 300000), key_field('@' .. nick, from, key)
-end
-recall(seen, { field })
-local first = first_answer(seen, field)
-if first then
-  local known, at = string.match(first[4], '^(%S+) ?(%S*)$')
-  first[4] = known
-  return { gateway and 1 or 0, at, redis.call('HGET', base .. 'session:' .. at, 'epoch') or '', first }
-end
-if not session or not gateway and not can_return(session) then
-  return { 0, '', '', refused('no_such_user') }
-end
-local full = exhausted(seen, key)
-if full then
-  return { 0, '', '', full }
+local function owner_of(record)
+  owners[record] = owners[record] or redis.call('HGET', record, 'owner')
+  return owners[record]
 end
 
-local meta, inbox = base .. 'session:' .. session, base .. 'inbox:' .. session
-local ttl = redis.call('TTL', meta)
-local epoch, seq, time = touch(meta, inbox, number, fresh)
-seq, time = seq + 1, math.max(time, now)
-local at, stamp = digits(seq), digits(time)
-redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, at .. '-0', 'time', stamp, 'payload', payload)
-if seq == 1 then
-  shrink(inbox)
+local function refused_nowhere(verdict)
+  return { verdict, 0, 0, '', '', '' }
 end
-redis.pcall('HSET', meta, 'seq', at, 'time', stamp)
--- An inbox is kept while its session has a nick; afterwards it expires with the session record.
-if ttl ~= -1 then
-  redis.pcall('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)
-  redis.pcall('EXPIRE', inbox, ttl > 0 and ttl or inbox_seconds)
+
+-- Returns the answer to a message that is not to be appended, else nil.
+local function judge(place, sender, seen, is_reachable)
+  local token, key = ARGV[place], ARGV[place + 1]
+  if not serves(is_republish and republisher or string.match(token, '^[^/]+'))
+    or not is_republish and owner_of(sender) ~= token then
+    return refused_nowhere('fenced')
+  end
+  local first = first_answer(seen, fields[place])
+  if first then
+    local known, at = string.match(first[4], '^(%S+) ?(%S*)$')
+    first[4], first[5], first[6] = known, at, redis.call('HGET', base .. 'session:' .. at, 'epoch') or ''
+    return first
+  end
+  if not is_reachable then
+    return refused_nowhere('no_such_user')
+  end
+  local full = exhausted(seen, key)
+  return full and { full[1], full[2], full[3], full[4], '', '' }
 end
--- The session is part of the note, because the nick may have another owner at the time of a retry.
-note(seen, field, at, stamp, id .. ' ' .. session)
-remember(seen)
-if gateway then
-  redis.pcall('PUBLISH', base .. 'ch:gw:' .. gateway, head('D ' .. session .. ' ' .. epoch, at, stamp, payload) .. payload)
+
+-- Sends the messages to one nick. `senders` is the place of the first sender's nick in KEYS.
+local function deliver_to(record, nick, senders, at, last)
+  local known = is_republish and inbox_session
+  local session, gateway, details = whereabouts(record, nick, known)
+  -- A client may still resume a session with a token, and read its inbox then. A text client has no token; a session
+  -- without a record has expired.
+  local is_reachable = session and (gateway or is_republish or (details[2] or '') ~= '')
+  local meta, inbox = base .. 'session:' .. (session or ''), base .. 'inbox:' .. (session or '')
+  local epoch, stream, ttl
+  local reply = { gateway and 1 or 0, session or '', '', 0 }
+  for place = at, last, WORDS do
+    local seen = ARGV[place + 1] ~= '' and keys_seen or ids_seen
+    local verdict = judge(place, KEYS[senders + #reply - 4], seen, is_reachable)
+    if not verdict then
+      local id, payload = ARGV[place + 2], ARGV[place + 3]
+      if not stream then
+        local seq, time = tonumber(details[5]) or 0, tonumber(details[6]) or 0
+        epoch = details[3]
+        -- A session that is online has no lifetime.
+        ttl = gateway and -1 or redis.call('TTL', meta)
+        if details[4] ~= number or not epoch then
+          epoch, seq, time = touch(meta, inbox, number, fresh)
+        end
+        stream = { key = inbox, bound = inbox_bound, seq = seq, time = math.max(time, now) }
+      end
+      append(stream, payload)
+      local at_seq, stamp = digits(stream.seq), digits(stream.time)
+      if stream.seq == 1 then
+        shrink(inbox)
+      end
+      -- The session is part of the note, because the nick may have another owner at the time of a retry.
+      note(seen, fields[place], at_seq, stamp, id .. ' ' .. session)
+      if gateway then
+        redis.pcall('PUBLISH', base .. 'ch:gw:' .. gateway,
+          head('D ' .. session .. ' ' .. epoch, at_seq, stamp, payload) .. payload)
+      end
+      verdict = stream.seq
+    end
+    reply[#reply + 1] = verdict
+  end
+  if not stream then
+    return reply
+  end
+
+  reply[3], reply[4] = epoch, stream.time
+  redis.pcall('HSET', meta, 'seq', digits(stream.seq), 'time', digits(stream.time))
+  -- An inbox is kept while its session has a nick; afterwards it expires with the session record.
+  if ttl ~= -1 then
+    redis.pcall('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)
+    redis.pcall('EXPIRE', inbox, ttl > 0 and ttl or inbox_seconds)
+  end
+  return reply
 end
-return { gateway and 1 or 0, session, epoch, { 'ok', seq, time, id } }
+
+recall_all()
+local replies, at, key = {}, RECEIVERS_AT, 3
+local is_only = ARGV[RECEIVERS_AT + 2 + ARGV[RECEIVERS_AT + 1] * WORDS] == nil
+while ARGV[at] do
+  local count = tonumber(ARGV[at + 1])
+  local last = at + 1 + count * WORDS
+  local reply = reply_of(is_only, deliver_to, KEYS[key], ARGV[at], key + 1, at + 2, last)
+  if reply.err then
+    return reply
+  end
+  replies[#replies + 1] = reply
+  at, key = last + 1, key + 1 + count
+end
+remember(keys_seen)
+remember(ids_seen)
+return replies

@@ -1,7 +1,7 @@
 #!lua
 -- PUBLISH: appends messages to the streams of rooms and publishes them on the rooms' channels; each message gets a
 -- verdict. Each room is a step of its own, with keys of its own: a room whose step fails leaves the others untouched.
--- Needs notes.lua, repeats.lua and retention.lua.
+-- Needs notes.lua, append.lua, repeats.lua and retention.lua.
 -- KEYS: 1 generation, 2 leases, then four for each room: room, stream, members, channel
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 maximum number
 --       of messages in a stream, 6 their maximum age in milliseconds, 7 seconds that a quiet room outlives its last
@@ -126,30 +126,6 @@ local function judge(place, member, repeats)
   return exhausted(repeats_seen, key)
 end
 
-local function add_entry(log, seq, stamp, payload)
-  return redis.pcall('XADD', log, 'MAXLEN', '~', stream_bound, seq .. '-0', 'time', stamp, 'payload', payload)
-end
-
--- Returns seq and time of a stream's newest entry, for a stream that is ahead of its meta.
-local function stream_end(log, seq, time, refusal)
-  local newest = redis.call('XREVRANGE', log, '+', digits(seq + 1), 'COUNT', 1)[1]
-  if not newest then
-    error(refusal)
-  end
-  local written = newest[2][1] == 'time' and tonumber(newest[2][2]) or 0
-  return tonumber(string.match(newest[1], '^%d+')), math.max(time, written)
-end
-
--- Returns the answer of Redis in an error that was caught, with its code. The error is a text or a table, depending on
--- the server.
-local function error_text(caught)
-  local text = type(caught) == 'table' and caught.err or caught
-  return string.match(text, '^%u+ ') and text or 'ERR ' .. text
-end
-
--- True once the present room has a new message.
-local is_written
-
 -- Publishes the messages of one room.
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
@@ -160,31 +136,21 @@ local function publish_in(meta, log, members, channel, at, last)
   if has_repeats then
     repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last)
   end
-  local reply, frames, stamp = { epoch, now }, {}, nil
+  local reply, frames, stream = { epoch, now }, {}, nil
   for place = at, last, WORDS do
     local verdict = judge(place, records[#reply - 1], repeats)
     if not verdict then
       local key, id, payload = ARGV[place + 2], ARGV[place + 3], ARGV[place + 4]
-      if not is_written then
+      if not stream then
         if is_stale then
           local _
           epoch, seq, time, _, oldest = touch(meta, log, number, fresh)
         end
-        is_new, time = seq == 0, math.max(time, now)
-        stamp = digits(time)
+        stream = { key = log, bound = stream_bound, seq = seq, time = math.max(time, now) }
       end
-      local at_seq = digits(seq + 1)
-      local added = add_entry(log, at_seq, stamp, payload)
-      -- The id is explicit, so Redis refuses it if the stream is ahead of its meta. Only then the stream's end is read.
-      if added.err and not is_written then
-        seq, time = stream_end(log, seq, time, added)
-        is_new, at_seq, stamp = false, digits(seq + 1), digits(time)
-        added = add_entry(log, at_seq, stamp, payload)
-      end
-      if added.err then
-        error(added)
-      end
-      is_written, seq = true, seq + 1
+      append(stream, payload)
+      local at_seq, stamp = digits(stream.seq), digits(stream.time)
+      is_new = is_new or stream.seq == 1
       frames[#frames + 1] = head('M ' .. epoch, at_seq, stamp, payload)
       frames[#frames + 1] = payload
       if key ~= '' then
@@ -192,22 +158,23 @@ local function publish_in(meta, log, members, channel, at, last)
       elseif is_republish or ARGV[place + 5] ~= '' then
         note(repeats_seen, id, at_seq, stamp, id)
       end
-      verdict = seq
+      verdict = stream.seq
     end
     reply[#reply + 1] = verdict
   end
-  if not is_written then
+  if not stream then
     return reply
   end
 
+  seq, time = stream.seq, stream.time
   reply[1], reply[2] = epoch, time
-  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp)
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', digits(time))
   if seq < BUSY_SEQ then
     redis.pcall('HSET', meta, 'quiet', quiet_s)
   end
   if is_new then
     shrink(log)
-    redis.pcall('HSET', meta, 'oldest', stamp)
+    redis.pcall('HSET', meta, 'oldest', digits(time))
   elseif (oldest or 0) < oldest_time - AGE_SLACK then
     trim_by_age(meta, log, oldest_time)
   end
@@ -224,14 +191,9 @@ recall_all()
 local replies, at, key = {}, ROOMS_AT, 3
 while ARGV[at] do
   local last = at + 1 + ARGV[at + 1] * WORDS
-  is_written = false
-  local done, reply = pcall(publish_in, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], at + 2, last)
-  if not done and is_written then
-    reply = 'unknown'
-  elseif not done and #KEYS > 6 then
-    reply = 'apart'
-  elseif not done then
-    return { err = error_text(reply) }
+  local reply = reply_of(#KEYS == 6, publish_in, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], at + 2, last)
+  if reply.err then
+    return reply
   end
   replies[#replies + 1] = reply
   at, key = last + 1, key + 4

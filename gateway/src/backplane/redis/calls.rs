@@ -1,44 +1,50 @@
-//! Calls of the scripts for nicknames, and what all calls of scripts have in common.
+//! Calls of typing notices, and what all calls of scripts have in common.
 //!
-//! [`ScriptCalls`] is the caller; `room_calls` adds the calls for rooms, and `writes` the republish ring. Calls use the
-//! shared lanes by name, so calls for one nickname reach Redis in order.
+//! [`ScriptCalls`] is the caller; `room_calls` and `inbox_calls` add the calls for messages, and `writes` the republish
+//! ring.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
-use presence::model::keys::{CallKeys, NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionUnit};
-use presence::model::{NickKey, Retention, RoomKey, SessionId};
+use presence::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionUnit};
+use presence::model::{NickKey, Retention, RoomKey};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
-use redis::{FromRedisValue, Script, ScriptInvocation};
+use redis::aio::ConnectionManager;
+use redis::{Script, ScriptInvocation};
 
 use crate::backplane::{PublishError, Published};
 
-use super::message::{StoredMessage, WriteOrigin, WriteOutcome};
+use super::message::{WriteOrigin, WriteOutcome};
 use super::republish::SharedRepublishRing;
-use super::{epoch, script};
+use super::script;
 
 /// Script fragment that every writing script begins with.
 pub(super) const PRELUDE: &str = include_str!("../lua/prelude.lua");
 /// Script fragment that remembers messages.
 pub(super) const NOTES: &str = include_str!("../lua/notes.lua");
+/// Script fragment that appends to streams.
+pub(super) const APPEND: &str = include_str!("../lua/append.lua");
 /// Script fragment that finds the gateway of a nick.
-const WHEREABOUTS: &str = include_str!("../lua/whereabouts.lua");
-
-static DIRECT: LazyLock<Script> =
-    LazyLock::new(|| script(&[PRELUDE, NOTES, WHEREABOUTS], include_str!("../lua/direct.lua")));
+pub(super) const WHEREABOUTS: &str = include_str!("../lua/whereabouts.lua");
 
 static TYPING: LazyLock<Script> = LazyLock::new(|| script(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
 
 /// Maximum number of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5
 /// minutes for messages with a client's key, 30 seconds for others.
 const BUCKET_NOTES_MAX: usize = 1_000_000;
-/// The lifetime of an inbox after its session: 72 hours.
-const INBOX_RETENTION_SECONDS: usize = 72 * 60 * 60;
-
 /// A script's answer for one message: verdict, seq, time, message id.
 pub(super) type ScriptAnswer = (String, u64, u64, String);
+
+/// The connection of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CallLane<'a> {
+    /// That of a call at a time.
+    Slot(usize),
+    /// That of a name.
+    Name(&'a str),
+}
 
 /// The caller of the scripts.
 #[derive(Debug, Clone)]
@@ -49,38 +55,6 @@ pub(super) struct ScriptCalls {
 }
 
 impl ScriptCalls {
-    /// Calls the script for one message. Also returns session and epoch of the inbox, if the message is in one. A
-    /// republisher names the session, a client does not.
-    pub(super) async fn call_direct_script(
-        &self,
-        origin: WriteOrigin<'_>,
-        (to, inbox): (&NickKey, &str),
-        message: &StoredMessage,
-    ) -> Result<(Option<(SessionId, String)>, WriteOutcome), RegistryError> {
-        let keys = self.redis.keys();
-        let StoredMessage { token, nick, key, msg_id, payload, .. } = message;
-        let sender = NickKey::from_store(nick);
-        let keys = ScriptKeys::of(keys.nick(&sender))
-            .own([NickKeys::record])
-            .crossing([keys.nick(to).record()])
-            .crossing_in_script::<NickUnit>()
-            .crossing_in_script::<SessionUnit>()
-            .crossing_in_script::<NodeUnit>()
-            .buckets_in_script(&["idempotency", "attempts"]);
-        let mut call = self.call(&DIRECT, origin);
-        call.key(keys.names());
-        call.arg(to.as_str())
-            .arg(inbox)
-            .arg(self.retention.get().inbox_messages)
-            .arg(INBOX_RETENTION_SECONDS)
-            .arg(epoch());
-        call.arg(token).arg(key).arg(msg_id).arg(payload);
-        let (online, session, epoch, answer): (bool, String, String, ScriptAnswer) =
-            self.invoke(CallKind::Direct, (to.as_str(), keys.described()), &call).await?;
-        let inbox = (!session.is_empty()).then(|| (SessionId::from_store(&session), epoch));
-        Ok((inbox, outcome(answer, online)))
-    }
-
     /// Publishes a typing notice to a room.
     ///
     /// # Errors
@@ -105,7 +79,8 @@ impl ScriptCalls {
         let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()));
         call.key(keys.names());
         call.arg(to.as_str()).arg(from);
-        self.invoke(CallKind::Typing, (to.as_str(), keys.described()), &call).await
+        let mut lane = self.redis.lane(to.as_str());
+        self.redis.timed_on(CallKind::Typing, keys.described(), call.invoke_async(&mut lane)).await
     }
 
     /// Prepares a call with the keys and arguments common to all scripts.
@@ -121,14 +96,11 @@ impl ScriptCalls {
         call
     }
 
-    async fn invoke<T: FromRedisValue>(
-        &self,
-        kind: CallKind,
-        (lane, keys): (&str, CallKeys<'_>),
-        call: &ScriptInvocation<'_>,
-    ) -> Result<T, RegistryError> {
-        let mut lane = self.redis.lane(lane);
-        self.redis.timed_on(kind, keys, call.invoke_async(&mut lane)).await
+    pub(super) fn lane(&self, lane: CallLane<'_>) -> ConnectionManager {
+        match lane {
+            CallLane::Slot(slot) => self.redis.numbered_lane(slot),
+            CallLane::Name(name) => self.redis.lane(name),
+        }
     }
 }
 

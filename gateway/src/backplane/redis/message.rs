@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use presence::model::stream::StreamId;
 use presence::model::{Incarnation, NickKey, RoomKey, SessionId};
+use presence::registry::RegistryError;
 
 use crate::backplane::key_shares::KeyAdmission;
-use crate::backplane::{PriorPosition, PublishAttempt, PublishError, PublishRequest, Published, envelope};
+use crate::backplane::{PriorPosition, PublishError, PublishRequest, Published, envelope};
 
 /// A message as the store takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,17 +42,13 @@ impl StoredMessage {
         }
     }
 
-    /// Returns the message of this attempt. A client's key makes it the same for all attempts.
-    pub(super) fn of_attempt(self, attempt: PublishAttempt<'_>) -> Self {
-        match attempt {
-            PublishAttempt::Repeat(prior) if self.key.is_empty() => self.searched_to(prior),
-            _ => self,
+    /// Returns the message as a repeat that is searched after this position. A client's key makes a repeat the same as
+    /// the first attempt.
+    pub(super) fn searched_after(self: Arc<Self>, PriorPosition { epoch, seq }: &PriorPosition) -> Arc<Self> {
+        if !self.key.is_empty() {
+            return self;
         }
-    }
-
-    /// Returns the message as a repeat that is searched after this position.
-    pub(super) fn searched_to(&self, PriorPosition { epoch, seq }: &PriorPosition) -> Self {
-        Self { prior: format!("{epoch} {seq}"), ..self.clone() }
+        Arc::new(Self { prior: format!("{epoch} {seq}"), ..Self::clone(&self) })
     }
 
     /// Returns the id of the sender's session.
@@ -77,10 +74,19 @@ impl StoredMessage {
 /// The result for one message of a call.
 pub(super) type WriteOutcome = Result<Published, PublishError>;
 
-/// Messages of one room that a call appends together.
+/// The target of messages before they are stored. Messages to one target keep their order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum PublishTarget {
+    /// The stream of a room.
+    Room(RoomKey),
+    /// The inbox of the session that has the nickname, or had it last.
+    Nick(NickKey),
+}
+
+/// Messages to one target that a call appends together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RoomBatch {
-    pub(super) room: RoomKey,
+pub(super) struct TargetBatch {
+    pub(super) target: PublishTarget,
     pub(super) messages: Vec<Arc<StoredMessage>>,
 }
 
@@ -93,13 +99,15 @@ pub(super) enum MessageOutcome {
     Searched(PriorPosition),
 }
 
-/// The result of a call for one room.
+/// The result of a call for one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RoomOutcome {
+pub(super) enum TargetOutcome {
     /// One result for each message, in their order.
     Answered(Vec<MessageOutcome>),
-    /// The step of this room failed, and nothing of it was done. A call without other rooms returns the reason.
+    /// The step of this target failed, and nothing of it was done. A call without others returns the reason.
     Apart,
+    /// Nothing of it was done, or the outcome is unknown.
+    Failed(RegistryError),
 }
 
 /// The writer and its generation of the store: a write is refused in any other generation.
@@ -120,10 +128,10 @@ impl WriteOrigin<'_> {
     }
 }
 
-/// The target of a message.
+/// The stream that has a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WriteTarget {
-    /// The stream of a room, named by its key.
+    /// The stream of a room.
     Room(RoomKey),
     /// The inbox of the session that was reached under a nickname.
     Inbox {
@@ -147,8 +155,33 @@ impl WriteTarget {
 /// The position of an acknowledged message in its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AckedPosition {
-    pub(super) epoch: String,
+    pub(super) epoch: Arc<str>,
     pub(super) seq: u64,
+}
+
+/// The answer of a script to one message. A stored one has a stream and that stream's epoch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MessageAnswer {
+    pub(super) outcome: MessageOutcome,
+    pub(super) stored_in: Option<(WriteTarget, Arc<str>)>,
+}
+
+/// The answer of a script to the messages of one target.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TargetReply {
+    /// One answer for each message.
+    Answered(Vec<MessageAnswer>),
+    /// Its step failed before its first write.
+    Apart,
+    /// Its step failed after a write, or the reply is malformed.
+    Unknown(&'static str),
+}
+
+/// The messages to one target that are sent in a call.
+#[derive(Debug)]
+pub(super) struct SentBatch<'a, K> {
+    pub(super) to: &'a K,
+    pub(super) messages: Vec<&'a StoredMessage>,
 }
 
 /// An acknowledged message.

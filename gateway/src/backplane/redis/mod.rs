@@ -1,11 +1,12 @@
 //! The arm between the processes of a cluster: scripts append messages in Redis, and one subscription delivers them.
 //!
-//! [`publisher`] batches the messages of all rooms. [`writes`] keeps what was acknowledged, [`calls`] and
-//! [`room_calls`] call the scripts. [`republish`] handles acknowledged messages that Redis lost. [`subscriber`] keeps
+//! [`publisher`] batches messages. [`writes`] keeps what was acknowledged, [`room_calls`] and [`inbox_calls`] call the
+//! scripts. [`republish`] handles acknowledged messages that Redis lost. [`subscriber`] keeps
 //! the subscription whole, and [`reads`] reads streams. Texts are encoded in [`super::envelope`]. Publishes use the
 //! shared lanes and reads the query pool, so neither delays deliveries.
 
 mod calls;
+mod inbox_calls;
 mod message;
 mod publisher;
 mod push_feed;
@@ -29,16 +30,16 @@ use redis::Script;
 use tokio::sync::Semaphore;
 
 use self::calls::ScriptCalls;
-use self::message::{RoomBatch, RoomOutcome, StoredMessage};
-use self::publisher::{AppendBatch, Publisher, PublisherLimits};
+use self::message::{PublishTarget, StoredMessage};
+use self::publisher::{Publisher, PublisherLimits};
 use self::republish::SharedRepublishRing;
 use self::subscriber::ChannelSubscriber;
 use super::contract::BackplaneContract;
 use super::key_shares::KeyShares;
 use super::malformed::MalformedCounter;
 use super::{
-    DeliverySink, HistoryPage, PublishAttempt, PublishError, PublishRequest, Published, Range, ReplayPage, StreamId,
-    SubscriptionStatus, envelope,
+    DeliverySink, HistoryPage, PriorPosition, PublishAttempt, PublishError, PublishRequest, Published, Range,
+    ReplayPage, StreamId, SubscriptionStatus, envelope,
 };
 use crate::message::Target;
 
@@ -113,6 +114,13 @@ impl BackplaneContract for RedisBackplane {
         self.node.republish.bytes()
     }
 
+    fn is_crowded(&self, to: &Target) -> bool {
+        self.node.publisher.is_crowded(&match to {
+            Target::Room(room) => PublishTarget::Room(room.key().clone()),
+            Target::Nick(nick) => PublishTarget::Nick(nick.key().clone()),
+        })
+    }
+
     async fn subscribe_own_channel(&self, incarnation: &Incarnation) {
         self.node.subscriber.subscribe_own_channel(incarnation).await;
     }
@@ -128,16 +136,16 @@ impl BackplaneContract for RedisBackplane {
         attempt: PublishAttempt<'_>,
     ) -> Result<Published, PublishError> {
         let keys = self.node.key_shares.admit(request, Instant::now());
-        let message = StoredMessage::new(request, envelope::payload(room.as_str(), request), keys).of_attempt(attempt);
-        let outcome = self.node.publisher.publish(room.key(), message).await;
+        let message = StoredMessage::new(request, envelope::payload(room.as_str(), request), keys);
+        let outcome = self.node.publisher.publish(PublishTarget::Room(room.key().clone()), message, attempt).await;
         self.node.key_shares.conclude(request, keys, outcome)
     }
 
     async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
         let keys = self.node.key_shares.admit(request, Instant::now());
-        let message = Arc::new(StoredMessage::new(request, envelope::payload(to.as_str(), request), keys));
-        let _permit = self.node.publisher.permit_direct(to, message.bytes())?;
-        let outcome = self.node.calls.direct(to, &message).await;
+        let message = StoredMessage::new(request, envelope::payload(to.as_str(), request), keys);
+        let first = PublishAttempt::First(&PriorPosition::default());
+        let outcome = self.node.publisher.publish(PublishTarget::Nick(to.clone()), message, first).await;
         self.node.key_shares.conclude(request, keys, outcome)
     }
 
@@ -168,12 +176,6 @@ impl BackplaneContract for RedisBackplane {
 
     async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
         self.read_stream_ends(streams).await
-    }
-}
-
-impl AppendBatch for ScriptCalls {
-    async fn append(&self, slot: usize, rooms: &[RoomBatch]) -> Result<Vec<RoomOutcome>, RegistryError> {
-        self.publish(slot, rooms).await
     }
 }
 

@@ -1,38 +1,30 @@
-//! The publisher: messages wait while calls run, and go together in the next call, whatever their rooms.
+//! The publisher: messages wait while calls run, and go together in the next call, whatever their targets.
 //!
 //! [`Publisher`] runs at most [`PublisherLimits::calls`] calls at a time. What arrives meanwhile forms the next one, so
-//! calls grow with the load; there is no timer. A room is in one call at a time, so its messages keep their order.
-//! Bounded in messages, bytes and time: excess messages are refused before anything is done. A room or a receiver takes
-//! at most an eighth of the bytes, and a session waits for one message at a time. The pure [`queues`] choose the
-//! messages of a call. It does not know Redis: [`AppendBatch`] appends a call's messages.
+//! calls grow with the load; there is no timer. A target is in one call at a time, so its messages keep their order,
+//! also when an answer is lost: they are repeated before anything else goes to that target. Bounded in messages, bytes
+//! and time: excess messages are refused before anything is done. A target takes at most an eighth of the bytes. The
+//! pure [`queues`] choose the messages of a call. It does not know Redis: [`AppendBatch`] appends a call's messages.
 
 mod queues;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use presence::model::{NickKey, RoomKey};
 use presence::registry::RegistryError;
+use presence::registry::retry::{PATIENCE, pause};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub(super) use self::queues::QueueLoad;
-use self::queues::{PublishQueues, QueuedMessage, RoomTurn};
-use super::message::{MessageOutcome, RoomBatch, RoomOutcome, StoredMessage, WriteOutcome};
-use crate::backplane::PublishError;
+use self::queues::{PublishQueues, QueuedMessage, TargetTurn};
+use super::message::{MessageOutcome, PublishTarget, StoredMessage, TargetBatch, TargetOutcome, WriteOutcome};
+use crate::backplane::{PriorPosition, PublishAttempt, PublishError};
 
 /// The destination of calls.
 pub(super) trait AppendBatch: Send + Sync + 'static {
-    /// Appends messages to the streams of rooms, each room's in one step. `slot` differs between calls at the same
-    /// time. Returns one outcome per room, in their order.
-    ///
-    /// # Errors
-    /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
-    fn append(
-        &self,
-        slot: usize,
-        rooms: &[RoomBatch],
-    ) -> impl Future<Output = Result<Vec<RoomOutcome>, RegistryError>> + Send;
+    /// Appends messages to the streams of their targets, each target's in one step. `slot` differs between calls at the
+    /// same time. Returns one outcome per target, in their order.
+    fn append(&self, slot: usize, batches: &[TargetBatch]) -> impl Future<Output = Vec<TargetOutcome>> + Send;
 }
 
 /// The limits of the publisher.
@@ -43,12 +35,14 @@ pub(super) struct PublisherLimits {
     /// Maximum size of one call, which blocks Redis; what one room has of it reaches a subscriber as one push. A single
     /// message always fits.
     pub(super) call: QueueLoad,
-    /// Maximum size of one room's queue.
-    pub(super) room: QueueLoad,
-    /// Maximum number of queued and running messages on this gateway, for all rooms and nicknames.
+    /// Maximum size of one target's queue.
+    pub(super) target: QueueLoad,
+    /// Maximum number of queued and running messages on this gateway, for all targets.
     pub(super) gateway: QueueLoad,
-    /// Maximum time in a queue; longer than a healthy store needs for a full queue.
+    /// Maximum time in a queue before the first call; longer than a healthy store needs for a full queue.
     pub(super) wait: Duration,
+    /// Time for repeating a message before its outcome counts as unknown.
+    pub(super) patience: Duration,
 }
 
 impl Default for PublisherLimits {
@@ -56,9 +50,10 @@ impl Default for PublisherLimits {
         Self {
             calls: 2,
             call: QueueLoad { messages: 64, bytes: 256 * 1024 },
-            room: QueueLoad { messages: 1024, bytes: 8 * 1024 * 1024 },
+            target: QueueLoad { messages: 1024, bytes: 8 * 1024 * 1024 },
             gateway: QueueLoad { messages: 16 * 1024, bytes: 64 * 1024 * 1024 },
             wait: Duration::from_secs(2),
+            patience: PATIENCE,
         }
     }
 }
@@ -78,8 +73,6 @@ struct PublisherState<A> {
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     work: Mutex<PublisherWork>,
-    /// The direct messages under way, by receiver.
-    direct: Mutex<HashMap<NickKey, QueueLoad>>,
 }
 
 #[derive(Debug)]
@@ -95,27 +88,19 @@ struct PublisherWork {
 #[derive(Debug)]
 struct Waiter {
     reply: oneshot::Sender<WriteOutcome>,
+    /// A position from before the first attempt.
+    prior: PriorPosition,
+    repeats: MessageRepeats,
     _permit: QueuePermit,
 }
 
-/// A part of the limits of the gateway and of a receiver, released on drop.
-#[derive(Debug)]
-pub(super) struct DirectPermit<A> {
-    state: Arc<PublisherState<A>>,
-    to: NickKey,
-    bytes: usize,
-    _permit: QueuePermit,
-}
-
-impl<A> Drop for DirectPermit<A> {
-    fn drop(&mut self) {
-        let mut direct = self.state.direct();
-        let Some(load) = direct.get_mut(&self.to) else { return };
-        *load = QueueLoad { messages: load.messages - 1, bytes: load.bytes - self.bytes };
-        if load.messages == 0 {
-            direct.remove(&self.to);
-        }
-    }
+/// The attempts to publish a message.
+#[derive(Debug, Default)]
+struct MessageRepeats {
+    /// The beginning of the first one.
+    began: Option<Instant>,
+    /// The number of attempts with an unknown outcome.
+    unknown: u32,
 }
 
 /// A part of the gateway's limits, released on drop.
@@ -131,45 +116,34 @@ impl<A: AppendBatch> Publisher<A> {
             [limits.gateway.messages, limits.gateway.bytes].map(|limit| Arc::new(Semaphore::new(limit)));
         let free_slots = (0..limits.calls).rev().collect();
         let work = PublisherWork { queues: PublishQueues::default(), free_slots, is_answered: true };
-        Self {
-            state: Arc::new(PublisherState {
-                appender,
-                limits,
-                messages,
-                bytes,
-                work: Mutex::new(work),
-                direct: Mutex::default(),
-            }),
-        }
+        Self { state: Arc::new(PublisherState { appender, limits, messages, bytes, work: Mutex::new(work) }) }
     }
 
-    /// Publishes one message and waits for its outcome. Dropping the future cancels a message that is still queued; a
+    /// Publishes one message and waits for its outcome. It is queued in the first poll, so the order of first polls is
+    /// the order of messages. A lost answer is repeated. Dropping the future cancels a message that is still queued; a
     /// running call may or may not append it. Other messages are unaffected.
     ///
     /// # Errors
     /// `Overloaded` when a limit is reached, `Unavailable` if it waited too long for a store that does not answer:
-    /// nothing was done. Otherwise the error of the appender.
-    pub(super) async fn publish(&self, room: &RoomKey, message: StoredMessage) -> WriteOutcome {
-        let outcome = self.enqueue(room, message)?.await;
+    /// nothing was done. Otherwise the error of the appender; any error after an unknown outcome is `Unknown`.
+    pub(super) async fn publish(
+        &self,
+        target: PublishTarget,
+        message: StoredMessage,
+        attempt: PublishAttempt<'_>,
+    ) -> WriteOutcome {
+        let outcome = self.enqueue(&target, message, attempt)?.await;
         outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("publish call was aborted".to_owned()).into()))
     }
 
-    /// Reserves a part of the gateway's limits for a direct message, which bypasses the queues. The messages to one
-    /// nickname have the limit of a room.
-    ///
-    /// # Errors
-    /// `Overloaded` when a limit is reached.
-    pub(super) fn permit_direct(&self, to: &NickKey, bytes: usize) -> Result<DirectPermit<A>, PublishError> {
-        let limit = self.state.limits.room;
-        let permit = self.permit(bytes)?;
-        let mut direct = self.state.direct();
-        let load = direct.entry(to.clone()).or_default();
-        // A nickname without messages always accepts one.
-        if load.messages >= limit.messages || load.bytes + bytes > limit.bytes {
-            return Err(PublishError::Overloaded);
-        }
-        *load = QueueLoad { messages: load.messages + 1, bytes: load.bytes + bytes };
-        Ok(DirectPermit { state: Arc::clone(&self.state), to: to.clone(), bytes, _permit: permit })
+    /// Returns true if the messages to a target, or those of the gateway, use half of their space or more.
+    pub(super) fn is_crowded(&self, target: &PublishTarget) -> bool {
+        let PublisherState { limits, messages, bytes, .. } = &*self.state;
+        let waiting = self.state.work().queues.load(target);
+        messages.available_permits() <= limits.gateway.messages / 2
+            || bytes.available_permits() <= limits.gateway.bytes / 2
+            || waiting.messages >= limits.target.messages / 2
+            || waiting.bytes >= limits.target.bytes / 2
     }
 
     /// Reserves a part of the gateway's limits.
@@ -182,19 +156,49 @@ impl<A: AppendBatch> Publisher<A> {
     }
 
     /// Queues a message and starts a call if a slot is free.
-    fn enqueue(&self, room: &RoomKey, message: StoredMessage) -> Result<oneshot::Receiver<WriteOutcome>, PublishError> {
+    fn enqueue(
+        &self,
+        target: &PublishTarget,
+        message: StoredMessage,
+        attempt: PublishAttempt<'_>,
+    ) -> Result<oneshot::Receiver<WriteOutcome>, PublishError> {
         let permit = self.permit(message.bytes())?;
         let (reply, outcome) = oneshot::channel();
-        let (message, waiter) = (Arc::new(message), Waiter { reply, _permit: permit });
+        let (PublishAttempt::First(prior) | PublishAttempt::Repeat(prior)) = attempt;
+        let message = match attempt {
+            PublishAttempt::First(_) => Arc::new(message),
+            PublishAttempt::Repeat(prior) => Arc::new(message).searched_after(prior),
+        };
+        let waiter = Waiter { reply, prior: prior.clone(), repeats: MessageRepeats::default(), _permit: permit };
         let queued = QueuedMessage { message, queued_at: Instant::now(), waiter };
         let mut work = self.state.work();
-        work.queues.push(room, queued, self.state.limits.room).map_err(|_| PublishError::Overloaded)?;
+        work.queues.push(target, queued, self.state.limits.target).map_err(|_| PublishError::Overloaded)?;
         let slot = work.free_slots.pop();
         drop(work);
-        if let Some(slot) = slot {
-            tokio::spawn(CallRunner::new(&self.state, slot).run());
-        }
+        PublisherState::start_calls(&self.state, slot);
         Ok(outcome)
+    }
+}
+
+impl<A: AppendBatch> PublisherState<A> {
+    /// Starts a task for this slot, if there is one.
+    fn start_calls(state: &Arc<Self>, slot: Option<usize>) {
+        if let Some(slot) = slot {
+            tokio::spawn(CallRunner::new(state, slot).run());
+        }
+    }
+
+    /// Puts messages with unknown outcomes first in their queues, after a pause. Until then nothing else goes to their
+    /// targets.
+    async fn repeat(state: Arc<Self>, attempt: u32, targets: Vec<(PublishTarget, Vec<QueuedMessage<Waiter>>)>) {
+        pause(attempt).await;
+        let (now, mut work) = (Instant::now(), state.work());
+        for (target, messages) in targets {
+            work.queues.end_turn(&target, messages, false, now);
+        }
+        let slot = work.free_slots.pop();
+        drop(work);
+        Self::start_calls(&state, slot);
     }
 }
 
@@ -203,16 +207,22 @@ impl<A> PublisherState<A> {
         // No code panics while it holds the lock.
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn direct(&self) -> MutexGuard<'_, HashMap<NickKey, QueueLoad>> {
-        self.direct.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Waiter {
-    /// Sends the outcome. A caller that has stopped waiting is ignored.
+    /// Sends the outcome. A caller that has stopped waiting is ignored. A refusal after an attempt with an unknown
+    /// outcome proves nothing about that attempt.
     fn send(self, outcome: WriteOutcome) {
-        let _ = self.reply.send(outcome);
+        let is_doubtful = self.repeats.unknown > 0;
+        let _ = self.reply.send(outcome.map_err(|error| if is_doubtful { still_unknown(error) } else { error }));
+    }
+}
+
+/// Returns the error of a message that an earlier attempt may have stored.
+fn still_unknown(error: PublishError) -> PublishError {
+    match error {
+        PublishError::Registry(RegistryError::Unknown(_)) => error,
+        error => RegistryError::Unknown(format!("a repeat was refused: {error}")).into(),
     }
 }
 
@@ -220,126 +230,161 @@ impl Waiter {
 struct CallRunner<A: AppendBatch> {
     state: Arc<PublisherState<A>>,
     slot: usize,
-    /// The rooms of the present call.
-    rooms: Vec<RoomKey>,
+    /// The targets of the present call.
+    targets: Vec<PublishTarget>,
     is_finished: bool,
 }
 
-/// The senders of a call's messages of one room, with the times since which they wait.
-type RoomWaiters = Vec<(Instant, Waiter)>;
+/// The senders of a call's messages to one target, with the times since which they wait.
+type TargetWaiters = Vec<(Instant, Waiter)>;
+
+/// The messages of one target that a call has not done.
+#[derive(Debug, Default)]
+struct UndoneMessages {
+    /// To be sent again at once.
+    again: Vec<QueuedMessage<Waiter>>,
+    /// To be repeated after a pause, because their outcome is unknown.
+    unknown: Vec<QueuedMessage<Waiter>>,
+}
 
 impl<A: AppendBatch> CallRunner<A> {
     fn new(state: &Arc<PublisherState<A>>, slot: usize) -> Self {
-        Self { state: Arc::clone(state), slot, rooms: Vec::new(), is_finished: false }
+        Self { state: Arc::clone(state), slot, targets: Vec::new(), is_finished: false }
     }
 
     async fn run(mut self) {
         while let Some(turns) = self.next_call() {
-            let (batches, waiters): (Vec<RoomBatch>, Vec<RoomWaiters>) = turns.into_iter().map(split).unzip();
-            let appended = self.state.appender.append(self.slot, &batches).await;
-            self.conclude(batches, waiters, appended);
+            let (batches, waiters): (Vec<TargetBatch>, Vec<TargetWaiters>) = turns.into_iter().map(split).unzip();
+            let outcomes = self.state.appender.append(self.slot, &batches).await;
+            self.conclude(batches, waiters, outcomes);
         }
     }
 
     /// Returns the messages of the next call. Without any it frees the slot in the same step, so the next message
     /// starts a new task.
-    fn next_call(&mut self) -> Option<Vec<RoomTurn<Waiter>>> {
+    fn next_call(&mut self) -> Option<Vec<TargetTurn<Waiter>>> {
         let (limits, now, mut late) = (&self.state.limits, Instant::now(), Vec::new());
         let mut work = self.state.work();
-        let admit = |queued: QueuedMessage<Waiter>| {
+        let admit = |mut queued: QueuedMessage<Waiter>| {
             let is_late = now.saturating_duration_since(queued.queued_at) > limits.wait;
             if queued.waiter.reply.is_closed() {
                 return None;
             }
-            if is_late {
+            if is_late && queued.waiter.repeats.began.is_none() {
                 late.push(queued);
                 return None;
             }
+            queued.waiter.repeats.began.get_or_insert(now);
             Some(queued)
         };
         let turns = work.queues.next_call(limits.call, now, admit);
         let is_answered = work.is_answered;
-        self.rooms = turns.iter().map(|turn| turn.room.clone()).collect();
+        self.targets = turns.iter().map(|turn| turn.target.clone()).collect();
         if turns.is_empty() {
             work.free_slots.push(self.slot);
             self.is_finished = true;
         }
         drop(work);
-        late.into_iter().for_each(|queued| queued.waiter.send(Err(late_error(&queued.message, is_answered))));
+        late.into_iter().for_each(|queued| queued.waiter.send(Err(late_error(is_answered))));
         (!turns.is_empty()).then_some(turns)
     }
 
-    /// Passes the outcomes to their callers, and ends the turns of the call's rooms.
-    fn conclude(
-        &mut self,
-        batches: Vec<RoomBatch>,
-        waiters: Vec<RoomWaiters>,
-        appended: Result<Vec<RoomOutcome>, RegistryError>,
-    ) {
-        let is_answered = appended.is_ok();
-        let failure = appended.as_ref().err().cloned();
-        let failure = failure.unwrap_or_else(|| RegistryError::Unknown("appender left out a message".to_owned()));
-        let mut outcomes = appended.unwrap_or_default().into_iter();
-        let mut ended = Vec::with_capacity(batches.len());
-        for (RoomBatch { room, messages }, waiters) in batches.into_iter().zip(waiters) {
+    /// Passes the outcomes to their callers, and ends the turns of the call's targets.
+    fn conclude(&mut self, batches: Vec<TargetBatch>, waiters: Vec<TargetWaiters>, outcomes: Vec<TargetOutcome>) {
+        let is_answered = outcomes.iter().any(|outcome| !matches!(outcome, TargetOutcome::Failed(_)));
+        let mut outcomes = outcomes.into_iter();
+        let (mut ended, mut repeated, mut attempt) = (Vec::with_capacity(batches.len()), Vec::new(), 0);
+        for (TargetBatch { target, messages }, waiters) in batches.into_iter().zip(waiters) {
+            let outcome = outcomes.next().unwrap_or_else(left_out);
             let waiting = |(message, (queued_at, waiter))| QueuedMessage { message, queued_at, waiter };
             let messages = messages.into_iter().zip(waiters).map(waiting);
-            match outcomes.next() {
-                Some(RoomOutcome::Apart) => ended.push((room, messages.collect(), true)),
-                Some(RoomOutcome::Answered(answers)) => ended.push((room, answer(messages, answers, &failure), false)),
-                None => ended.push((room, answer(messages, Vec::new(), &failure), false)),
+            let is_apart = outcome == TargetOutcome::Apart;
+            let UndoneMessages { again, unknown } = self.pass_outcomes(messages, outcome);
+            match unknown.iter().map(|queued| queued.waiter.repeats.unknown).max() {
+                Some(most) => {
+                    attempt = attempt.max(most);
+                    repeated.push((target, unknown.into_iter().chain(again).collect()));
+                }
+                None => ended.push((target, again, is_apart)),
             }
         }
         let (now, mut work) = (Instant::now(), self.state.work());
         work.is_answered = is_answered;
-        for (room, again, is_apart) in ended {
-            work.queues.end_turn(&room, again, is_apart, now);
+        for (target, again, is_apart) in ended {
+            work.queues.end_turn(&target, again, is_apart, now);
         }
-        self.rooms.clear();
+        drop(work);
+        self.targets.clear();
+        if !repeated.is_empty() {
+            tokio::spawn(PublisherState::repeat(Arc::clone(&self.state), attempt, repeated));
+        }
+    }
+
+    /// Passes the outcomes of one target to their callers. Returns the messages that must be sent again.
+    fn pass_outcomes(
+        &self,
+        messages: impl Iterator<Item = QueuedMessage<Waiter>>,
+        outcome: TargetOutcome,
+    ) -> UndoneMessages {
+        let mut undone = UndoneMessages::default();
+        let (answers, failure) = match outcome {
+            TargetOutcome::Apart => {
+                undone.again = messages.collect();
+                return undone;
+            }
+            TargetOutcome::Answered(answers) => (answers, aborted()),
+            TargetOutcome::Failed(failure) => (Vec::new(), failure),
+        };
+        let mut answers = answers.into_iter();
+        for mut queued in messages {
+            match answers.next() {
+                Some(MessageOutcome::Done(outcome)) => queued.waiter.send(outcome),
+                Some(MessageOutcome::Searched(prior)) => {
+                    queued.message = queued.message.searched_after(&prior);
+                    undone.again.push(queued);
+                }
+                None if matches!(failure, RegistryError::Unknown(_)) => {
+                    let repeats = &mut queued.waiter.repeats;
+                    repeats.unknown += 1;
+                    if repeats.began.is_some_and(|began| began.elapsed() < self.state.limits.patience) {
+                        queued.message = queued.message.searched_after(&queued.waiter.prior);
+                        undone.unknown.push(queued);
+                    } else {
+                        queued.waiter.send(Err(failure.clone().into()));
+                    }
+                }
+                None => queued.waiter.send(Err(failure.clone().into())),
+            }
+        }
+        undone
     }
 }
 
 /// Splits the messages from their senders.
-fn split(RoomTurn { room, messages }: RoomTurn<Waiter>) -> (RoomBatch, RoomWaiters) {
+fn split(TargetTurn { target, messages }: TargetTurn<Waiter>) -> (TargetBatch, TargetWaiters) {
     let (messages, waiters) =
         messages.into_iter().map(|queued| (queued.message, (queued.queued_at, queued.waiter))).unzip();
-    (RoomBatch { room, messages }, waiters)
-}
-
-/// Passes the outcomes of one room to their callers; a message without one gets the failure. Returns the messages that
-/// must be sent again.
-fn answer(
-    messages: impl Iterator<Item = QueuedMessage<Waiter>>,
-    answers: Vec<MessageOutcome>,
-    failure: &RegistryError,
-) -> Vec<QueuedMessage<Waiter>> {
-    let (mut answers, mut again) = (answers.into_iter(), Vec::new());
-    for QueuedMessage { message, queued_at, waiter } in messages {
-        match answers.next() {
-            Some(MessageOutcome::Done(outcome)) => waiter.send(outcome),
-            Some(MessageOutcome::Searched(prior)) => {
-                let message = Arc::new(message.searched_to(&prior));
-                again.push(QueuedMessage { message, queued_at, waiter });
-            }
-            None => waiter.send(Err(failure.clone().into())),
-        }
-    }
-    again
+    (TargetBatch { target, messages }, waiters)
 }
 
 /// Returns the error of a message that has waited too long.
-fn late_error(message: &StoredMessage, is_answered: bool) -> PublishError {
-    if !message.prior.is_empty() {
-        // An earlier attempt may be stored.
-        return RegistryError::Unknown("repeat waited too long".to_owned()).into();
-    }
+fn late_error(is_answered: bool) -> PublishError {
     if is_answered {
         return PublishError::Overloaded;
     }
     RegistryError::Unavailable("message waited for a store without an answer".to_owned()).into()
 }
 
-/// A task that ends early (a panic, the end of the runtime) must not keep its slot and its rooms. If no other task is
+/// The failure of a message that an appender returned no outcome for.
+fn aborted() -> RegistryError {
+    RegistryError::Unknown("appender left out a message".to_owned())
+}
+
+fn left_out() -> TargetOutcome {
+    TargetOutcome::Failed(aborted())
+}
+
+/// A task that ends early (a panic, the end of the runtime) must not keep its slot and its targets. If no other task is
 /// left, the messages that wait end with it.
 impl<A: AppendBatch> Drop for CallRunner<A> {
     fn drop(&mut self) {
@@ -347,8 +392,8 @@ impl<A: AppendBatch> Drop for CallRunner<A> {
             return;
         }
         let (now, mut work) = (Instant::now(), self.state.work());
-        for room in &self.rooms {
-            work.queues.end_turn(room, Vec::new(), false, now);
+        for target in &self.targets {
+            work.queues.end_turn(target, Vec::new(), false, now);
         }
         work.free_slots.push(self.slot);
         let is_last = work.free_slots.len() == self.state.limits.calls;

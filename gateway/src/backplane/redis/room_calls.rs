@@ -1,10 +1,10 @@
 //! The call of `publish.lua`: messages of many rooms in one step of Redis, and the reply for each room.
 //!
 //! [`ScriptCalls::call_publish_script`] sends the keys of each room apart, so only the choice of the call assumes one
-//! partition. A room whose step failed in a call with others is [`RoomReply::Apart`]: called alone, it returns the
+//! partition. A room whose step failed in a call with others is [`TargetReply::Apart`]: called alone, it returns the
 //! error of Redis. It knows neither queues nor the republish ring.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use presence::model::RoomKey;
 use presence::model::keys::{CallKeys, RoomKeys, ScriptKeys};
@@ -12,43 +12,18 @@ use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::{FromRedisValue, Script, Value};
 
-use super::calls::{NOTES, PRELUDE, ScriptAnswer, ScriptCalls, outcome};
-use super::message::{MessageOutcome, StoredMessage, WriteOrigin};
+use super::calls::{APPEND, CallLane, NOTES, PRELUDE, ScriptAnswer, ScriptCalls, outcome};
+use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
 use super::{epoch, script};
 use crate::backplane::{PriorPosition, Published};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    let parts = [PRELUDE, NOTES, include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
+    let parts = [PRELUDE, NOTES, APPEND, include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
     script(&parts, include_str!("../lua/publish.lua"))
 });
 
 /// The kinds of keys in which the script notes messages.
 const BUCKETS: [&str; 2] = ["idempotency", "repeats"];
-
-/// The messages of one room that are sent in a call.
-#[derive(Debug)]
-pub(super) struct SentRoom<'a> {
-    pub(super) room: &'a RoomKey,
-    pub(super) messages: Vec<&'a StoredMessage>,
-}
-
-/// The connection of a call.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum CallLane<'a> {
-    /// That of a call at a time.
-    Slot(usize),
-    /// That of a name.
-    Name(&'a str),
-}
-
-/// The reply for one room.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum RoomReply {
-    /// The epoch of its stream, and one outcome for each message.
-    Answered { epoch: String, outcomes: Vec<MessageOutcome> },
-    /// Its step failed before its first write.
-    Apart,
-}
 
 impl ScriptCalls {
     /// Appends messages to rooms, and returns the reply for each room.
@@ -59,13 +34,13 @@ impl ScriptCalls {
         &self,
         origin: WriteOrigin<'_>,
         lane: CallLane<'_>,
-        rooms: &[SentRoom<'_>],
-    ) -> Result<Vec<RoomReply>, RegistryError> {
+        rooms: &[SentBatch<'_, RoomKey>],
+    ) -> Result<Vec<TargetReply>, RegistryError> {
         let retention = self.retention.get();
         let mut call = self.call(&PUBLISH, origin);
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
         let mut names = Vec::new();
-        for SentRoom { room, messages } in rooms {
+        for SentBatch { to: room, messages } in rooms {
             let keys = ScriptKeys::of(self.redis.keys().room(room)).own([
                 RoomKeys::meta,
                 RoomKeys::stream,
@@ -84,50 +59,58 @@ impl ScriptCalls {
             // Calls with many rooms count as one repeated call.
             names = vec![self.redis.keys().pattern(RoomKeys::meta)];
         }
-        let mut lane = match lane {
-            CallLane::Slot(slot) => self.redis.numbered_lane(slot),
-            CallLane::Name(name) => self.redis.lane(name),
-        };
+        let mut lane = self.lane(lane);
         let keys = CallKeys { names: &names, in_script: &BUCKETS };
         let replies: Vec<Value> = self.redis.timed_on(CallKind::Publish, keys, call.invoke_async(&mut lane)).await?;
         if replies.len() != rooms.len() {
             return Err(RegistryError::Unknown("script returned a wrong number of rooms".to_owned()));
         }
-        Ok(replies.into_iter().zip(rooms).map(|(reply, room)| room_reply(reply, &room.messages)).collect())
+        Ok(replies.into_iter().zip(rooms).map(|(reply, sent)| room_reply(reply, sent)).collect())
     }
 }
 
 /// Decodes the reply for a room. What cannot be decoded may have been done.
-fn room_reply(reply: Value, messages: &[&StoredMessage]) -> RoomReply {
-    let unknown = |reason: &str| {
-        let error = || MessageOutcome::Done(Err(RegistryError::Unknown(reason.to_owned()).into()));
-        RoomReply::Answered { epoch: String::new(), outcomes: messages.iter().map(|_| error()).collect() }
-    };
-    let parts = match reply {
-        Value::Array(parts) if parts.len() == messages.len() + 2 => parts,
-        Value::BulkString(word) if word == b"apart" => return RoomReply::Apart,
-        Value::BulkString(word) if word == b"unknown" => return unknown("script failed after a write"),
-        _ => return unknown("script returned a malformed reply"),
+fn room_reply(reply: Value, SentBatch { to: room, messages }: &SentBatch<'_, RoomKey>) -> TargetReply {
+    let parts = match target_parts(reply, messages.len() + 2) {
+        Ok(parts) => parts,
+        Err(reply) => return reply,
     };
     let mut parts = parts.into_iter();
     let mut head = || parts.next().unwrap_or(Value::Nil);
     let (Ok(epoch), Ok(time)) = (String::from_redis_value(head()), u64::from_redis_value(head())) else {
-        return unknown("script returned a malformed reply");
+        return TargetReply::Unknown("script returned a malformed reply");
     };
-    let answered = |(part, message): (Value, &&StoredMessage)| match part {
-        Value::Int(seq) => {
-            let (msg_id, seq) = (message.msg_id.clone(), seq.unsigned_abs());
-            MessageOutcome::Done(Ok(Published { msg_id, seq, time, duplicate: false, online: true }))
-        }
-        part => match ScriptAnswer::from_redis_value(part) {
-            Ok((verdict, seq, _, epoch)) if verdict == "searching" => {
-                MessageOutcome::Searched(PriorPosition { epoch, seq })
+    let epoch = Arc::<str>::from(epoch);
+    let answered = |(part, message): (Value, &&StoredMessage)| {
+        let outcome = match part {
+            Value::Int(seq) => {
+                let (msg_id, seq) = (message.msg_id.clone(), seq.unsigned_abs());
+                MessageOutcome::Done(Ok(Published { msg_id, seq, time, duplicate: false, online: true }))
             }
-            Ok(answer) => MessageOutcome::Done(outcome(answer, true)),
-            Err(error) => MessageOutcome::Done(Err(RegistryError::Unknown(error.to_string()).into())),
-        },
+            part => match ScriptAnswer::from_redis_value(part) {
+                Ok((verdict, seq, _, epoch)) if verdict == "searching" => {
+                    MessageOutcome::Searched(PriorPosition { epoch, seq })
+                }
+                Ok(answer) => MessageOutcome::Done(outcome(answer, true)),
+                Err(error) => MessageOutcome::Done(Err(RegistryError::Unknown(error.to_string()).into())),
+            },
+        };
+        MessageAnswer { outcome, stored_in: Some((WriteTarget::Room((*room).clone()), epoch.clone())) }
     };
-    RoomReply::Answered { epoch, outcomes: parts.zip(messages).map(answered).collect() }
+    TargetReply::Answered(parts.zip(messages).map(answered).collect())
+}
+
+/// Returns the parts of the reply for one target.
+///
+/// # Errors
+/// The reply if it is a word or has another number of parts.
+pub(super) fn target_parts(reply: Value, count: usize) -> Result<Vec<Value>, TargetReply> {
+    match reply {
+        Value::Array(parts) if parts.len() == count => Ok(parts),
+        Value::BulkString(word) if word == b"apart" => Err(TargetReply::Apart),
+        Value::BulkString(word) if word == b"unknown" => Err(TargetReply::Unknown("script failed after a write")),
+        _ => Err(TargetReply::Unknown("script returned a malformed reply")),
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +129,10 @@ mod tests {
 
     fn verdict(verdict: &str, seq: i64, time: i64, id: &str) -> Value {
         Value::Array(vec![text(verdict), Value::Int(seq), Value::Int(time), text(id)])
+    }
+
+    fn sent(messages: &[StoredMessage]) -> (RoomKey, Vec<&StoredMessage>) {
+        (RoomKey::from_store("r"), messages.iter().collect())
     }
 
     fn published(msg_id: &str, seq: u64, time: u64, duplicate: bool) -> MessageOutcome {
@@ -169,22 +156,29 @@ mod tests {
             MessageOutcome::Done(Err(PublishError::NotInRoom)),
             MessageOutcome::Searched(PriorPosition { epoch: "f".to_owned(), seq: 5 }),
         ];
-        let messages: Vec<&StoredMessage> = messages.iter().collect();
-        assert_eq!(room_reply(reply, &messages), RoomReply::Answered { epoch: "e".to_owned(), outcomes });
-        assert_eq!(room_reply(text("apart"), &messages), RoomReply::Apart);
+        let (room, messages) = sent(&messages);
+        let sent = SentBatch { to: &room, messages };
+        let stored_in = || Some((WriteTarget::Room(room.clone()), Arc::from("e")));
+        let answers = outcomes.into_iter().map(|outcome| MessageAnswer { outcome, stored_in: stored_in() });
+        assert_eq!(room_reply(reply, &sent), TargetReply::Answered(answers.collect()));
+        assert_eq!(room_reply(text("apart"), &sent), TargetReply::Apart);
     }
 
     #[test]
     fn undecodable_reply_leaves_outcomes_unknown() {
-        let message = message("a");
+        let messages = [message("a")];
+        let (room, messages) = sent(&messages);
+        let sent = SentBatch { to: &room, messages };
         let short = Value::Array(vec![text("e"), Value::Int(99)]);
-        let strange = Value::Array(vec![text("e"), Value::Int(99), text("?")]);
-        for reply in [text("unknown"), Value::Nil, short, strange] {
-            let decoded = room_reply(reply.clone(), &[&message]);
-            let RoomReply::Answered { outcomes, .. } = decoded else { panic!("{reply:?}") };
-            let [MessageOutcome::Done(Err(PublishError::Registry(RegistryError::Unknown(_))))] = &outcomes[..] else {
-                panic!("{reply:?}: {outcomes:?}")
-            };
+        for reply in [text("unknown"), Value::Nil, short] {
+            let decoded = room_reply(reply.clone(), &sent);
+            assert!(matches!(decoded, TargetReply::Unknown(_)), "{reply:?}: {decoded:?}");
         }
+        let strange = Value::Array(vec![text("e"), Value::Int(99), text("?")]);
+        let TargetReply::Answered(answers) = room_reply(strange, &sent) else { panic!("one answer is malformed") };
+        let is_unknown = |answer: &MessageAnswer| {
+            matches!(answer.outcome, MessageOutcome::Done(Err(PublishError::Registry(RegistryError::Unknown(_)))))
+        };
+        assert!(answers.iter().all(is_unknown), "{answers:?}");
     }
 }

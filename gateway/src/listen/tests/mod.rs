@@ -18,6 +18,7 @@ mod transports;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use presence::host::reloadable::Reloadable;
@@ -115,6 +116,12 @@ impl ConnectionSession for EchoSession {
         self.outbox.push_reply(Reply { id, answer });
         self.state.finished.lock().unwrap().push(self.number);
     }
+
+    fn poll_progress(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    async fn conclude(&mut self) {}
 
     async fn settle(&mut self) {}
 

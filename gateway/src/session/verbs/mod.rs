@@ -18,7 +18,7 @@ mod read;
 pub(super) mod register;
 pub(super) mod resume;
 mod rooms;
-mod send;
+pub(super) mod send;
 pub(super) mod status;
 mod typing;
 mod whois;
@@ -47,8 +47,6 @@ pub enum Operation {
     Join(join::JoinRoom),
     /// Leaves a room.
     Leave(leave::LeaveRoom),
-    /// Publishes a message.
-    Send(send::SendMessage),
     /// Claims another nickname for the session.
     ClaimNick(nick::ClaimNick),
     /// Releases the former nickname of the session.
@@ -99,6 +97,8 @@ pub(super) enum Decision {
     Answer(Answer),
     /// Answers it and starts delivery of streams.
     AnswerAndEnter(Answer, Vec<StreamEntry>),
+    /// Publishes a message. The answer is its outcome.
+    Publish(send::SendMessage),
     /// Performs its only operation.
     Perform(Operation),
     /// Performs one operation of several.
@@ -152,7 +152,7 @@ fn decide_registered(
         Command::Join { room, since } => Operation::Join(join::decide(state, me, room, since)?),
         Command::Leave { room } => Operation::Leave(leave::decide(state, me, &room)?),
         Command::Send { to, body, key } => {
-            Operation::Send(send::decide(state, me, send::MessageDraft { to, body, key })?)
+            return Ok(Decision::Publish(send::decide(state, me, send::MessageDraft { to, body, key })?));
         }
         Command::Nick { nick } => return Ok(nick::decide(state, me, nick)),
         Command::Status(status) => Operation::SetStatus(status::decide(state, me, status)),
@@ -218,7 +218,6 @@ mod perform {
                 Self::FindInboxEnd(operation) => operation.perform(performer).await.map(OperationOutcome::InboxEnd),
                 Self::Join(operation) => operation.perform(performer).await.map(OperationOutcome::Joined),
                 Self::Leave(operation) => operation.perform(performer).await.map(OperationOutcome::Left),
-                Self::Send(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::ClaimNick(operation) => operation.perform(performer).await.map(OperationOutcome::NickClaimed),
                 Self::ReleaseNick(operation) => {
                     operation.perform(performer).await.map(|()| OperationOutcome::NickReleased)

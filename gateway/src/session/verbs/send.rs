@@ -1,13 +1,14 @@
 //! `send`: publishes a message to a room that the session is in, or to a nickname.
 //!
-//! A publish is repeated after a lost answer, under the same id, so it is stored once. A repeat names a position of the
-//! room from before the first attempt, so the store finds what that one stored.
+//! Messages of a connection are published together (`session/sends_in_flight.rs`). The backplane keeps their order and
+//! repeats lost answers; for that it gets a position of the room from before the first attempt.
 
 use presence::model::codes::ErrorCode;
+use presence::model::stream::StreamId;
 
 use crate::message::{Body, Target};
 use crate::session::state::{SessionIdentity, SessionState};
-use crate::wire::DeliveryStatus;
+use crate::wire::{Answer, DeliveryStatus};
 
 /// The message of the request.
 #[derive(Debug)]
@@ -28,6 +29,21 @@ pub struct SendMessage {
     sender: SessionIdentity,
     body: Body,
     key: Option<String>,
+}
+
+/// A message that is stored.
+#[derive(Debug)]
+pub(in crate::session) struct StoredSend {
+    ack: Answer,
+    /// Its stream and seq, if its sender may receive it.
+    own: Option<(StreamId, u64)>,
+}
+
+impl SendMessage {
+    /// Returns the size of the body.
+    pub(in crate::session) fn bytes(&self) -> usize {
+        self.body.json().len()
+    }
 }
 
 pub(super) fn decide(
@@ -53,15 +69,14 @@ fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
 
 mod perform {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::SystemTime;
 
-    use presence::model::RoomKey;
     use presence::model::stream::StreamId;
+    use presence::model::{NickKey, RoomKey, SessionId};
     use presence::registry::RegistryError;
     use tracing::Instrument;
 
-    use super::{ENVELOPE_BYTES, SendMessage, delivery_status};
+    use super::{ENVELOPE_BYTES, SendMessage, StoredSend, delivery_status};
     use crate::backplane::{PriorPosition, PublishAttempt, PublishError, PublishRequest, Published};
     use crate::hub::Hub;
     use crate::hub::position::StreamPosition;
@@ -69,14 +84,19 @@ mod perform {
     use crate::metrics::MessageKind;
     use crate::session::performer::Performer;
     use crate::session::rate_meter::SendCharge;
-    use crate::session::retry::answered;
+    use crate::session::services::Services;
     use crate::trace;
     use crate::wire::{Answer, Refusal};
 
     impl SendMessage {
-        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Answer, Refusal> {
+        /// Returns true if messages to its target, or all of them, use half of their space in the backplane.
+        pub(in crate::session) fn is_crowded(&self, services: &Services) -> bool {
+            services.backplane.is_crowded(&self.to)
+        }
+
+        /// Publishes the message. It gets its place in the order of messages in the first poll.
+        pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
             let Self { requested, to, sender, body, key } = self;
-            let services = Arc::clone(&performer.services);
             let (backplane, metrics) = (&services.backplane, &services.metrics);
             let (rates, bytes) = (&services.send_rates, ENVELOPE_BYTES + body.json().len());
             let kind = match &to {
@@ -95,17 +115,9 @@ mod perform {
             let published = match &to {
                 Target::Room(room) => {
                     let prior = prior_position(&services.hub, room.key());
-                    let is_repeat = AtomicBool::new(false);
-                    let publish = || {
-                        let attempt = match is_repeat.swap(true, Ordering::Relaxed) {
-                            false => PublishAttempt::First,
-                            true => PublishAttempt::Repeat(&prior),
-                        };
-                        backplane.publish(room, &request, attempt)
-                    };
-                    answered(publish).instrument(span).await
+                    backplane.publish(room, &request, PublishAttempt::First(&prior)).instrument(span).await
                 }
-                Target::Nick(nick) => answered(|| backplane.direct(nick.key(), &request)).instrument(span).await,
+                Target::Nick(nick) => backplane.direct(nick.key(), &request).instrument(span).await,
             };
             // Readers receive nothing of a refused message, and nothing again of a repeated one.
             let is_delivered = match &published {
@@ -122,12 +134,19 @@ mod perform {
                 metrics.duplicates[kind].inc();
             } else {
                 metrics.published[kind].inc();
-                if let Some(stream) = performer.returned_in(&to, &request) {
-                    performer.own_messages.note(stream, seq);
-                }
             }
             let delivery = delivery_status(&to, seq, online);
-            Ok(Answer::Ack { to: requested.as_str().to_owned(), msg_id, delivery, time, duplicate })
+            let ack = Answer::Ack { to: requested.as_str().to_owned(), msg_id, delivery, time, duplicate };
+            let stream = own_stream(&to, request.from.key(), &request.owner.session).filter(|_| !duplicate);
+            Ok(StoredSend { ack, own: stream.map(|stream| (stream, seq)) })
+        }
+    }
+
+    /// Returns the stream that has the message, if its sender may receive it there.
+    fn own_stream(to: &Target, from: &NickKey, session: &SessionId) -> Option<StreamId> {
+        match to {
+            Target::Room(room) => Some(StreamId::Room(room.key().clone())),
+            Target::Nick(nick) => (nick.key() == from).then(|| StreamId::Inbox(session.clone())),
         }
     }
 
@@ -138,16 +157,18 @@ mod perform {
     }
 
     impl Performer {
-        /// Returns the stream in which the client receives its own message; `None` if it does not.
-        fn returned_in(&self, to: &Target, request: &PublishRequest) -> Option<StreamId> {
-            match to {
-                Target::Room(room) => {
-                    self.received.contains_key(room.key()).then(|| StreamId::Room(room.key().clone()))
-                }
-                Target::Nick(nick) => {
-                    (nick.key() == request.from.key()).then(|| StreamId::Inbox(request.owner.session.clone()))
+        /// Notes a message that the client receives itself. Returns the answer to its request.
+        pub(in crate::session) fn note_sent(&mut self, StoredSend { ack, own }: StoredSend) -> Answer {
+            if let Some((stream, seq)) = own {
+                let receives = match &stream {
+                    StreamId::Room(room) => self.received.contains_key(room),
+                    StreamId::Inbox(_) => true,
+                };
+                if receives {
+                    self.own_messages.note(stream, seq);
                 }
             }
+            ack
         }
     }
 }

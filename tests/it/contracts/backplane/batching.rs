@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use gateway::backplane::{PageLimit, PublishAttempt, PublishError, PublishRequest, Published, Range};
+use gateway::backplane::{PageLimit, PriorPosition, PublishAttempt, PublishError, PublishRequest, Published, Range};
 use presence::model::{Incarnation, RoomName};
 use presence::registry::RegistryError;
 use tokio::task::JoinSet;
@@ -189,7 +189,9 @@ async fn overloaded_room_refuses_and_keeps_accepted_messages() {
     let mut offered = JoinSet::new();
     for number in 0..OFFERED {
         let (backplane, lobby, request) = (backplane.clone(), lobby.clone(), ann.request(&number.to_string()));
-        offered.spawn(async move { backplane.publish(&lobby, &request, PublishAttempt::First).await });
+        offered.spawn(async move {
+            backplane.publish(&lobby, &request, PublishAttempt::First(&PriorPosition::default())).await
+        });
     }
     for _ in 0..OFFERED - 64 - 1024 {
         let outcome = tokio::time::timeout(SOON, offered.join_next()).await.expect("refused at once");

@@ -13,6 +13,8 @@ use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, 
 
 /// Longest recovery after a fault has cleared.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
+/// Longest wait for an outcome while answers are lost: the time of repeats, and that of the last call.
+const LOST_ANSWER_MAX: Duration = Duration::from_secs(8);
 
 /// Two nodes with one member each in a shared room.
 struct NodePair {
@@ -134,7 +136,7 @@ async fn frozen_redis_refuses_and_recovers_when_resumed() {
     let request = pair.ann.request("published while frozen");
     let refused = pair.one.publish(&pair.lobby, &request).await;
     assert!(matches!(refused, Err(PublishError::Registry(RegistryError::Unknown(_)))), "{refused:?}");
-    assert!(frozen_at.elapsed() < Duration::from_secs(4), "and answers in time");
+    assert!(frozen_at.elapsed() < LOST_ANSWER_MAX, "and answers in time");
     let stale = async || (!pair.two.backplane.subscription().connected()).then_some(());
     eventually(Duration::from_secs(4), "the missing beat echo is noticed", stale).await;
     let asked = Instant::now();
@@ -174,7 +176,7 @@ async fn killed_redis_refuses_and_recovers_when_restarted() {
         let asked = Instant::now();
         let refused = pair.one.publish(&pair.lobby, &pair.ann.request("while redis is down")).await;
         assert!(matches!(refused, Err(PublishError::Registry(_))), "{refused:?}");
-        assert!(asked.elapsed() < Duration::from_secs(4), "and answers in time");
+        assert!(asked.elapsed() < LOST_ANSWER_MAX, "and answers in time");
     }
     let status = pair.two.backplane.subscription();
     assert!(matches!(status.link, LinkState::Connecting | LinkState::Backoff), "{status:?}");

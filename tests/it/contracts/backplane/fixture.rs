@@ -224,7 +224,7 @@ impl BackplaneNode {
     }
 
     pub(crate) async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
-        self.backplane.publish(room, request, PublishAttempt::First).await
+        self.backplane.publish(room, request, PublishAttempt::First(&PriorPosition::default())).await
     }
 
     /// Publishes again after an attempt with an unknown outcome; nothing is known of the room before it.

@@ -193,7 +193,7 @@ async fn repeats_of_lost_replies_store_each_message_once() {
     for round in 0..3 {
         // The calls run once Redis continues; their replies come too late for their callers.
         scenario.store.server().stop_signal().await;
-        let attempt = if round == 0 { PublishAttempt::First } else { PublishAttempt::Repeat(&prior) };
+        let attempt = if round == 0 { PublishAttempt::First(&prior) } else { PublishAttempt::Repeat(&prior) };
         let publish = |request| scenario.node.backplane.publish(&scenario.lobby, request, attempt);
         let outcomes = futures_util::future::join_all(requests.iter().map(publish)).await;
         scenario.store.server().cont();

@@ -1,19 +1,17 @@
-//! The messages that wait to be published, by room, and the choice of the next call.
+//! The messages that wait to be published, by target, and the choice of the next call.
 //!
-//! [`PublishQueues`] is pure: its caller passes the time, and judges each message before it goes. Rooms take turns of
-//! one message, so a busy room leaves a place to each other one. Invariants: a room is in one call at a time, and its
-//! messages keep their order. A room that made a call fail is apart for [`APART_FOR`]: it shares no call, so it spoils
-//! only its own.
+//! [`PublishQueues`] is pure: its caller passes the time, and judges each message before it goes. Targets take turns of
+//! one message, so a busy room leaves a place to each other one. Invariants: a target is in one call at a time, and its
+//! messages keep their order. A target that made a call fail is apart for [`APART_FOR`]: it shares no call, so it
+//! spoils only its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::model::RoomKey;
+use crate::backplane::redis::message::{PublishTarget, StoredMessage};
 
-use crate::backplane::redis::message::StoredMessage;
-
-/// The time for which a room that made a call fail has calls of its own.
+/// The time for which a target that made a call fail has calls of its own.
 pub(super) const APART_FOR: Duration = Duration::from_secs(10);
 
 /// An amount of messages and their bytes.
@@ -31,34 +29,34 @@ pub(super) struct QueuedMessage<W> {
     pub(super) waiter: W,
 }
 
-/// The messages of one room in a call.
+/// The messages of one target in a call.
 #[derive(Debug)]
-pub(super) struct RoomTurn<W> {
-    pub(super) room: RoomKey,
+pub(super) struct TargetTurn<W> {
+    pub(super) target: PublishTarget,
     pub(super) messages: Vec<QueuedMessage<W>>,
 }
 
-/// The queue of a room is full.
+/// The queue of a target is full.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueueFull;
 
-/// The queues of all rooms. A room has one while it has messages or is in a call.
+/// The queues of all targets. A target has one while it has messages or is in a call.
 #[derive(Debug)]
 pub(super) struct PublishQueues<W> {
-    rooms: HashMap<RoomKey, RoomQueue<W>>,
-    /// The rooms with messages that are in no call, in the order of their turns.
-    ready: VecDeque<RoomKey>,
-    /// The end of the time in which a room is apart.
-    apart: HashMap<RoomKey, Instant>,
+    targets: HashMap<PublishTarget, TargetQueue<W>>,
+    /// The targets with messages that are in no call, in the order of their turns.
+    ready: VecDeque<PublishTarget>,
+    /// The end of the time in which a target is apart.
+    apart: HashMap<PublishTarget, Instant>,
 }
 
 #[derive(Debug)]
-struct RoomQueue<W> {
+struct TargetQueue<W> {
     queued: VecDeque<QueuedMessage<W>>,
     bytes: usize,
 }
 
-/// The next message of a room for a call.
+/// The next message of a target for a call.
 enum NextMessage<W> {
     Taken(QueuedMessage<W>),
     /// There is none.
@@ -69,29 +67,29 @@ enum NextMessage<W> {
 
 impl<W> Default for PublishQueues<W> {
     fn default() -> Self {
-        Self { rooms: HashMap::new(), ready: VecDeque::new(), apart: HashMap::new() }
+        Self { targets: HashMap::new(), ready: VecDeque::new(), apart: HashMap::new() }
     }
 }
 
 impl<W> PublishQueues<W> {
-    /// Adds a message at the end of its room's queue.
+    /// Adds a message at the end of its target's queue.
     ///
     /// # Errors
     /// The queue is at its limit.
     pub(super) fn push(
         &mut self,
-        room: &RoomKey,
+        target: &PublishTarget,
         message: QueuedMessage<W>,
         limit: QueueLoad,
     ) -> Result<(), QueueFull> {
         let size = message.message.bytes();
-        let Some(queue) = self.rooms.get_mut(room) else {
+        let Some(queue) = self.targets.get_mut(target) else {
             if limit.messages == 0 || size > limit.bytes {
                 return Err(QueueFull);
             }
-            let queue = RoomQueue { queued: VecDeque::from([message]), bytes: size };
-            self.rooms.insert(room.clone(), queue);
-            self.ready.push_back(room.clone());
+            let queue = TargetQueue { queued: VecDeque::from([message]), bytes: size };
+            self.targets.insert(target.clone(), queue);
+            self.ready.push_back(target.clone());
             return Ok(());
         };
         if queue.queued.len() >= limit.messages || queue.bytes + size > limit.bytes {
@@ -102,32 +100,38 @@ impl<W> PublishQueues<W> {
         Ok(())
     }
 
+    /// Returns the load of a target's queue.
+    pub(super) fn load(&self, target: &PublishTarget) -> QueueLoad {
+        let load = |queue: &TargetQueue<W>| QueueLoad { messages: queue.queued.len(), bytes: queue.bytes };
+        self.targets.get(target).map(load).unwrap_or_default()
+    }
+
     /// Removes the messages of the next call; none if nothing is ready. `admit` takes each message before it goes, and
-    /// may keep it back for good. A single message always fits. The rooms stay in the call until
+    /// may keep it back for good. A single message always fits. The targets stay in the call until
     /// [`PublishQueues::end_turn`].
     pub(super) fn next_call(
         &mut self,
         limit: QueueLoad,
         now: Instant,
         mut admit: impl FnMut(QueuedMessage<W>) -> Option<QueuedMessage<W>>,
-    ) -> Vec<RoomTurn<W>> {
-        let (mut turns, mut load, mut passed) = (Vec::<RoomTurn<W>>::new(), QueueLoad::default(), Vec::new());
+    ) -> Vec<TargetTurn<W>> {
+        let (mut turns, mut load, mut passed) = (Vec::<TargetTurn<W>>::new(), QueueLoad::default(), Vec::new());
         while turns.len() < limit.messages
-            && let Some(room) = self.ready.pop_front()
+            && let Some(target) = self.ready.pop_front()
         {
-            let is_apart = self.apart.get(&room).is_some_and(|until| *until > now);
+            let is_apart = self.apart.get(&target).is_some_and(|until| *until > now);
             if is_apart && !turns.is_empty() {
-                passed.push(room);
+                passed.push(target);
                 continue;
             }
-            match self.next_message(&room, limit, &mut load, &mut admit) {
-                NextMessage::Taken(message) => turns.push(RoomTurn { room, messages: vec![message] }),
+            match self.next_message(&target, limit, &mut load, &mut admit) {
+                NextMessage::Taken(message) => turns.push(TargetTurn { target, messages: vec![message] }),
                 NextMessage::Empty => {
-                    self.rooms.remove(&room);
+                    self.targets.remove(&target);
                     continue;
                 }
                 NextMessage::TooLarge => {
-                    self.ready.push_front(room);
+                    self.ready.push_front(target);
                     break;
                 }
             }
@@ -135,13 +139,13 @@ impl<W> PublishQueues<W> {
                 break;
             }
         }
-        passed.into_iter().rev().for_each(|room| self.ready.push_front(room));
+        passed.into_iter().rev().for_each(|target| self.ready.push_front(target));
 
         let mut open: Vec<usize> = (0..turns.len()).collect();
         while !open.is_empty() {
             open.retain(|&place| {
                 let turn = &mut turns[place];
-                match self.next_message(&turn.room, limit, &mut load, &mut admit) {
+                match self.next_message(&turn.target, limit, &mut load, &mut admit) {
                     NextMessage::Taken(message) => turn.messages.push(message),
                     NextMessage::Empty | NextMessage::TooLarge => return false,
                 }
@@ -151,39 +155,45 @@ impl<W> PublishQueues<W> {
         turns
     }
 
-    /// Ends the turn of a room whose call is over. The messages in `again` were not done and go first in its next turn.
-    /// `is_apart` if they made the call fail.
-    pub(super) fn end_turn(&mut self, room: &RoomKey, again: Vec<QueuedMessage<W>>, is_apart: bool, now: Instant) {
+    /// Ends the turn of a target whose call is over. The messages in `again` were not done and go first in its next
+    /// turn. `is_apart` if they made the call fail.
+    pub(super) fn end_turn(
+        &mut self,
+        target: &PublishTarget,
+        again: Vec<QueuedMessage<W>>,
+        is_apart: bool,
+        now: Instant,
+    ) {
         if is_apart {
             self.apart.retain(|_, until| *until > now);
-            self.apart.insert(room.clone(), now + APART_FOR);
+            self.apart.insert(target.clone(), now + APART_FOR);
         }
-        let Some(queue) = self.rooms.get_mut(room) else { return };
+        let Some(queue) = self.targets.get_mut(target) else { return };
         for message in again.into_iter().rev() {
             queue.bytes += message.message.bytes();
             queue.queued.push_front(message);
         }
         if queue.queued.is_empty() {
-            self.rooms.remove(room);
+            self.targets.remove(target);
         } else {
-            self.ready.push_back(room.clone());
+            self.ready.push_back(target.clone());
         }
     }
 
-    /// Returns true if no room has a message or a call.
+    /// Returns true if no target has a message or a call.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+        self.targets.is_empty()
     }
 
     fn next_message(
         &mut self,
-        room: &RoomKey,
+        target: &PublishTarget,
         limit: QueueLoad,
         load: &mut QueueLoad,
         admit: &mut impl FnMut(QueuedMessage<W>) -> Option<QueuedMessage<W>>,
     ) -> NextMessage<W> {
-        let Some(queue) = self.rooms.get_mut(room) else { return NextMessage::Empty };
+        let Some(queue) = self.targets.get_mut(target) else { return NextMessage::Empty };
         while let Some(next) = queue.queued.front() {
             let size = next.message.bytes();
             let fits = load.messages < limit.messages && load.bytes + size <= limit.bytes;

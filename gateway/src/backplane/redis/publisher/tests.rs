@@ -1,8 +1,11 @@
 //! The queues before a store that answers on request, so queueing, batching and refusals are deterministic.
 #![allow(clippy::unwrap_used)]
 
+mod repeats;
+
 use std::future::pending;
 
+use presence::model::{NickKey, RoomKey};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -14,9 +17,10 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(5);
 const LIMITS: PublisherLimits = PublisherLimits {
     calls: 2,
     call: QueueLoad { messages: 4, bytes: 100 },
-    room: QueueLoad { messages: 6, bytes: 1000 },
+    target: QueueLoad { messages: 6, bytes: 1000 },
     gateway: QueueLoad { messages: 9, bytes: 2000 },
     wait: TEST_TIMEOUT,
+    patience: Duration::ZERO,
 };
 
 /// An appender that passes its calls to the test, which answers them.
@@ -26,18 +30,18 @@ struct HeldAppender(tokio::sync::mpsc::UnboundedSender<HeldCall>);
 #[derive(Debug)]
 struct HeldCall {
     slot: usize,
-    rooms: Vec<RoomBatch>,
-    answer: oneshot::Sender<Result<Vec<RoomOutcome>, RegistryError>>,
+    batches: Vec<TargetBatch>,
+    answer: oneshot::Sender<Vec<TargetOutcome>>,
 }
 
 impl HeldCall {
     /// Returns the texts of all messages, each room's after the other.
     fn texts(&self) -> Vec<&str> {
-        self.rooms.iter().flat_map(|room| &room.messages).map(|message| message.payload.trim_end()).collect()
+        self.batches.iter().flat_map(|batch| &batch.messages).map(|message| message.payload.trim_end()).collect()
     }
 
     fn rooms(&self) -> Vec<&str> {
-        self.rooms.iter().map(|room| room.room.as_str()).collect()
+        self.batches.iter().map(|batch| name(&batch.target)).collect()
     }
 
     /// Acknowledges every message, with its text as its id.
@@ -48,24 +52,36 @@ impl HeldCall {
     /// Acknowledges every message, except those of these rooms, whose steps failed.
     fn answer_rooms(self, apart: &[&str]) {
         let ack = |message: &Arc<StoredMessage>| MessageOutcome::Done(Ok(published(message.payload.trim_end())));
-        let outcome = |room: &RoomBatch| match apart.contains(&room.room.as_str()) {
-            true => RoomOutcome::Apart,
-            false => RoomOutcome::Answered(room.messages.iter().map(ack).collect()),
+        let outcome = |batch: &TargetBatch| match apart.contains(&name(&batch.target)) {
+            true => TargetOutcome::Apart,
+            false => TargetOutcome::Answered(batch.messages.iter().map(ack).collect()),
         };
-        let outcomes = self.rooms.iter().map(outcome).collect();
-        self.answer.send(Ok(outcomes)).unwrap();
+        let outcomes = self.batches.iter().map(outcome).collect();
+        self.answer.send(outcomes).unwrap();
+    }
+
+    /// Leaves the outcomes of all messages unknown.
+    fn lose(self) {
+        let lost = |_: &TargetBatch| TargetOutcome::Failed(RegistryError::Unknown("lost".to_owned()));
+        self.answer.send(self.batches.iter().map(lost).collect()).unwrap();
+    }
+
+    /// Refuses all messages.
+    fn refuse(self) {
+        let refused = |_: &TargetBatch| TargetOutcome::Failed(RegistryError::Unavailable("away".to_owned()));
+        self.answer.send(self.batches.iter().map(refused).collect()).unwrap();
     }
 
     /// Answers the messages of the only room.
     fn answer(self, outcomes: Vec<MessageOutcome>) {
-        self.answer.send(Ok(vec![RoomOutcome::Answered(outcomes)])).unwrap();
+        self.answer.send(vec![TargetOutcome::Answered(outcomes)]).unwrap();
     }
 }
 
 impl AppendBatch for HeldAppender {
-    async fn append(&self, slot: usize, rooms: &[RoomBatch]) -> Result<Vec<RoomOutcome>, RegistryError> {
+    async fn append(&self, slot: usize, batches: &[TargetBatch]) -> Vec<TargetOutcome> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(HeldCall { slot, rooms: rooms.to_vec(), answer }).unwrap();
+        self.0.send(HeldCall { slot, batches: batches.to_vec(), answer }).unwrap();
         // A call without an answer panics, as a bug would.
         answered.await.expect("the call is answered")
     }
@@ -84,7 +100,7 @@ impl PublisherHarness {
 
     /// Queues a message at once; the task returns its outcome.
     fn send_padded(&self, room: &str, text: &str, bytes: usize) -> Result<JoinHandle<WriteOutcome>, PublishError> {
-        let outcome = self.publisher.enqueue(&RoomKey::from_store(room), message(&format!("{text:bytes$}")))?;
+        let outcome = self.publisher.enqueue(&target(room), message(&format!("{text:bytes$}")), FIRST)?;
         Ok(tokio::spawn(async { outcome.await.unwrap_or_else(|_| Err(unknown("given up"))) }))
     }
 
@@ -109,6 +125,20 @@ impl PublisherHarness {
         };
         tokio::time::timeout(TEST_TIMEOUT, idle()).await.expect("it becomes idle");
         assert_eq!(state.bytes.available_permits(), state.limits.gateway.bytes);
+    }
+}
+
+/// A first attempt after this position.
+const FIRST: PublishAttempt<'_> = PublishAttempt::First(&PriorPosition { epoch: String::new(), seq: 7 });
+
+fn target(room: &str) -> PublishTarget {
+    PublishTarget::Room(RoomKey::from_store(room))
+}
+
+fn name(target: &PublishTarget) -> &str {
+    match target {
+        PublishTarget::Room(room) => room.as_str(),
+        PublishTarget::Nick(nick) => nick.as_str(),
     }
 }
 
@@ -229,9 +259,35 @@ async fn searched_message_is_sent_again_from_there() {
     let prior = PriorPosition { epoch: "e".to_owned(), seq: 1000 };
     harness.call().await.answer(vec![MessageOutcome::Searched(prior)]);
     let call = harness.call().await;
-    assert_eq!(call.rooms[0].messages[0].prior, "e 1000");
+    assert_eq!(call.batches[0].messages[0].prior, "e 1000");
     call.ack();
     assert_eq!(acked(vec![sent]).await, ["repeat"]);
+    harness.wait_idle().await;
+}
+
+#[tokio::test]
+async fn half_full_queues_count_as_crowded() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let is_crowded = |room: &str| harness.publisher.is_crowded(&target(room));
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.calls.recv().await.unwrap();
+    sent.extend(["2", "3"].map(|text| harness.send("r", text)));
+    assert!(!is_crowded("r"));
+    sent.push(harness.send("r", "4"));
+    assert_eq!((is_crowded("r"), is_crowded("s")), (true, false), "half of the room's messages");
+    sent.push(harness.send("s", "5"));
+    assert!(is_crowded("s"), "half of the gateway's messages");
+    first.ack();
+    for _ in 0..2 {
+        harness.call().await.ack();
+    }
+    acked(sent).await;
+    sent = vec![harness.send("r", "1"), harness.send_padded("r", "2", 500).unwrap()];
+    assert!(harness.publisher.is_crowded(&target("r")), "half of the room's bytes");
+    for _ in 0..2 {
+        harness.call().await.ack();
+    }
+    acked(sent).await;
     harness.wait_idle().await;
 }
 
@@ -259,7 +315,7 @@ async fn failed_call_fails_its_own_batch_only() {
     let after = harness.send("r", "6");
     call.ack();
     outcome(first).await.unwrap();
-    harness.call().await.answer.send(Err(RegistryError::Unknown("lost".to_owned()))).unwrap();
+    harness.call().await.lose();
     for sent in batch {
         assert_eq!(outcome(sent).await, Err(unknown("lost")));
     }
@@ -267,7 +323,7 @@ async fn failed_call_fails_its_own_batch_only() {
     assert_eq!(acked(vec![after]).await, ["6"]);
 
     let sent = harness.send("r", "7");
-    harness.call().await.answer.send(Ok(Vec::new())).unwrap();
+    harness.call().await.answer.send(Vec::new()).unwrap();
     assert_eq!(outcome(sent).await, Err(unknown("appender left out a message")));
     let sent = harness.send("r", "8");
     harness.call().await.answer(Vec::new());
@@ -278,8 +334,7 @@ async fn failed_call_fails_its_own_batch_only() {
 #[tokio::test]
 async fn cancelled_caller_removes_its_own_message_only() {
     let mut harness = PublisherHarness::new(LIMITS);
-    let room = RoomKey::from_store("r");
-    let publish = |text| harness.publisher.publish(&room, message(text));
+    let publish = |text| harness.publisher.publish(target("r"), message(text), FIRST);
     // The caller that starts the room's task, and one that waits.
     let (mut leader, mut waiting) = (Box::pin(publish("leader")), Box::pin(publish("waiting")));
     tokio::select! { biased; _ = &mut leader => unreachable!(), () = async {} => {} }
@@ -327,11 +382,6 @@ async fn full_gateway_refuses_every_room_and_recovers() {
     let mut harness = PublisherHarness::new(LIMITS);
     let sent: Vec<_> = (0..9).map(|number| harness.send(&format!("r{number}"), "x")).collect();
     assert_eq!(harness.send_padded("another", "x", 0).unwrap_err(), PublishError::Overloaded);
-    assert_eq!(
-        harness.publisher.permit_direct(&NickKey::from_store("bob"), 1).unwrap_err(),
-        PublishError::Overloaded,
-        "messages outside the queues were not counted"
-    );
     let mut done = 0;
     while done < 9 {
         let call = harness.call().await;
@@ -340,24 +390,34 @@ async fn full_gateway_refuses_every_room_and_recovers() {
     }
     acked(sent).await;
     harness.wait_idle().await;
-    let to = |nick| NickKey::from_store(nick);
-    let permits = ["bob", "eve"].map(|nick| harness.publisher.permit_direct(&to(nick), 999).unwrap());
-    assert_eq!(harness.send_padded("r", "x", 3).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
-    drop(permits);
+    let sent = ["r", "s"].map(|room| harness.send_padded(room, "x", 999).unwrap());
+    assert_eq!(harness.send_padded("t", "x", 3).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
+    for _ in 0..2 {
+        harness.call().await.ack();
+    }
+    acked(sent.into()).await;
     harness.wait_idle().await;
 }
 
 #[tokio::test]
-async fn direct_messages_to_one_nick_have_room_limit() {
-    let harness = PublisherHarness::new(LIMITS);
-    let permit = |nick, bytes| harness.publisher.permit_direct(&NickKey::from_store(nick), bytes);
-    let held: Vec<_> = (0..6).map(|_| permit("bob", 10).unwrap()).collect();
-    assert_eq!(permit("bob", 10).unwrap_err(), PublishError::Overloaded, "a seventh message was accepted");
-    let other = permit("eve", 990).unwrap();
-    assert_eq!(permit("eve", 11).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
-    drop((held, other));
-    assert!(harness.publisher.state.direct().is_empty());
-    permit("bob", 1000).unwrap();
+async fn nickname_and_room_of_one_name_are_apart() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let bob = PublishTarget::Nick(NickKey::from_store("bob"));
+    let mut sent = vec![harness.send("bob", "1")];
+    let first = harness.call().await;
+    let direct = |text| harness.publisher.enqueue(&bob, message(text), FIRST);
+    let outcomes = ["2", "3"].map(|text| direct(text).unwrap());
+    let second = harness.call().await;
+    assert_eq!((&second.batches[0].target, second.texts()), (&bob, vec!["2", "3"]));
+    sent.push(harness.send("bob", "4"));
+    second.ack();
+    for outcome in outcomes {
+        outcome.await.unwrap().unwrap();
+    }
+    first.ack();
+    harness.call().await.ack();
+    assert_eq!(acked(sent).await, ["1", "4"]);
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
@@ -400,7 +460,7 @@ async fn message_behind_an_unanswered_call_is_unavailable() {
     let call = harness.call().await;
     let late = harness.send("r", "late");
     assert!(tokio::time::timeout(Duration::from_millis(250), pending::<()>()).await.is_err());
-    call.answer.send(Err(RegistryError::Unknown("lost".to_owned()))).unwrap();
+    call.lose();
     assert_eq!(outcome(first).await, Err(unknown("lost")));
     let refused = outcome(late).await.unwrap_err();
     assert!(matches!(refused, PublishError::Registry(RegistryError::Unavailable(_))), "{refused:?}");

@@ -93,7 +93,8 @@ impl RedisBackplane {
         let (present, missing): (Vec<&UnsettledMessage>, Vec<&UnsettledMessage>) =
             doubtful.into_iter().partition(|unsettled| found.contains_key(unsettled.message.msg_id.as_str()));
         for unsettled in present {
-            let position = AckedPosition { epoch: end.epoch.clone(), seq: found[unsettled.message.msg_id.as_str()] };
+            let position =
+                AckedPosition { epoch: end.epoch.as_str().into(), seq: found[unsettled.message.msg_id.as_str()] };
             republish.mark_present(unsettled, position, generation);
         }
         for batch in batches(&missing) {

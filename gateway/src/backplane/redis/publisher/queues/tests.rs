@@ -1,11 +1,18 @@
 //! The choice of calls. Messages are their texts; the waiter of each is its number.
 #![allow(clippy::unwrap_used)]
+use presence::model::RoomKey;
+
 use super::*;
 
 const ROOM: QueueLoad = QueueLoad { messages: 100, bytes: 1000 };
 
-fn key(room: &str) -> RoomKey {
-    RoomKey::from_store(room)
+fn key(room: &str) -> PublishTarget {
+    PublishTarget::Room(RoomKey::from_store(room))
+}
+
+fn name(target: &PublishTarget) -> &str {
+    let PublishTarget::Room(room) = target else { panic!("{target:?}") };
+    room.as_str()
 }
 
 fn message(text: &str, now: Instant) -> QueuedMessage<()> {
@@ -33,9 +40,9 @@ impl QueuesHarness {
     /// Returns the next call of up to this number of messages, as `room: texts`.
     fn call(&mut self, messages: usize) -> Vec<String> {
         let turns = self.queues.next_call(QueueLoad { messages, bytes: 100 }, self.now, Some);
-        let show = |turn: RoomTurn<()>| {
+        let show = |turn: TargetTurn<()>| {
             let texts: Vec<&str> = turn.messages.iter().map(|queued| &*queued.message.payload).collect();
-            format!("{}: {}", turn.room.as_str(), texts.join(" "))
+            format!("{}: {}", name(&turn.target), texts.join(" "))
         };
         turns.into_iter().map(show).collect()
     }
@@ -136,7 +143,7 @@ fn withheld_messages_leave_space_for_others() {
     harness.push("c", &["2"]);
     let admit = |queued: QueuedMessage<()>| (queued.message.payload != "late").then_some(queued);
     let turns = harness.queues.next_call(QueueLoad { messages: 2, bytes: 100 }, harness.now, admit);
-    let rooms: Vec<&str> = turns.iter().map(|turn| turn.room.as_str()).collect();
+    let rooms: Vec<&str> = turns.iter().map(|turn| name(&turn.target)).collect();
     assert_eq!(rooms, ["a", "c"]);
     harness.end(&["a", "c"]);
     assert!(harness.queues.is_empty(), "a room without messages was kept");

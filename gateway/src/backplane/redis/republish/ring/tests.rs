@@ -67,7 +67,7 @@ fn acked(room: &str, id: &str, (epoch, seq): (&str, u64), generation: u64) -> Ac
     AckedMessage {
         target: WriteTarget::Room(RoomKey::from_store(room)),
         message: Arc::new(message),
-        position: AckedPosition { epoch: epoch.to_owned(), seq },
+        position: AckedPosition { epoch: epoch.into(), seq },
         generation,
     }
 }

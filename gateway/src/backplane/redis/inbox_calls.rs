@@ -1,0 +1,168 @@
+//! The call of `direct.lua`: messages to many nicknames in one step of Redis, and the reply for each nickname.
+//!
+//! As `room_calls` for rooms. The script finds the session behind a nickname, so a reply also names the session whose
+//! inbox has the message. It knows neither queues nor the republish ring.
+
+use std::sync::{Arc, LazyLock};
+
+use presence::model::keys::{CallKeys, NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionUnit};
+use presence::model::{NickKey, SessionId};
+use presence::registry::RegistryError;
+use presence::store::redis::CallKind;
+use redis::{FromRedisValue, Script, Value};
+
+use super::calls::{APPEND, CallLane, NOTES, PRELUDE, ScriptAnswer, ScriptCalls, WHEREABOUTS, outcome};
+use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
+use super::room_calls::target_parts;
+use super::{epoch, script};
+use crate::backplane::Published;
+
+static DIRECT: LazyLock<Script> =
+    LazyLock::new(|| script(&[PRELUDE, NOTES, APPEND, WHEREABOUTS], include_str!("../lua/direct.lua")));
+
+/// The kinds of keys in which the script notes messages.
+const BUCKETS: [&str; 2] = ["idempotency", "attempts"];
+
+/// The lifetime of an inbox after its session: 72 hours.
+const INBOX_RETENTION_SECONDS: usize = 72 * 60 * 60;
+
+/// A script's answer for a message that is in the inbox of this session, in this epoch.
+type InboxAnswer = (String, u64, u64, String, String, String);
+
+impl ScriptCalls {
+    /// Sends messages to nicknames, and returns the reply for each nickname. A republisher names the session of the
+    /// inbox, a client does not.
+    ///
+    /// # Errors
+    /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
+    pub(super) async fn call_direct_script(
+        &self,
+        origin: WriteOrigin<'_>,
+        lane: CallLane<'_>,
+        inbox: Option<&SessionId>,
+        nicks: &[SentBatch<'_, NickKey>],
+    ) -> Result<Vec<TargetReply>, RegistryError> {
+        let retention = self.retention.get();
+        let mut call = self.call(&DIRECT, origin);
+        call.arg(inbox.map_or("", SessionId::as_str)).arg(retention.inbox_messages).arg(INBOX_RETENTION_SECONDS);
+        call.arg(epoch());
+        let mut names = Vec::new();
+        for SentBatch { to, messages } in nicks {
+            let mut keys = ScriptKeys::of(self.redis.keys().nick(to))
+                .own([NickKeys::record])
+                .crossing_in_script::<NickUnit>()
+                .crossing_in_script::<SessionUnit>()
+                .crossing_in_script::<NodeUnit>()
+                .buckets_in_script(&BUCKETS);
+            call.arg(to.as_str()).arg(messages.len());
+            for StoredMessage { token, nick, key, msg_id, payload, .. } in messages {
+                keys = keys.crossing([self.redis.keys().nick(&NickKey::from_store(nick)).record()]);
+                call.arg(token).arg(key).arg(msg_id).arg(payload);
+            }
+            call.key(keys.names());
+            if nicks.len() == 1 {
+                names = keys.names().to_vec();
+            }
+        }
+        if names.is_empty() {
+            // Calls to many nicknames count as one repeated call.
+            names = vec![self.redis.keys().pattern(NickKeys::record)];
+        }
+        let mut lane = self.lane(lane);
+        let keys = CallKeys { names: &names, in_script: &BUCKETS };
+        let replies: Vec<Value> = self.redis.timed_on(CallKind::Direct, keys, call.invoke_async(&mut lane)).await?;
+        if replies.len() != nicks.len() {
+            return Err(RegistryError::Unknown("script returned a wrong number of nicknames".to_owned()));
+        }
+        Ok(replies.into_iter().zip(nicks).map(|(reply, sent)| inbox_reply(reply, sent)).collect())
+    }
+}
+
+/// Decodes the reply for a nickname. What cannot be decoded may have been done.
+fn inbox_reply(reply: Value, SentBatch { to, messages }: &SentBatch<'_, NickKey>) -> TargetReply {
+    let parts = match target_parts(reply, messages.len() + 4) {
+        Ok(parts) => parts,
+        Err(reply) => return reply,
+    };
+    let mut parts = parts.into_iter();
+    let mut head = || parts.next().unwrap_or(Value::Nil);
+    let (Ok(online), Ok(session)) = (bool::from_redis_value(head()), String::from_redis_value(head())) else {
+        return TargetReply::Unknown("script returned a malformed reply");
+    };
+    let (Ok(epoch), Ok(time)) = (String::from_redis_value(head()), u64::from_redis_value(head())) else {
+        return TargetReply::Unknown("script returned a malformed reply");
+    };
+    let stored_in = |session: &str, epoch: &str| {
+        let inbox = WriteTarget::Inbox { session: SessionId::from_store(session), to: (*to).clone() };
+        Some((inbox, Arc::from(epoch)))
+    };
+    let answered = |(part, message): (Value, &&StoredMessage)| match part {
+        Value::Int(seq) => {
+            let (msg_id, seq) = (message.msg_id.clone(), seq.unsigned_abs());
+            let published = Published { msg_id, seq, time, duplicate: false, online };
+            MessageAnswer { outcome: MessageOutcome::Done(Ok(published)), stored_in: stored_in(&session, &epoch) }
+        }
+        part => match InboxAnswer::from_redis_value(part) {
+            Ok((verdict, seq, time, msg_id, session, epoch)) => {
+                let answer: ScriptAnswer = (verdict, seq, time, msg_id);
+                let outcome = MessageOutcome::Done(outcome(answer, online));
+                MessageAnswer { outcome, stored_in: stored_in(&session, &epoch) }
+            }
+            Err(error) => {
+                let error = RegistryError::Unknown(error.to_string());
+                MessageAnswer { outcome: MessageOutcome::Done(Err(error.into())), stored_in: None }
+            }
+        },
+    };
+    TargetReply::Answered(parts.zip(messages).map(answered).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::PublishError;
+
+    fn message(msg_id: &str) -> StoredMessage {
+        let [token, nick, key, payload, prior] = [const { String::new() }; 5];
+        StoredMessage { token, nick, key, msg_id: msg_id.to_owned(), payload, prior }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn answer(outcome: Result<Published, PublishError>, session: &str, epoch: &str) -> MessageAnswer {
+        let inbox = WriteTarget::Inbox { session: SessionId::from_store(session), to: NickKey::from_store("bob") };
+        MessageAnswer { outcome: MessageOutcome::Done(outcome), stored_in: Some((inbox, Arc::from(epoch))) }
+    }
+
+    #[test]
+    fn reply_names_inbox_of_each_message() {
+        let (to, messages) = (NickKey::from_store("bob"), ["a", "b", "c"].map(message));
+        let sent = SentBatch { to: &to, messages: messages.iter().collect() };
+        let verdict = |words: [&str; 2], numbers: [i64; 2], at: [&str; 2]| {
+            let [seq, time] = numbers.map(Value::Int);
+            Value::Array(vec![text(words[0]), seq, time, text(words[1]), text(at[0]), text(at[1])])
+        };
+        let reply = Value::Array(vec![
+            Value::Int(1),
+            text("s"),
+            text("e"),
+            Value::Int(99),
+            Value::Int(7),
+            verdict(["duplicate", "first"], [3, 50], ["former", "f"]),
+            verdict(["fenced", ""], [0, 0], ["", ""]),
+        ]);
+        let published = |msg_id: &str, seq, time, duplicate| {
+            Ok(Published { msg_id: msg_id.to_owned(), seq, time, duplicate, online: true })
+        };
+        let answers = vec![
+            answer(published("a", 7, 99, false), "s", "e"),
+            answer(published("first", 3, 50, true), "former", "f"),
+            answer(Err(RegistryError::Fenced.into()), "", ""),
+        ];
+        assert_eq!(inbox_reply(reply, &sent), TargetReply::Answered(answers));
+        assert_eq!(inbox_reply(text("apart"), &sent), TargetReply::Apart);
+        assert!(matches!(inbox_reply(text("unknown"), &sent), TargetReply::Unknown(_)));
+    }
+}
