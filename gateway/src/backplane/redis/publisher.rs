@@ -39,7 +39,8 @@ pub(super) struct PublisherLimits {
     pub(super) target: QueueLoad,
     /// Maximum number of queued and running messages on this gateway, for all targets.
     pub(super) gateway: QueueLoad,
-    /// Maximum time in a queue before the first call; longer than a healthy store needs for a full queue.
+    /// Maximum time in a queue before the first call; longer than a healthy store needs for a full queue, and than a
+    /// call without an answer takes.
     pub(super) wait: Duration,
     /// Time for repeating a message before its outcome counts as unknown.
     pub(super) patience: Duration,
@@ -52,7 +53,7 @@ impl Default for PublisherLimits {
             call: QueueLoad { messages: 64, bytes: 256 * 1024 },
             target: QueueLoad { messages: 1024, bytes: 8 * 1024 * 1024 },
             gateway: QueueLoad { messages: 16 * 1024, bytes: 64 * 1024 * 1024 },
-            wait: Duration::from_secs(2),
+            wait: Duration::from_secs(3),
             patience: PATIENCE,
         }
     }
@@ -189,11 +190,12 @@ impl<A: AppendBatch> PublisherState<A> {
     }
 
     /// Puts messages with unknown outcomes first in their queues, after a pause. Until then nothing else goes to their
-    /// targets.
+    /// targets, and what waits behind them is not late.
     async fn repeat(state: Arc<Self>, attempt: u32, targets: Vec<(PublishTarget, Vec<QueuedMessage<Waiter>>)>) {
         pause(attempt).await;
         let (now, mut work) = (Instant::now(), state.work());
         for (target, messages) in targets {
+            work.queues.restart_waits(&target, now);
             work.queues.end_turn(&target, messages, false, now);
         }
         let slot = work.free_slots.pop();

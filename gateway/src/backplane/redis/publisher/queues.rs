@@ -180,6 +180,12 @@ impl<W> PublishQueues<W> {
         }
     }
 
+    /// Lets the messages that wait behind a call of their target wait from now on.
+    pub(super) fn restart_waits(&mut self, target: &PublishTarget, now: Instant) {
+        let Some(queue) = self.targets.get_mut(target) else { return };
+        queue.queued.iter_mut().for_each(|queued| queued.queued_at = now);
+    }
+
     /// Returns true if no target has a message or a call.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {

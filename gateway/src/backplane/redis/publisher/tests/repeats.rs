@@ -25,6 +25,20 @@ async fn lost_messages_go_again_before_later_ones() {
 }
 
 #[tokio::test]
+async fn messages_behind_repeats_are_not_late() {
+    let mut harness = PublisherHarness::new(PublisherLimits { wait: Duration::from_millis(200), ..REPEATING });
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
+    sent.push(harness.send("r", "2"));
+    assert!(tokio::time::timeout(Duration::from_millis(250), pending::<()>()).await.is_err());
+    first.lose();
+    let call = harness.call().await;
+    assert_eq!(call.texts(), ["1", "2"]);
+    call.ack();
+    assert_eq!(acked(sent).await, ["1", "2"]);
+}
+
+#[tokio::test]
 async fn other_rooms_pass_one_that_waits_to_repeat() {
     let mut harness = PublisherHarness::new(PublisherLimits { calls: 1, ..REPEATING });
     let (lost, other) = (harness.send("r", "lost"), harness.send("s", "other"));
