@@ -54,6 +54,10 @@ pub const KEYS: &[Key] = &[
         "Memory in MiB for lists (history, members, rooms) that clients have not read yet, 4 to 65536. Beyond it pages \
          are shorter, then lists are refused as overloaded.",
     ),
+    Key::number("limits.republish_mib").default("256").meaning(
+        "Memory in MiB for acknowledged messages that Redis may still lose, about 7 seconds of them, 16 to 65536. Beyond \
+         it messages are refused as overloaded.",
+    ),
     Key::number("limits.room_bytes_per_second").default("2097152").live().meaning(
         "Maximum number of bytes per second that this gateway sends into one room or to one nickname, 65536 to \
          1073741824. Beyond it messages are refused as overloaded, the largest senders first.",
@@ -109,6 +113,8 @@ const HEARTBEAT_SECONDS_MAX: u64 = 3600;
 const MIB: usize = 1024 * 1024;
 /// Values of `limits.reply_mib`: at least a few pages.
 const REPLY_MIB: RangeInclusive<u64> = 4..=65_536;
+/// Values of `limits.republish_mib`: at least some messages of the maximum size for several senders.
+const REPUBLISH_MIB: RangeInclusive<u64> = 16..=65_536;
 /// Values of `limits.room_bytes_per_second`: at least one message of the maximum size.
 const ROOM_BYTES_PER_SECOND: RangeInclusive<u64> = 65_536..=1_073_741_824;
 
@@ -134,6 +140,8 @@ pub struct GatewayConfig {
     pub limits: ConnectionLimits,
     /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
     pub reply_bytes: usize,
+    /// `limits.republish_mib`, in bytes: acknowledged messages that Redis may still lose.
+    pub republish_bytes: usize,
     /// `limits.room_bytes_per_second`: maximum rate into one room or inbox.
     pub room_bytes_per_second: u64,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
@@ -170,6 +178,12 @@ impl GatewayConfig {
                 "limits.reply_mib",
                 REPLY_MIB,
                 "expected a whole number of MiB from 4 to 65536",
+            )? as usize
+                * MIB,
+            republish_bytes: settings.number(
+                "limits.republish_mib",
+                REPUBLISH_MIB,
+                "expected a whole number of MiB from 16 to 65536",
             )? as usize
                 * MIB,
             room_bytes_per_second: settings.number(
@@ -291,6 +305,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "heartbeat.proxy_idle_seconds = {}", seconds(self.limits.proxy_idle))?;
         writeln!(f, "heartbeat.line_sign_seconds = {}", seconds(self.limits.line_sign))?;
         writeln!(f, "limits.reply_mib = {}", self.reply_bytes / MIB)?;
+        writeln!(f, "limits.republish_mib = {}", self.republish_bytes / MIB)?;
         writeln!(f, "limits.room_bytes_per_second = {}", self.room_bytes_per_second)?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;

@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::AdminEndpoint;
-use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane};
+use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane, RedisBackplaneSettings};
 use crate::config::GatewayConfig;
 use crate::hub::Hub;
 use crate::hub::refill;
@@ -123,8 +123,9 @@ impl Gateway {
         let redis = RedisStore::open(url.reveal(), &config.prefix).context("use redis.url")?;
         let is_reachable = redis.is_fit().await?;
         let cluster = ClusterAccess::check(&redis, &config, is_reachable).await?;
-        let retention = cluster.retention.clone();
-        let backplane = |sink| Backplane::Redis(RedisBackplane::start_with_retention(redis.clone(), retention, sink));
+        let settings =
+            RedisBackplaneSettings { retention: cluster.retention.clone(), republish_bytes: config.republish_bytes };
+        let backplane = |sink| Backplane::Redis(RedisBackplane::start(redis.clone(), settings, sink));
         let gateway = Self::assemble(&config, cluster, backplane).await?;
         redis.register_metrics(gateway.metrics());
         spawn(&gateway.lease_loop, redis.watch());

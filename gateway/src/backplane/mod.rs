@@ -20,7 +20,7 @@ pub use self::contract::{
 pub use self::delivery::{Delivery, DeliverySink};
 pub use self::link::{LinkState, SubscriptionStatus};
 pub use self::memory::MemoryBackplane;
-pub use self::redis::RedisBackplane;
+pub use self::redis::{RedisBackplane, RedisBackplaneSettings};
 pub use crate::wire::command::Range;
 
 /// The backplane: one of two stores behind one set of calls. Cheap to clone; the subscription ends with the last clone.

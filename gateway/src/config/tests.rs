@@ -41,6 +41,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         grace: Duration::from_secs(30),
         limits: ConnectionLimits::default(),
         reply_bytes: 64 * 1024 * 1024,
+        republish_bytes: 256 * 1024 * 1024,
         room_bytes_per_second: 2 * 1024 * 1024,
         logs: Logs {
             level: "info".to_owned(),
@@ -84,6 +85,7 @@ fn environment_overrides_the_file_key_by_key() {
             changed(|c| c.lookalikes = LookalikePolicy::ExceptAscii),
         ),
         (named, env("PARLEY__LIMITS__REPLY_MIB", "4"), changed(|c| c.reply_bytes = 4 * 1024 * 1024)),
+        (named, env("PARLEY__LIMITS__REPUBLISH_MIB", "16"), changed(|c| c.republish_bytes = 16 * 1024 * 1024)),
         (named, env("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "65536"), changed(|c| c.room_bytes_per_second = 65_536)),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),

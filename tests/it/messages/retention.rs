@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gateway::backplane::{
     Backplane, MemoryBackplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range, RedisBackplane,
-    StreamId,
+    RedisBackplaneSettings, StreamId,
 };
 use gateway::message::{Accepted, Body};
 use harness::eventually;
@@ -35,7 +35,8 @@ impl RetentionSender {
     async fn on_redis(server: &harness::Redis, retention: impl Into<Reloadable<Retention>>) -> Self {
         let redis = RedisStore::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-        let backplane = RedisBackplane::start_with_retention(redis, retention.into(), Arc::new(|_| {}));
+        let settings = RedisBackplaneSettings { retention: retention.into(), ..RedisBackplaneSettings::default() };
+        let backplane = RedisBackplane::start(redis, settings, Arc::new(|_| {}));
         Self::enter(Backplane::Redis(backplane), registry).await
     }
 

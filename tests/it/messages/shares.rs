@@ -26,9 +26,12 @@ async fn flood(hog: &WsClient, to: &str) -> Value {
 
 /// A flood to `to`, and a neighbour that sends 50 small messages a second.
 async fn flood_spares_neighbour(to: &str) {
-    // Without this the rate of the room is used up first.
-    let rate = ("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "1073741824");
-    let cluster = Cluster::builder().gateways(1).gateway_setting(rate.0, rate.1).start().await;
+    let cluster = Cluster::builder()
+        // Without this the rate of the room is used up first.
+        .gateway_setting("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "1073741824")
+        .gateway_setting("PARLEY__LIMITS__REPUBLISH_MIB", "32")
+        .start()
+        .await;
     let (hog, ann, offline) = (cluster.ws_on(0).await, cluster.ws_on(0).await, cluster.ws_on(0).await);
     offline.register("offline").await;
     offline.bye().await;

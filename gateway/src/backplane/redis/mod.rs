@@ -62,20 +62,30 @@ struct RedisNode {
     malformed: Arc<MalformedCounter>,
 }
 
-impl RedisBackplane {
-    /// Starts with the default retention of streams.
-    #[must_use]
-    pub fn start(redis: RedisStore, sink: DeliverySink) -> Self {
-        Self::start_with_retention(redis, Reloadable::default(), sink)
-    }
+/// The settings of a [`RedisBackplane`].
+#[derive(Debug, Clone)]
+pub struct RedisBackplaneSettings {
+    /// Limits to which publishing trims streams.
+    pub retention: Reloadable<Retention>,
+    /// Maximum size in bytes of the acknowledged messages that are kept in case Redis loses them.
+    pub republish_bytes: usize,
+}
 
-    /// Starts a subscription whose deliveries go to `sink`. Publishing trims streams to `retention`. Redis may still be
-    /// unreachable. Needs a running tokio runtime.
+impl Default for RedisBackplaneSettings {
+    fn default() -> Self {
+        Self { retention: Reloadable::default(), republish_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+impl RedisBackplane {
+    /// Starts a subscription whose deliveries go to `sink`. Redis may still be unreachable. Needs a running tokio
+    /// runtime.
     #[must_use]
-    pub fn start_with_retention(redis: RedisStore, retention: Reloadable<Retention>, sink: DeliverySink) -> Self {
+    pub fn start(redis: RedisStore, settings: RedisBackplaneSettings, sink: DeliverySink) -> Self {
+        let RedisBackplaneSettings { retention, republish_bytes } = settings;
         let malformed = Arc::<MalformedCounter>::default();
         let subscriber = ChannelSubscriber::start(&redis, sink, malformed.clone());
-        let republish = Arc::<SharedRepublishRing>::default();
+        let republish = Arc::new(SharedRepublishRing::bounded(republish_bytes));
         let calls = ScriptCalls { redis: redis.clone(), retention, republish: republish.clone() };
         let publisher = Publisher::new(calls.clone(), PublisherLimits::default());
         Self {

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::backplane::{Backplane, LinkState, PageLimit, PublishError, PublishRequest, Range, RedisBackplane};
+use gateway::backplane::{
+    Backplane, LinkState, PageLimit, PublishError, PublishRequest, Range, RedisBackplane, RedisBackplaneSettings,
+};
 use presence::model::RoomName;
 use presence::registry::RegistryError;
 
@@ -219,7 +221,11 @@ async fn node_started_before_redis_subscribes_once_available() {
     let mut store = StoreFixture::redis().await;
     store.server().kill9();
     let redis = presence::store::redis::RedisStore::open(&store.server().url(), "parley").unwrap();
-    let backplane = Backplane::Redis(RedisBackplane::start(redis, Arc::new(|delivery| panic!("{delivery:?}"))));
+    let backplane = Backplane::Redis(RedisBackplane::start(
+        redis,
+        RedisBackplaneSettings::default(),
+        Arc::new(|delivery| panic!("{delivery:?}")),
+    ));
     let incarnation = presence::model::Incarnation::random();
     // The wait ends, the subscription stays wanted.
     let waited = tokio::time::timeout(Duration::from_millis(300), backplane.subscribe_own_channel(&incarnation)).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gateway::backplane::{
     Backplane, Delivery, MemoryBackplane, PriorPosition, PublishAttempt, PublishError, PublishRequest, Published,
-    RedisBackplane,
+    RedisBackplane, RedisBackplaneSettings,
 };
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
@@ -23,6 +23,9 @@ use tokio::task::JoinHandle;
 
 /// Longest wait for something that should follow promptly.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// The size of a node's republish ring.
+pub(crate) const RING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Waits until `holds` returns a value.
 pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
@@ -71,9 +74,11 @@ impl StoreFixture {
             ),
             Self::Redis(server) => {
                 let redis = RedisStore::open(&server.url(), "parley").unwrap();
+                let settings =
+                    RedisBackplaneSettings { republish_bytes: RING_BYTES, ..RedisBackplaneSettings::default() };
                 (
                     redis.read_turns().clone(),
-                    Backplane::Redis(RedisBackplane::start(redis.clone(), sink)),
+                    Backplane::Redis(RedisBackplane::start(redis.clone(), settings, sink)),
                     Registry::Redis(RedisRegistry::new(redis)),
                 )
             }

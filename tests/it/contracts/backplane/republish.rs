@@ -12,7 +12,7 @@ use presence::model::{Owner, RoomName};
 use presence::registry::RegistryError;
 use redis::streams::StreamRangeReply;
 
-use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
+use super::fixture::{BackplaneNode, NickHolder, RING_BYTES, SOON, StoreFixture, eventually, room};
 
 /// Removes the newest messages of the lobby and of all inboxes with their idempotency keys, and starts a generation.
 /// ARGV: the last seq that stays in the lobby, and in inboxes.
@@ -268,8 +268,6 @@ async fn acked_duplicate_is_republished_under_first_id() {
 }
 
 const BODY_BYTES: usize = 1024 * 1024;
-const RING_BYTES_MAX: usize = 64 * 1024 * 1024;
-const SHARE_BYTES_MAX: usize = RING_BYTES_MAX / 4;
 
 fn large(holder: &NickHolder) -> PublishRequest {
     PublishRequest { body: Body::from_text(&"x".repeat(BODY_BYTES)), ..holder.request("") }
@@ -277,7 +275,7 @@ fn large(holder: &NickHolder) -> PublishRequest {
 
 /// Sends until a message is refused for a share, and returns the number of accepted ones.
 async fn fill_share(mut send: impl AsyncFnMut() -> Result<Published, PublishError>) -> usize {
-    for acked in 0..=SHARE_BYTES_MAX / BODY_BYTES {
+    for acked in 0..=RING_BYTES / 2 / BODY_BYTES {
         match send().await {
             Ok(_) => {}
             Err(PublishError::Exhausted { retry_after }) => {
@@ -296,17 +294,15 @@ async fn full_republish_ring_refuses_and_drops_nothing() {
     // Without beats no message leaves the ring.
     scenario.one.stop_beating().await;
     let mut acked = Vec::new();
-    for number in 0..4 {
+    for number in 0..6 {
         let hall = room(&format!("#hall{number}"));
         let holder = scenario.one.member(&format!("user{number}"), &hall).await;
         acked.push(fill_share(async || scenario.one.publish(&hall, &large(&holder)).await).await);
-        assert!(scenario.one.backplane.unsafe_bytes() <= RING_BYTES_MAX);
     }
-    assert!(acked.iter().all(|acked| *acked + 1 == SHARE_BYTES_MAX / BODY_BYTES), "{acked:?}");
-    while let Ok(ack) = scenario.one.publish(&scenario.lobby, &large(&scenario.ann)).await {
-        acked.push(ack.seq as usize);
-    }
-    assert!(scenario.one.backplane.unsafe_bytes() + BODY_BYTES + 1024 > RING_BYTES_MAX, "{acked:?}");
+    assert_eq!(acked, [31, 16, 8, 4, 2, 1], "each takes as much as it leaves free");
+    assert!((..=RING_BYTES).contains(&scenario.one.backplane.unsafe_bytes()));
+    let refused = scenario.one.publish(&scenario.lobby, &large(&scenario.ann)).await;
+    assert!(matches!(refused, Err(PublishError::Exhausted { .. })), "{refused:?}");
     let sent = scenario.publish("a small message fits").await.seq;
     scenario.one.beat();
     let publish = async || scenario.one.publish(&scenario.lobby, &large(&scenario.ann)).await.ok();
@@ -324,11 +320,11 @@ async fn busy_session_leaves_ring_to_its_neighbours() {
     scenario.one.registry.release(&offline.nick, &offline.owner, None).await.unwrap();
     let direct =
         async |from: &NickHolder, to: &NickHolder| scenario.one.backplane.direct(to.nick.key(), &large(from)).await;
-    // Half of the share in the room, the rest to the inbox of an absent user.
+    // A part of the share in the room, the rest to the inbox of an absent user.
     for _ in 0..8 {
         scenario.one.publish(&hall, &large(&hog)).await.unwrap();
     }
-    assert_eq!(fill_share(async || direct(&hog, &offline).await).await, 7);
+    assert_eq!(fill_share(async || direct(&hog, &offline).await).await, 23);
     for refused in [scenario.one.publish(&hall, &large(&hog)).await, direct(&hog, &bob).await] {
         assert!(matches!(refused, Err(PublishError::Exhausted { .. })), "{refused:?}");
     }
@@ -349,11 +345,10 @@ async fn busy_targets_leave_ring_to_their_neighbours() {
     }
     let target = scenario.one.claim_nick("target").await;
     let mut turn = holders.iter().cycle();
-    assert_eq!(fill_share(async || scenario.one.publish(&hall, &large(turn.next().unwrap())).await).await, 15);
+    assert_eq!(fill_share(async || scenario.one.publish(&hall, &large(turn.next().unwrap())).await).await, 31);
     let to = target.nick.key();
     let direct = async || scenario.one.backplane.direct(to, &large(turn.next().unwrap())).await;
-    assert_eq!(fill_share(direct).await, 15);
-    // Each of the four has used half of its share.
+    assert_eq!(fill_share(direct).await, 16);
     scenario.one.join(&holders[0], &scenario.lobby).await;
     scenario.one.publish(&scenario.lobby, &large(&holders[0])).await.unwrap();
     scenario.one.backplane.direct(holders[1].nick.key(), &large(&holders[0])).await.unwrap();

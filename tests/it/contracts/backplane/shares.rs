@@ -1,4 +1,4 @@
-//! The shares of the republish ring: a node holds at most a quarter of it for one session, one room and one receiver.
+//! The shares of the republish ring: a node holds for one session, one room or one receiver at most what it leaves free.
 //!
 //! The nodes do not beat, so their rings only grow. Redis only: nothing is lost in memory.
 
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use gateway::backplane::{PublishError, Published};
 
-use super::fixture::{BackplaneNode, NickHolder, StoreFixture, room};
+use super::fixture::{BackplaneNode, NickHolder, RING_BYTES, StoreFixture, room};
 
-/// A quarter of the ring.
-const SHARE_BYTES: usize = 16 * 1024 * 1024;
+/// The share of one large holder.
+const SHARE_BYTES: usize = RING_BYTES / 2;
 const BODY_BYTES: usize = 60_000;
 /// The longest time that a message of an answering store is in the ring.
 const HELD_MAX: Duration = Duration::from_secs(8);

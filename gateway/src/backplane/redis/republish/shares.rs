@@ -1,8 +1,8 @@
-//! The space of the republish ring and its shares: no session and no target holds more than a quarter of it.
+//! The space of the republish ring and its shares: no session and no target holds more than it leaves free.
 //!
-//! [`RingShares`] is pure: its callers pass the time. A refusal names the holder at its limit and the time until the
-//! ring has space for the message, as far as the store answers beats. Neighbours of a holder at its share are not
-//! refused. It does not know messages.
+//! [`RingShares`] is pure: its callers pass the time. One large holder gets half of the ring, `n` of them get an equal
+//! part of `n + 1` each, and the last part stays free for small ones. A refusal names the holder at its limit and the
+//! time until the ring has space for the message, as far as the store answers beats. It does not know messages.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,8 +12,6 @@ use presence::model::{NickKey, RoomKey};
 
 use super::ring::SAFE_AFTER;
 
-/// The number of shares in the ring.
-const SHARES: usize = 4;
 /// Maximum time that a message of an answering store is in the ring: its safety, the beat that begins it, the beat that
 /// reports it, and the second in which it was reserved.
 const HELD_MAX: Duration = SAFE_AFTER.saturating_add(Duration::from_secs(3));
@@ -83,13 +81,19 @@ impl RingShares {
         bytes: usize,
         now: Instant,
     ) -> Result<HeldSpace, NoSpace> {
-        let shares = holders.iter().map(|holder| (Some(holder), self.holders.get(holder), self.limit / SHARES));
-        let full = shares.chain([(None, Some(&self.whole), self.limit)]).filter_map(|(holder, held, limit)| {
-            let excess = (held.map_or(0, |held| held.bytes) + bytes).checked_sub(limit + 1)? + 1;
+        let free = self.limit.saturating_sub(self.whole.bytes);
+        let shares = holders.iter().map(|holder| {
+            let held = self.holders.get(holder);
+            // Each byte that the holder returns also is one more that it leaves free.
+            let excess = (held.map_or(0, |held| held.bytes) + 2 * bytes).saturating_sub(free).div_ceil(2);
+            (Some(holder), held, excess)
+        });
+        let whole = (None, Some(&self.whole), bytes.saturating_sub(free));
+        let full = shares.chain([whole]).filter(|(.., excess)| *excess > 0).map(|(holder, held, excess)| {
             let freed = held.and_then(|held| held.freed_through(excess)).map(Duration::from_secs);
             let until = freed.map_or(now, |second| self.start + second + HELD_MAX);
             let retry_after = until.saturating_duration_since(now).max(PAUSE_MIN);
-            Some(NoSpace { holder: holder.cloned(), retry_after })
+            NoSpace { holder: holder.cloned(), retry_after }
         });
         if let Some(no_space) = full.max_by_key(|no_space| no_space.retry_after) {
             return Err(no_space);
@@ -173,12 +177,12 @@ mod tests {
         let start = Instant::now();
         let mut shares = RingShares::new(LIMIT, start);
         for room in ["a", "b", "c", "d"] {
-            shares.reserve(holders("hog", room), 250, start).unwrap();
+            shares.reserve(holders("hog", room), 500, start).unwrap();
         }
         let refused = shares.reserve(holders("hog", "e"), 1, start).unwrap_err();
         assert_eq!(refused.holder, Some(ShareHolder::Session("hog".to_owned())));
         shares.reserve(holders("ann", "a"), 750, start).unwrap();
-        assert_eq!(shares.bytes(), 1750);
+        assert_eq!(shares.bytes(), 2750);
     }
 
     #[test]
@@ -187,23 +191,41 @@ mod tests {
         let room = ShareHolder::Room(RoomKey::from_store("busy"));
         let inbox = ShareHolder::Inbox(NickKey::from_store("busy"));
         let mut shares = RingShares::new(LIMIT, start);
-        for target in [room, inbox] {
+        for (target, count) in [(room, 20), (inbox, 10)] {
             let send = |session: usize| [ShareHolder::Session(session.to_string()), target.clone()];
-            for session in 0..10 {
+            for session in 0..count {
                 shares.reserve(send(session), 100, start).unwrap();
             }
             assert_eq!(shares.reserve(send(99), 1, start).unwrap_err().holder, Some(target));
         }
-        shares.reserve(holders("ann", "quiet"), 1000, start).unwrap();
+        shares.reserve(holders("ann", "quiet"), 500, start).unwrap();
+    }
+
+    #[test]
+    fn many_large_holders_leave_space_for_small_ones() {
+        let start = Instant::now();
+        let mut shares = RingShares::new(LIMIT, start);
+        let mut is_full = false;
+        while !is_full {
+            is_full = true;
+            for name in ["a", "b", "c", "d", "e", "f", "g"] {
+                is_full &= shares.reserve(holders(name, name), 10, start).is_err();
+            }
+        }
+        assert!((LIMIT - 600..=LIMIT - 400).contains(&shares.bytes()), "{}", shares.bytes());
+        shares.reserve(holders("ann", "quiet"), 200, start).unwrap();
     }
 
     #[test]
     fn full_ring_refuses_every_holder() {
         let start = Instant::now();
         let mut shares = RingShares::new(LIMIT, start);
-        let held: Vec<_> =
-            ["a", "b", "c", "d"].iter().map(|name| shares.reserve(holders(name, name), 1000, start).unwrap()).collect();
-        assert_eq!(shares.reserve(holders("e", "e"), 1, start).unwrap_err().holder, None);
+        let name = |number: usize| number.to_string();
+        let reserve = |shares: &mut RingShares, number| shares.reserve(holders(&name(number), &name(number)), 1, start);
+        let held: Vec<_> = (0..LIMIT - 1).map(|number| reserve(&mut shares, number).unwrap()).collect();
+        assert!(reserve(&mut shares, LIMIT).is_err(), "nobody leaves less free than one message");
+        let refused = shares.reserve(holders("x", "x"), 2, start).unwrap_err();
+        assert_eq!(refused.holder, None);
         held.iter().for_each(|space| shares.release(space));
         assert_eq!((shares.bytes(), shares.holders.len()), (0, 0), "nothing is left of former holders");
         assert!(shares.whole.seconds.is_empty());
@@ -213,15 +235,15 @@ mod tests {
     fn refusal_states_when_message_will_fit() {
         let start = Instant::now();
         let mut shares = RingShares::new(LIMIT, start);
-        let first = shares.reserve(holders("hog", "a"), 300, start).unwrap();
-        shares.reserve(holders("hog", "a"), 700, at(start, 4)).unwrap();
+        let first = shares.reserve(holders("hog", "a"), 600, start).unwrap();
+        shares.reserve(holders("hog", "a"), 1400, at(start, 4)).unwrap();
         let mut wait =
             |bytes, second| shares.reserve(holders("hog", "b"), bytes, at(start, second)).unwrap_err().retry_after;
-        assert_eq!(wait(300, 5), HELD_MAX - Duration::from_secs(5), "the oldest message frees enough");
-        assert_eq!(wait(301, 5), HELD_MAX - Duration::from_secs(1), "the next one has to go too");
+        assert_eq!(wait(600, 5), HELD_MAX - Duration::from_secs(5), "the oldest message frees enough");
+        assert_eq!(wait(601, 5), HELD_MAX - Duration::from_secs(1), "the next one has to go too");
         assert_eq!(wait(1, 60), PAUSE_MIN, "the store answers no beat");
         shares.release(&first);
-        shares.reserve(holders("hog", "b"), 300, at(start, 8)).unwrap();
+        shares.reserve(holders("hog", "b"), 600, at(start, 8)).unwrap();
     }
 
     #[test]
