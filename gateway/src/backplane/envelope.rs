@@ -26,6 +26,9 @@ use crate::message::{Accepted, Body, ChatMessage};
 /// Maximum length of a frame's head: six words, none longer than an id.
 const HEAD_BYTES_MAX: usize = 256;
 
+/// The usual size of the stored form without its texts.
+const FIELDS_BYTES: usize = 96;
+
 /// The stored form of a message. `to` and `from` are as shown; seq and time are stored beside it.
 #[derive(Serialize)]
 struct EncodedPayload<'a> {
@@ -61,7 +64,10 @@ pub fn payload(to: &str, request: &PublishRequest) -> String {
         at: request.accepted,
         body: &request.body,
     };
-    serde_json::to_string(&encoded).expect("strings, numbers and raw JSON serialize")
+    let names = to.len() + request.from.as_str().len() + request.msg_id.len();
+    let mut text = Vec::with_capacity(request.body.json().len() + names + FIELDS_BYTES);
+    serde_json::to_writer(&mut text, &encoded).expect("strings, numbers and raw JSON serialize");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 /// Returns the payload of the same message under another id: that of an earlier attempt.

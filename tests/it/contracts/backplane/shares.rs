@@ -1,4 +1,4 @@
-//! The shares of the republish ring: a node holds for one session, one room or one receiver at most what it leaves free.
+//! The shares of the republish ring: one session, one room or one receiver holds at most what it leaves free.
 //!
 //! The nodes do not beat, so their rings only grow. Redis only: nothing is lost in memory.
 
