@@ -8,6 +8,7 @@ mod calls;
 mod condition;
 mod fitness;
 mod refusals;
+mod script_loads;
 pub mod script_source;
 mod server;
 mod vitals;
@@ -30,6 +31,7 @@ pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
 use self::refusals::CallIdentity;
+use self::script_loads::ScriptLoads;
 pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
 use crate::host::metrics::Pulled;
@@ -80,6 +82,7 @@ struct RedisConnections {
     calls: CallMetrics,
     condition: Arc<StoreCondition>,
     answers: AnswerClock,
+    script_loads: ScriptLoads,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -120,6 +123,7 @@ impl RedisStore {
             keys: Keys::new(prefix),
             calls: CallMetrics::default(),
             condition: Arc::default(),
+            script_loads: ScriptLoads::default(),
             read_turns: ReadTurns::new(answers.clone()),
             answers,
         };
