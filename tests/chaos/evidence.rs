@@ -78,7 +78,7 @@ pub async fn leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) 
 
 async fn find_leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
     let mut left = Vec::new();
-    for kind in ["owned-nicks:*", "owned-members:*", "members:*", "gateway-nicks:*", "mailbox:*"] {
+    for kind in ["owned-nicks:*", "owned-members:*", "members:*", "mailbox:*"] {
         left.extend(cluster.redis.call::<Vec<String>>(&format!("KEYS {BASE}{kind}")).await);
     }
     for (node, now) in descriptors(cluster) {

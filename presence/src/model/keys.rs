@@ -388,9 +388,7 @@ unit_keys! {
 unit_keys! {
     /// The keys of one gateway incarnation.
     NodeKeys: NodeUnit {
-        /// Set with a TTL refreshed by the beat: the nicks online on the gateway, a cache for listings.
-        nicks => "gateway-nicks";
-        /// Set without TTL: the nicks that the gateway owns, for clean-up.
+        /// Set without TTL: the nicks that the gateway owns, for clean-up and for counts.
         owned_nicks => "owned-nicks";
         /// Set without TTL: `<room key> <nick key>` of every membership that the gateway owns, for clean-up.
         owned_members => "owned-members";
@@ -436,7 +434,6 @@ mod tests {
             (session.record().into(), "session:s"),
             (session.rooms().into(), "session-rooms:s"),
             (session.inbox().into(), "inbox:s"),
-            (node.nicks().into(), "gateway-nicks:i"),
             (node.owned_nicks().into(), "owned-nicks:i"),
             (node.owned_members().into(), "owned-members:i"),
             (node.mailbox().into(), "mailbox:i"),
@@ -449,7 +446,7 @@ mod tests {
     #[test]
     fn patterns_match_the_names_of_their_keys() {
         let keys = Keys::new("p");
-        assert_eq!(keys.pattern(NodeKeys::nicks), "p:{0}:gateway-nicks:*");
+        assert_eq!(keys.pattern(NodeKeys::owned_nicks), "p:{0}:owned-nicks:*");
         assert_eq!(keys.pattern(RoomKeys::meta), "p:{0}:room:*");
     }
 

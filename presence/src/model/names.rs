@@ -7,6 +7,7 @@ mod error;
 mod profile;
 mod skeletons;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -125,14 +126,16 @@ fn case_map(text: &str, graphemes: usize, bytes: usize) -> Result<String, NameEr
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    if text.len() > bytes || text.graphemes(true).count() > graphemes {
+    // A text has at least one byte for each grapheme.
+    if text.len() > bytes || text.len() > graphemes && text.graphemes(true).count() > graphemes {
         return Err(NameError::TooLong);
     }
     profile::case_map(text)
 }
 
 fn encode(mapped: &str) -> Arc<str> {
-    utf8_percent_encode(mapped, PLAIN).to_string().into()
+    // Most names need no escapes.
+    Cow::from(utf8_percent_encode(mapped, PLAIN)).into()
 }
 
 token!(

@@ -15,6 +15,9 @@ use crate::model::keys::{KeyBuilder, ScriptKeys};
 use crate::model::{LookalikePolicy, MemberInfo, Nick, Status};
 use crate::store::redis::{CallKind, RedisStore};
 
+/// Number of keys that every script gets in front: the generation record and the lease table.
+const COMMON_KEYS: usize = 2;
+
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RedisRegistry {
@@ -68,10 +71,11 @@ pub(super) async fn call<B: KeyBuilder>(
     connection: &mut impl redis::aio::ConnectionLike,
     ScriptCall { script, keys, args }: ScriptCall<'_, B>,
 ) -> Result<ScriptReply, RegistryError> {
-    let mut invocation = script.prepare_invoke();
-    invocation.key(redis.keys().generation().as_str()).key(redis.keys().leases().as_str()).key(keys.names());
-    invocation.arg(redis.keys().base()).arg(args);
-    let value = redis.timed_on(kind, keys.described(), invocation.invoke_async(connection)).await?;
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(COMMON_KEYS + keys.names().len());
+    command.arg(redis.keys().generation()).arg(redis.keys().leases()).arg(keys.names());
+    command.arg(redis.keys().base()).arg(args);
+    let value = redis.timed_on(kind, keys.described(), redis.call_script(connection, script, &command)).await?;
     ScriptReply::new(value)
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arm;
+mod costs;
 mod events;
 mod leases;
 mod listing;

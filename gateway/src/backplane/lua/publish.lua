@@ -25,7 +25,7 @@ local ROOMS_AT, WORDS = 9, 6
 -- Lifetime of a room without members, as after its last member left; its meta outlives every position.
 local EMPTY_S = 72 * 3600
 
--- The seq from which a room is not quiet, as in script/leaves.lua.
+-- The seq from which a room is not quiet, as in rooms/end_room.lua.
 local BUSY_SEQ = 3
 
 -- A stream is trimmed once its first message is older than the bound by this part, so that not every call trims.

@@ -1,4 +1,4 @@
-//! Memory of an idle connection.
+//! Memory of an idle connection, and of a request.
 #![allow(clippy::print_stdout)]
 
 use hyper::upgrade::OnUpgrade;
@@ -13,6 +13,10 @@ use super::*;
 const TASK_BYTES_MAX: usize = 1024;
 /// Maximum size of a frame reader.
 const READER_BYTES_MAX: usize = 64;
+/// Maximum size of a request that is being performed. Each one is moved to the heap, however little of it is used.
+const REQUEST_BYTES_MAX: usize = 6 * 1024;
+
+type DecodedRequest = Result<Request, (CorrelationId, Refusal)>;
 
 /// Returns the size of a function's future without creating one.
 fn future_size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
@@ -31,4 +35,14 @@ fn idle_connection_stays_within_its_size() {
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");
     assert!(ws.max(line) <= driver + TASK_BYTES_MAX, "a websocket task holds {ws} bytes, a line task {line}");
     assert!(reader <= READER_BYTES_MAX, "a reader holds {reader} bytes");
+}
+
+#[test]
+fn request_stays_within_its_size() {
+    fn request_size<F: Future>(_: impl FnOnce(&'static mut Driver, DecodedRequest) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = request_size(Driver::request);
+    println!("bytes: request {bytes}");
+    assert!(bytes <= REQUEST_BYTES_MAX, "a request holds {bytes} bytes");
 }

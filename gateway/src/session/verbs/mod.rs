@@ -207,7 +207,7 @@ mod perform {
     use crate::wire::Refusal;
 
     impl Operation {
-        /// Performs the operation.
+        /// Performs the operation. The lists are boxed: every request would otherwise have their size.
         ///
         /// # Errors
         /// The refusal for the client.
@@ -223,9 +223,9 @@ mod perform {
                     operation.perform(performer).await.map(|()| OperationOutcome::NickReleased)
                 }
                 Self::SetStatus(operation) => operation.perform(performer).await.map(OperationOutcome::StatusSet),
-                Self::Members(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
-                Self::Rooms(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
-                Self::Whois(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Members(operation) => Box::pin(operation.perform(performer)).await.map(OperationOutcome::Answer),
+                Self::Rooms(operation) => Box::pin(operation.perform(performer)).await.map(OperationOutcome::Answer),
+                Self::Whois(operation) => Box::pin(operation.perform(performer)).await.map(OperationOutcome::Answer),
                 Self::History(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Read(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),

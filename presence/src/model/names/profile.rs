@@ -73,6 +73,9 @@ fn case_map_unicode(text: &str) -> Result<String, NameError> {
 
 /// Returns a text in lower case, as the profile and [`fold`] map case.
 pub(super) fn to_lower_case(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars().map(fold).flat_map(char::to_lowercase).map(fold).collect()
 }
 

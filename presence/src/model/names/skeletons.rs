@@ -83,6 +83,27 @@ impl LookalikePolicy {
 /// (After_Soft_Dotted in SpecialCasing.txt), so `İzmir`, in lower case an `i` and U+0307, equals `izmir`. The same mark
 /// twice is drawn in one place (UTS 39 section 5.4).
 fn skeleton(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+        return plain_skeleton(text);
+    }
+    unicode_skeleton(text)
+}
+
+/// [`unicode_skeleton`] for ASCII letters, digits, `-` and `_`, of which most names consist.
+fn plain_skeleton(text: &str) -> String {
+    let mut skeleton = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '0' => skeleton.push('O'),
+            '1' | 'I' => skeleton.push('l'),
+            'm' => skeleton.push_str("rn"),
+            char => skeleton.push(char),
+        }
+    }
+    skeleton
+}
+
+fn unicode_skeleton(text: &str) -> String {
     let (mut has_dot, mut previous) = (false, None);
     let is_visible = |c: &char| {
         let is_repeated = previous.replace(*c) == Some(*c) && is_mark(*c);
@@ -96,4 +117,26 @@ fn skeleton(text: &str) -> String {
         !is_hidden
     };
     unicode_security::skeleton(text).filter(is_visible).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn plain_characters_have_their_unicode_skeletons() {
+        for char in ('a'..='z').chain('A'..='Z').chain('0'..='9').chain(['-', '_']) {
+            let text = String::from(char);
+            assert_eq!(plain_skeleton(&text), unicode_skeleton(&text));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn plain_names_have_their_unicode_skeletons(text in "[A-Za-z0-9_-]{0,24}") {
+            prop_assert_eq!(plain_skeleton(&text), unicode_skeleton(&text));
+        }
+    }
 }

@@ -7,7 +7,7 @@
 local _, _, online, owned_nicks, owned_members = unpack(KEYS)
 
 local function is_listed(list, nick, owner)
-  return tonumber(redis.call('ZSCORE', list, nick)) == list_score(owner)
+  return tonumber(redis.call('ZSCORE', list, nick)) == tonumber(list_score(owner))
 end
 
 local function is_whole(claim)

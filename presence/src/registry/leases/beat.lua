@@ -1,12 +1,11 @@
 #!lua flags=allow-oom
 -- BEAT: heartbeat, failure-detector sample and end-to-end probe in one write. O(gateways + nicks to stamp).
--- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 gateway-nicks, 7 owned-nicks, 8 mailbox (6-8 of the
---       caller)
+-- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 mailbox (of the caller)
 -- ARGV: 1 base, 2 incarnation, 3.. keys of nicks to stamp as active now
 -- Reply: {'OK', generation, phase, 1 if the caller has reasserted its claims, counter, {lease row..}, {order JSON..}}
 --        or {'FENCED'}
 -- Called by Registry::beat, once a second from every gateway.
-local _, leases, beats, gateways, ended, nicks, owned, mailbox = unpack(KEYS)
+local _, leases, beats, gateways, ended, mailbox = unpack(KEYS)
 local incarnation = ARGV[2]
 
 enter_generation()
@@ -25,12 +24,6 @@ elseif not serves(incarnation) then
 end
 open_if_recovered(ended)
 local counter = redis.call('HINCRBY', beats, incarnation, 1)
-
--- The listing cache is rebuilt when its count differs from the index, which has no TTL and is authoritative.
-if redis.call('SCARD', nicks) ~= redis.call('SCARD', owned) then
-  redis.call('SUNIONSTORE', nicks, owned)
-end
-redis.call('EXPIRE', nicks, 900)
 
 local time = now()
 redis.call('HSET', base .. 'beaten', incarnation, time)

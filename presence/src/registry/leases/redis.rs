@@ -50,7 +50,7 @@ impl Leases for RedisRegistry {
         let keys = self.redis.keys();
         let script_keys = ScriptKeys::of(keys.node(incarnation))
             .partition([keys.beats(), keys.gateways(), keys.ended()])
-            .own([NodeKeys::nicks, NodeKeys::owned_nicks, NodeKeys::mailbox])
+            .own([NodeKeys::mailbox])
             .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<NickUnit>();
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
@@ -117,7 +117,7 @@ impl Leases for RedisRegistry {
         let keys = self.redis.keys();
         let script_keys = ScriptKeys::of(keys.node(incarnation))
             .partition([keys.beats(), keys.gateways(), keys.ended()])
-            .own([NodeKeys::owned_members, NodeKeys::owned_nicks, NodeKeys::nicks, NodeKeys::mailbox])
+            .own([NodeKeys::owned_members, NodeKeys::owned_nicks, NodeKeys::mailbox])
             .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<RoomUnit>()

@@ -1,5 +1,5 @@
 -- Restores claims: writes a gateway's claim again, whether all, part or none of it is still there. Announces nothing,
--- since no loss was announced. Needs the prelude and leaves.lua.
+-- since no loss was announced. Needs the prelude, owners.lua and free_nick.lua.
 
 -- The hold of a detached session whose hold the store has lost, in milliseconds.
 local HOLD_MS = 60000
@@ -24,7 +24,6 @@ end
 local function supersede(nick, owner)
   local gateway = incarnation_of(owner)
   redis.call('SREM', base .. 'owned-nicks:' .. gateway, nick)
-  redis.call('SREM', base .. 'gateway-nicks:' .. gateway, nick)
   redis.call('SREM', base .. 'asserted', gateway)
 end
 
@@ -47,10 +46,7 @@ local function restore_nick(claim, epoch)
     redis.call('HSET', session_record, 'token', claim.token)
   end
   -- The store may have an older spelling.
-  for _, sharing in ipairs(skeletons_of(record)) do
-    redis.call('ZREM', sharing, nick)
-    age_lookalikes(sharing)
-  end
+  unindex(nick, redis.call('HGET', record, 'skeleton') or '')
   redis.call('HSET', record, 'owner', owner, 'session', session, 'display', claim.display, 'skeleton', claim.skeletons)
   redis.call('HSETNX', record, 'since', time)
   redis.call('HSETNX', record, 'last_active', time)
@@ -69,8 +65,6 @@ local function restore_nick(claim, epoch)
   end
   redis.call('ZADD', base .. 'online', list_score(owner), nick)
   redis.call('SADD', base .. 'owned-nicks:' .. incarnation, nick)
-  redis.call('SADD', base .. 'gateway-nicks:' .. incarnation, nick)
-  redis.call('EXPIRE', base .. 'gateway-nicks:' .. incarnation, 900)
   redis.call('HSET', session_record, 'nick', nick)
   redis.call('HSETNX', session_record, 'token', claim.token)
   begin_epoch(session_record, epoch)

@@ -162,13 +162,15 @@ impl RedisRegistry {
     async fn users_of(&self, rows: &[LeaseRow]) -> Result<Vec<u64>, RegistryError> {
         let mut pipe = redis::pipe();
         for row in rows {
-            pipe.scard(self.redis.keys().node(&row.lease.incarnation).nicks().as_str());
+            pipe.scard(self.redis.keys().node(&row.lease.incarnation).owned_nicks().as_str());
         }
         let mut connection = self.redis.query().await?;
         let counts: Vec<u64> = match rows {
             [] => Vec::new(),
             _ => {
-                self.redis.asked(&self.redis.keys().pattern(NodeKeys::nicks), pipe.query_async(&mut connection)).await?
+                self.redis
+                    .asked(&self.redis.keys().pattern(NodeKeys::owned_nicks), pipe.query_async(&mut connection))
+                    .await?
             }
         };
         Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.shows() { users } else { 0 }).collect())

@@ -6,7 +6,8 @@
 -- Called by Registry::room and rooms.
 local rows = { 'OK' }
 for i = 2, #ARGV do
-  local display = redis.call('HGET', base .. 'room:' .. ARGV[i], 'display')
-  rows[i] = display and { display, redis.call('HLEN', base .. 'members:' .. ARGV[i]), room_end(ARGV[i]) } or {}
+  local meta, log, members = base .. 'room:' .. ARGV[i], base .. 'log:' .. ARGV[i], base .. 'members:' .. ARGV[i]
+  local display = redis.call('HGET', meta, 'display')
+  rows[i] = display and { display, redis.call('HLEN', members), stream_end(meta, log) } or {}
 end
 return rows

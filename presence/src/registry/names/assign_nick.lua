@@ -1,38 +1,44 @@
 -- The rule that assigns a nick to a session, documented at Registry::claim (names/mod.rs). Shared by CLAIM and RESUME,
--- which have the same first keys and arguments. Needs the prelude and leaves.lua. The memory twin is in
--- names/memory.rs.
+-- which have the same first keys and arguments. Needs the prelude, owners.lua and free_nick.lua. The
+-- memory twin is in names/memory.rs.
 
 local _, _, fences, record, mapped_skeleton, shown_skeleton, session_record, inbox, session_rooms, online,
-  gateway_nicks, owned_nicks = unpack(KEYS)
+  owned_nicks = unpack(KEYS)
 local _, incarnation, session, nick, display, skeletons, ascii, compared_score = unpack(ARGV)
 -- A nick is in both sets, or in one if its skeletons are equal.
 local lookalikes = mapped_skeleton == shown_skeleton and { mapped_skeleton } or { mapped_skeleton, shown_skeleton }
 
+-- Returns the fields of a nick's record that the rule reads. Every record has a shown name.
+local function nick_fields(key)
+  local owner, detached, held, held_until, shown, indexed =
+    unpack(redis.call('HMGET', key, 'owner', 'detached', 'held', 'held_until', 'display', 'skeleton'))
+  return { owner = owner, detached = detached, held = held, held_until = held_until, shown = shown,
+    skeletons = indexed or '' }
+end
+
 -- Returns the remaining hold in ms if another session keeps the nick; -1 without a remaining hold, for example while
 -- that session is connected; nil if the nick is available.
-local function hold_by_other(name, is_own)
-  local owner, detached, held, held_until =
-    unpack(redis.call('HMGET', base .. 'nick:' .. name, 'owner', 'detached', 'held', 'held_until'))
-  local left = (tonumber(held_until) or 0) - now()
+local function hold_by_other(fields, is_own)
+  local owner, held = fields.owner, fields.held
+  if owner and is_own(owner) or not owner and (not held or held == session) then
+    return nil
+  end
+  local left = (tonumber(fields.held_until) or 0) - now()
   if owner then
     local state = redis.call('HGET', KEYS[2], incarnation_of(owner))
-    if is_own(owner) then
-      return nil
-    elseif state == 'live' or state == 'draining' then
-      return detached and left > 0 and left or -1
+    if state == 'live' or state == 'draining' then
+      return fields.detached and left > 0 and left or -1
     elseif state ~= 'drained' then
       return nil
     end
-  elseif not held or held == session then
-    return nil
   end
   return left > 0 and left or nil
 end
 
 -- Returns a refusal as a reply; else nil and the stale entries of the skeletons. Nicks shown in ASCII have score 1, so
 -- a `compared_score` of 0 leaves them out. The session's other nick, which a rename gives up later, stays.
-local function refusal(is_own)
-  local left = hold_by_other(nick, is_own)
+local function refusal(fields, is_own)
+  local left = hold_by_other(fields, is_own)
   if left then
     return { 'IN_USE', left }
   end
@@ -41,11 +47,13 @@ local function refusal(is_own)
     local position = 0
     local other = redis.call('ZRANGEBYSCORE', sharing, 0, compared_score, 'LIMIT', position, 1)[1]
     while other do
-      local owner = redis.call('HGET', base .. 'nick:' .. other, 'owner')
-      if other ~= nick and hold_by_other(other, is_own) then
-        return { 'CONFUSABLE' }
-      elseif other ~= nick and not (owner and is_own(owner)) then
-        stale[#stale + 1] = { sharing, other }
+      if other ~= nick then
+        local others = nick_fields(base .. 'nick:' .. other)
+        if hold_by_other(others, is_own) then
+          return { 'CONFUSABLE' }
+        elseif not (others.owner and is_own(others.owner)) then
+          stale[#stale + 1] = { sharing, other }
+        end
       end
       position = position + 1
       other = redis.call('ZRANGEBYSCORE', sharing, 0, compared_score, 'LIMIT', position, 1)[1]
@@ -55,46 +63,49 @@ local function refusal(is_own)
 end
 
 -- Indexes the nick as it is shown now, under its skeletons and no others.
-local function index_spelling()
-  for _, sharing in ipairs(skeletons_of(record)) do
-    redis.call('ZREM', sharing, nick)
-    age_lookalikes(sharing)
+local function index_spelling(fields)
+  for _, sharing in ipairs(skeleton_keys(fields.skeletons)) do
+    if sharing ~= mapped_skeleton and sharing ~= shown_skeleton then
+      redis.call('ZREM', sharing, nick)
+      age_lookalikes(sharing)
+    end
   end
-  redis.call('HSET', record, 'display', display, 'skeleton', skeletons)
   for _, sharing in ipairs(lookalikes) do
     redis.call('ZADD', sharing, ascii, nick)
     redis.call('PERSIST', sharing)
   end
 end
 
--- Writes this gateway's claim into the record and the indexes. Returns its fence.
-local function own(...)
+-- Writes this gateway's claim into the record and the indexes. Returns its fence. A new record has no TTL and nothing
+-- to delete.
+local function own(fields, ...)
   local fence = redis.call('INCR', fences)
   local owner = incarnation .. '/' .. session .. '/' .. fence
-  redis.call('HSET', record, 'owner', owner, 'session', session, ...)
-  redis.call('HDEL', record, 'detached', 'held', 'held_until')
-  redis.call('PERSIST', record)
-  index_spelling()
+  if fields.shown then
+    redis.call('HDEL', record, 'detached', 'held', 'held_until')
+    redis.call('PERSIST', record)
+  end
+  redis.call('HSET', record, 'owner', owner, 'session', session, 'display', display, 'skeleton', skeletons, ...)
+  index_spelling(fields)
   redis.call('ZADD', online, list_score(owner), nick)
   redis.call('SADD', owned_nicks, nick)
-  redis.call('SADD', gateway_nicks, nick)
-  redis.call('EXPIRE', gateway_nicks, 900)
   return fence
 end
 
 -- Assigns the nick to a session that did not have it. The caller has checked that no other session keeps it.
-local function assign(stale)
-  local before = redis.call('HGET', record, 'owner')
+local function assign(fields, stale)
+  local before = fields.owner
   if before then
-    free_nick(nick, before)
-    log_offline(nick, leave_reason(incarnation_of(before)))
+    log_offline(free_nick(nick, before), leave_reason(incarnation_of(before)))
   end
   for _, entry in ipairs(stale) do
     redis.call('ZREM', unpack(entry))
   end
-  redis.call('HDEL', record, 'status')
-  local time = now()
-  return own('since', time, 'last_active', time)
+  if fields.shown then
+    redis.call('HDEL', record, 'status')
+  end
+  local time = string.format('%d', now())
+  return own(fields, 'since', time, 'last_active', time)
 end
 
 -- Removes the TTLs of the session's keys while it owns this nick.

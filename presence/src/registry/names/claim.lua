@@ -1,7 +1,7 @@
 #!lua
 -- CLAIM: assigns a nick to a session by the rule in assign_nick.lua.
 -- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 and 6 skeletons, 7 session, 8 inbox, 9 session-rooms, 10
---       online, 11 gateway-nicks, 12 owned-nicks (11-12 of the claimant)
+--       online, 11 owned-nicks (of the claimant)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 its encoded skeletons, 7 '1' if shown in
 --       ASCII, else '0', 8 the highest of these of other nicks that is compared, 9 hash of the session's token, 10 an
 --       unused epoch for its inbox
@@ -25,24 +25,25 @@ local known, epoch, seq = unpack(redis.call('HMGET', session_record, 'token', 'e
 if (known or token) ~= token then
   return { 'STALE' }
 end
-local owner = redis.call('HGET', record, 'owner')
-if owner and is_claimant(owner) then
+local fields = nick_fields(record)
+if fields.owner and is_claimant(fields.owner) then
   -- The same nick in another spelling is the same claim, unless it looks like another nick in that spelling.
-  if redis.call('HGET', record, 'display') ~= display then
-    local refused = refusal(is_claimant)
+  if fields.shown ~= display then
+    local refused = refusal(fields, is_claimant)
     if refused then
       return refused
     end
-    index_spelling()
+    redis.call('HSET', record, 'display', display, 'skeleton', skeletons)
+    index_spelling(fields)
   end
-  return { 'OK', fence_of(owner), epoch or '', seq or 0 }
+  return { 'OK', fence_of(fields.owner), epoch or '', seq or 0 }
 end
-local refused, stale = refusal(is_claimant)
+local refused, stale = refusal(fields, is_claimant)
 if refused then
   return refused
 end
 
-local fence = assign(stale)
+local fence = assign(fields, stale)
 if epoch then
   keep_session('token', token)
 else

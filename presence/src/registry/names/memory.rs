@@ -1,5 +1,5 @@
 //! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `release.lua`, `status.lua` and `kick.lua`, and
-//! the nickname rules of `leaves.lua`.
+//! `free_nick.lua`.
 
 use std::time::Duration;
 

@@ -94,7 +94,7 @@ impl RedisRegistry {
             ])
             .crossing([sessions.record(), sessions.inbox(), sessions.rooms()])
             .partition([keys.online()])
-            .crossing([nodes.nicks(), nodes.owned_nicks()])
+            .crossing([nodes.owned_nicks()])
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<RoomUnit>();

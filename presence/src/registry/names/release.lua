@@ -12,11 +12,9 @@ if redis.call('HGET', record, 'owner') ~= token then
   return { 'NO' }
 end
 -- Another spelling of the same nick is still the same claim.
-if new_nick ~= nick then
-  free_nick(nick, token)
-end
+local shown = new_nick ~= nick and free_nick(nick, token)
 if new_nick == '' then
-  log_offline(nick, 'closed')
+  log_offline(shown, 'closed')
 else
   log_event('rename', '"from":%s,"to":%s', cjson.encode(display), cjson.encode(new_display), now())
 end

@@ -2,13 +2,13 @@
 -- JOIN: writes a member record and announces it to the room. O(1), independent of the size of the room.
 -- KEYS: 1 generation, 2 leases, 3 room meta, 4 room stream, 5 members, 6 member-list, 7 rooms, 8 nick-rooms, 9
 --       owned-members, 10 nick record, 11 session-rooms
--- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 JSON of the member info, 7 an unused epoch, 8
---       nick key and 9 owner token of the record that this one replaces, both '' for a new member
+-- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
+--       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member
 -- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} if the caller does not own the
 --        nick
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
-local _, token, room, display, nick, info, epoch, old_nick, old_token = unpack(ARGV)
+local _, token, room, display, nick, shown, info, epoch, old_nick, old_token = unpack(ARGV)
 
 enter_generation()
 require_open()
@@ -27,12 +27,16 @@ end
 local is_same = before and succeeds(token, before_owner)
 local replaced = old_nick ~= '' and redis.call('HGET', members, old_nick)
 local from = replaced and succeeds(old_token, split_record(replaced)) and shown_nick(replaced, old_nick)
-local to = shown_nick(token .. ' ' .. info, nick)
+local to = cjson.encode(shown)
 
-local present, top, _, forks = touch(meta, log, generation_number, epoch)
-redis.call('HSETNX', meta, 'display', display)
+local present, top, _, forks, _, room_shown = touch(meta, log, generation_number, epoch)
+if not room_shown then
+  room_shown = display
+  redis.call('HSET', meta, 'display', display)
+end
 redis.call('SADD', session_rooms, room)
 
+local count
 -- A record of the same owner stays, unless its shown spelling changes.
 if before_owner ~= token or (from and from ~= to) then
   if from then
@@ -47,11 +51,15 @@ if before_owner ~= token or (from and from ~= to) then
   from = from or (is_same and shown_nick(before, nick))
   redis.call('HSET', members, nick, token .. ' ' .. info)
   redis.call('ZADD', member_list, list_score(token), nick)
-  redis.call('ZADD', rooms, 0, room)
   redis.call('SADD', nick_rooms, room)
   redis.call('SADD', owned_members, room .. ' ' .. nick)
   redis.call('PERSIST', meta)
-  redis.call('PERSIST', log)
+  count = redis.call('HLEN', members)
+  -- A room with members is listed, and its stream has no TTL.
+  if count == 1 then
+    redis.call('ZADD', rooms, 0, room)
+    redis.call('PERSIST', log)
+  end
   if from and from ~= to then
     announce(room, '{"renamed":[{"from":' .. from .. ',"to":' .. to .. '}]}')
   elseif from then
@@ -61,7 +69,7 @@ if before_owner ~= token or (from and from ~= to) then
     end
   else
     announce(room, '{"joined":[' .. info .. ']}')
-    log_event('join', '"room":%s,"nick":%s', cjson.encode(redis.call('HGET', meta, 'display')), to, now())
+    log_event('join', '"room":%s,"nick":%s', cjson.encode(room_shown), to, now())
   end
 end
-return { 'OK', redis.call('HGET', meta, 'display'), present, top, redis.call('HLEN', members), forks }
+return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks }

@@ -1,4 +1,4 @@
-//! Rooms in memory: the rules of `join.lua`, `leave.lua` and `leaves.lua`.
+//! Rooms in memory: the rules of `join.lua`, `leave.lua`, `drop_member.lua` and `end_room.lua`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -141,7 +141,7 @@ impl StoreState {
         self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
     }
 
-    /// Ends a room without members, otherwise does nothing: the rule of `end_room` in `leaves.lua`.
+    /// Ends a room without members, otherwise does nothing: the rule of `end_room.lua`.
     pub(crate) fn end_room(&mut self, room: &RoomKey) {
         match self.rooms.spoken_in_empty(room) {
             None => {}

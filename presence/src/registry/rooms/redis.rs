@@ -32,6 +32,7 @@ impl Rooms for RedisRegistry {
             room.key().as_str(),
             room.as_str(),
             nick.key().as_str(),
+            nick.as_str(),
             &member_info(nick, status),
             &uuid::Uuid::new_v4().simple().to_string(),
             old_nick,

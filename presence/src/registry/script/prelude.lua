@@ -70,9 +70,10 @@ local function split_record(record)
 end
 
 -- Returns the score of an owner's session in lists of users and members: the first 48 bits of its id, so that a rename
--- keeps its place. The twin is SessionId::list_score.
+-- keeps its place. The twin is SessionId::list_score. A text: Redis takes longer to write a large number of Lua than to
+-- run a command.
 local function list_score(token)
-  return tonumber(string.sub(string.match(token, '/([^/]+)/'), 1, 12), 16) or 0
+  return string.format('%d', tonumber(string.sub(string.match(token, '/([^/]+)/'), 1, 12), 16) or 0)
 end
 
 -- Returns the seq of a stream's newest message, from meta or stream, whichever is higher.
@@ -80,10 +81,6 @@ local function stream_end(meta, log)
   local seq = tonumber(redis.call('HGET', meta, 'seq')) or 0
   local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   return math.max(seq, top and tonumber(string.match(top[1], '^%d+')) or 0)
-end
-
-local function room_end(room)
-  return stream_end(base .. 'room:' .. room, base .. 'log:' .. room)
 end
 
 -- Publishes a change of a room's members under the next version: a jump in versions reveals a missed change.

@@ -14,6 +14,5 @@ if redis.call('HGET', record, 'owner') ~= token or redis.call('HEXISTS', record,
   return { 'NO' }
 end
 require_open()
-free_nick(nick, token, 'held')
-log_offline(nick, reason)
+log_offline(free_nick(nick, token, 'held'), reason)
 return { 'OK' }

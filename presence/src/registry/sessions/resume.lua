@@ -1,7 +1,7 @@
 #!lua
 -- RESUME: moves a session to this gateway and makes the next token its token. O(rooms of the session).
 -- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 and 6 skeletons, 7 session, 8 inbox, 9 session-rooms, 10
---       online, 11 gateway-nicks, 12 owned-nicks (4-6 of the requested nick, 11-12 of the caller)
+--       online, 11 owned-nicks (4-6 of the requested nick, 11 of the caller)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 its encoded skeletons, 7 '1' if shown in
 --       ASCII, else '0', 8 the highest of these of other nicks that is compared, 9 hash of the presented token, 10 hash
 --       of the next one
@@ -13,6 +13,20 @@ local presented, next_token = ARGV[9], ARGV[10]
 
 enter_generation()
 require_open()
+
+-- Returns true if the owner of a nick still owns it: its lease serves, or it is drained and the hold still runs.
+local function is_still_owned(fields)
+  local gateway = incarnation_of(fields.owner)
+  return serves(gateway)
+    or redis.call('HGET', KEYS[2], gateway) == 'drained' and (tonumber(fields.held_until) or 0) > now()
+end
+
+-- Ends the hold on a nick.
+local function end_hold(nick)
+  local record = base .. 'nick:' .. nick
+  redis.call('HDEL', record, 'held', 'held_until')
+  unindex(nick, redis.call('HGET', record, 'skeleton') or '')
+end
 
 local function is_own(owner)
   return session_of(owner) == session
@@ -26,7 +40,7 @@ local function resumed(fence)
   for _, room in ipairs(keys) do
     local meta = redis.call('HMGET', base .. 'room:' .. room, 'display', 'epoch')
     -- A room that was forgotten meanwhile has only its key left, and begins again with the join.
-    rooms[#rooms + 1] = { meta[1] or '#' .. room, meta[2] or '', room_end(room) }
+    rooms[#rooms + 1] = { meta[1] or '#' .. room, meta[2] or '', stream_end(base .. 'room:' .. room, base .. 'log:' .. room) }
   end
   return { 'OK', fence, known[1] or '', redis.call('HGET', record, 'status') or '', rooms, known[2] or '',
     stream_end(session_record, inbox), known[3] or '0' }
@@ -50,15 +64,16 @@ local former, token, previous = unpack(redis.call('HMGET', session_record, 'nick
 if not former or (token ~= presented and previous ~= presented) then
   return { 'UNKNOWN' }
 end
-local owner = redis.call('HGET', record, 'owner')
+local fields = nick_fields(record)
+local owner = fields.owner
 local has_it = owner and is_own(owner)
 if has_it and previous == presented and token == next_token and incarnation_of(owner) == incarnation then
   return resumed(fence_of(owner))
 end
 local stale = {}
-if not has_it or not is_still_owned(nick) or redis.call('HGET', record, 'display') ~= display then
+if not has_it or not is_still_owned(fields) or fields.shown ~= display then
   local refused
-  refused, stale = refusal(is_own)
+  refused, stale = refusal(fields, is_own)
   if refused then
     return refused
   end
@@ -78,10 +93,9 @@ local fence
 if has_it then
   -- Nothing is announced: other users saw no change.
   redis.call('SREM', base .. 'owned-nicks:' .. incarnation_of(owner), nick)
-  redis.call('SREM', base .. 'gateway-nicks:' .. incarnation_of(owner), nick)
-  fence = own('last_active', now())
+  fence = own(fields, 'last_active', string.format('%d', now()))
 else
-  fence = assign(stale)
+  fence = assign(fields, stale)
   if not before then
     log_event('online', '"nick":%s', cjson.encode(display), now())
   end

@@ -8,6 +8,7 @@ mod calls;
 mod condition;
 mod fitness;
 mod refusals;
+mod script_loads;
 pub mod script_source;
 mod server;
 mod vitals;
@@ -30,6 +31,7 @@ pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
 use self::refusals::CallIdentity;
+use self::script_loads::ScriptLoads;
 pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
 use crate::host::metrics::Pulled;
@@ -80,6 +82,7 @@ struct RedisConnections {
     calls: CallMetrics,
     condition: Arc<StoreCondition>,
     answers: AnswerClock,
+    script_loads: ScriptLoads,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -120,6 +123,7 @@ impl RedisStore {
             keys: Keys::new(prefix),
             calls: CallMetrics::default(),
             condition: Arc::default(),
+            script_loads: ScriptLoads::default(),
             read_turns: ReadTurns::new(answers.clone()),
             answers,
         };
@@ -147,7 +151,8 @@ impl RedisStore {
     /// connections for too long.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
         let began = Instant::now();
-        let connection = self.shared.pool.get().await;
+        // Boxed: its state of 19 KiB would otherwise be part of every request that may read.
+        let connection = Box::pin(self.shared.pool.get()).await;
         self.shared.calls.record(CallKind::Connect, began, connection.is_err());
         let identity = || CallIdentity { kind: CallKind::Connect, keys: String::new() };
         match &connection {

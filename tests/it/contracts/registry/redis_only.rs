@@ -70,23 +70,22 @@ async fn reaper_removes_unread_orders_of_dead_gateway() {
 }
 
 #[tokio::test]
-async fn beat_rebuilds_listing_cache_from_index() {
+async fn gateway_users_are_counted_from_its_index() {
     let arm = RegistryArm::redis().await;
-    let node = arm.node("g1").await;
-    node.user("ann").await;
-    node.user("bob").await;
-    let cache = arm.keys.node(&node.incarnation).nicks();
-    let ttl: i64 = arm.ask(&["TTL", &cache]).await;
-    assert!((890..=900).contains(&ttl), "{ttl}");
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = node.user("ann").await;
+    let bob = node.user("bob").await;
+    let counts = async || arm.registry.gateways().await.unwrap().into_iter().map(|row| row.users).collect::<Vec<_>>();
+    assert_eq!(counts().await, [2, 0], "claims count without a beat");
+    let ttl: i64 = arm.ask(&["TTL", &arm.keys.node(&node.incarnation).owned_nicks()]).await;
+    assert_eq!(ttl, -1, "the index never expires");
 
-    let () = arm.ask(&["DEL", &cache]).await;
-    assert_eq!(arm.registry.gateways().await.unwrap()[0].users, 0);
-    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    assert_eq!(arm.registry.gateways().await.unwrap()[0].users, 2);
-    let () = arm.ask(&["EXPIRE", &cache, "5"]).await;
-    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    let ttl: i64 = arm.ask(&["TTL", &cache]).await;
-    assert!(ttl > 890, "{ttl}");
+    assert!(ann.release().await);
+    assert!(bob.detach(Duration::from_secs(60)).await);
+    let ticket = ResumeTicket { session: bob.owner.session.clone(), presented: token(&bob.owner.session, 0) };
+    let next = token(&bob.owner.session, 1);
+    arm.registry.resume(&other.incarnation, &ticket, &bob.nick, &next).await.unwrap();
+    assert_eq!(counts().await, [0, 1]);
 }
 
 /// Reasserts a nick in another spelling.

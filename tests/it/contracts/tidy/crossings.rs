@@ -14,7 +14,7 @@ const UNITS: &[(&str, &[&str])] = &[
     ("nick", &["nick", "nick-rooms"]),
     ("skeleton", &["skeleton"]),
     ("session", &["session", "session-rooms", "inbox"]),
-    ("node", &["gateway-nicks", "owned-nicks", "owned-members", "mailbox", "ch:gw"]),
+    ("node", &["owned-nicks", "owned-members", "mailbox", "ch:gw"]),
 ];
 
 /// A Lua file: its functions by name, and the text outside them.

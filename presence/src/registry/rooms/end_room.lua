@@ -1,0 +1,25 @@
+-- Ends rooms without members. Shared by the scripts that leave and reap. Needs the prelude. The memory twin is in
+-- rooms/memory.rs.
+
+-- The seq from which a room is not quiet, as in publish.lua.
+local BUSY_SEQ = 3
+
+-- Ends a room without members, otherwise does nothing. Nothing of a room that no member has spoken in is left: its
+-- epoch covers no message. The others stay for clients that return with a position: for the retention time, or for
+-- that of quiet rooms while they have had fewer than three messages.
+local function end_room(room)
+  if redis.call('EXISTS', base .. 'members:' .. room) == 1 then
+    return
+  end
+  local meta, log = base .. 'room:' .. room, base .. 'log:' .. room
+  local seq, kept = stream_end(meta, log), RETENTION
+  if seq == 0 then
+    redis.call('DEL', meta, log)
+    return
+  end
+  if seq < BUSY_SEQ then
+    kept = math.min(kept, tonumber(redis.call('HGET', meta, 'quiet')) or kept)
+  end
+  redis.call('EXPIRE', meta, kept + (META_RETENTION - RETENTION))
+  redis.call('EXPIRE', log, kept)
+end
