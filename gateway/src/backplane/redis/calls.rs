@@ -12,7 +12,7 @@ use presence::model::{NickKey, Retention, RoomKey};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
 use redis::aio::ConnectionManager;
-use redis::{Script, ScriptInvocation};
+use redis::{Cmd, Script};
 
 use crate::backplane::{PublishError, Published};
 
@@ -76,24 +76,31 @@ impl ScriptCalls {
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
-        let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()));
-        call.key(keys.names());
+        let mut call = self.call(&TYPING, keys.names().len());
+        call.arg(keys.names());
+        self.add_common(&mut call, WriteOrigin::Client(self.republish.settled()));
         call.arg(to.as_str()).arg(from);
         let mut lane = self.redis.lane(to.as_str());
-        self.redis.timed_on(CallKind::Typing, keys.described(), call.invoke_async(&mut lane)).await
+        let sent = self.redis.call_script(&mut lane, &TYPING, &call);
+        self.redis.timed_on(CallKind::Typing, keys.described(), sent).await
     }
 
-    /// Prepares a call with the keys and arguments common to all scripts.
-    pub(super) fn call(&self, script: &'static Script, origin: WriteOrigin<'_>) -> ScriptInvocation<'static> {
+    /// Begins a call with the keys that all scripts get. Its own `key_count` keys follow, then
+    /// [`ScriptCalls::add_common`] and the arguments.
+    pub(super) fn call(&self, script: &Script, key_count: usize) -> Cmd {
+        let keys = self.redis.keys();
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(script.get_hash()).arg(2 + key_count).arg(keys.generation()).arg(keys.leases());
+        call
+    }
+
+    /// Adds the arguments that all scripts get.
+    pub(super) fn add_common(&self, call: &mut Cmd, origin: WriteOrigin<'_>) {
         let republisher = match origin {
             WriteOrigin::Client(_) => "",
             WriteOrigin::Republish(_, incarnation) => incarnation.as_str(),
         };
-        let keys = self.redis.keys();
-        let mut call = script.prepare_invoke();
-        call.key(keys.generation()).key(keys.leases());
-        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_NOTES_MAX).arg(republisher);
-        call
+        call.arg(self.redis.keys().base()).arg(origin.generation()).arg(BUCKET_NOTES_MAX).arg(republisher);
     }
 
     pub(super) fn lane(&self, lane: CallLane<'_>) -> ConnectionManager {

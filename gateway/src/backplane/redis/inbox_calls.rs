@@ -43,34 +43,40 @@ impl ScriptCalls {
         nicks: &[SentBatch<'_, NickKey>],
     ) -> Result<Vec<TargetReply>, RegistryError> {
         let retention = self.retention.get();
-        let mut call = self.call(&DIRECT, origin);
-        call.arg(inbox.map_or("", SessionId::as_str)).arg(retention.inbox_messages).arg(INBOX_RETENTION_SECONDS);
-        call.arg(epoch());
-        let mut names = Vec::new();
+        let mut keys = Vec::with_capacity(nicks.len());
         for SentBatch { to, messages } in nicks {
-            let mut keys = ScriptKeys::of(self.redis.keys().nick(to))
+            let mut of_nick = ScriptKeys::of(self.redis.keys().nick(to))
                 .own([NickKeys::record])
                 .crossing_in_script::<NickUnit>()
                 .crossing_in_script::<SessionUnit>()
-                .crossing_in_script::<NodeUnit>()
-                .buckets_in_script(&BUCKETS);
+                .crossing_in_script::<NodeUnit>();
+            for StoredMessage { nick, .. } in messages {
+                of_nick = of_nick.crossing([self.redis.keys().nick(&NickKey::from_store(nick)).record()]);
+            }
+            keys.push(of_nick);
+        }
+        let mut call = self.call(&DIRECT, keys.iter().map(|keys| keys.names().len()).sum());
+        for keys in &keys {
+            call.arg(keys.names());
+        }
+        self.add_common(&mut call, origin);
+        call.arg(inbox.map_or("", SessionId::as_str)).arg(retention.inbox_messages).arg(INBOX_RETENTION_SECONDS);
+        call.arg(epoch());
+        for SentBatch { to, messages } in nicks {
             call.arg(to.as_str()).arg(messages.len());
-            for StoredMessage { token, nick, key, msg_id, payload, .. } in messages {
-                keys = keys.crossing([self.redis.keys().nick(&NickKey::from_store(nick)).record()]);
+            for StoredMessage { token, key, msg_id, payload, .. } in messages {
                 call.arg(token).arg(key).arg(msg_id).arg(payload);
             }
-            call.key(keys.names());
-            if nicks.len() == 1 {
-                names = keys.names().to_vec();
-            }
         }
-        if names.is_empty() {
-            // Calls to many nicknames count as one repeated call.
-            names = vec![self.redis.keys().pattern(NickKeys::record)];
-        }
+        // Calls to many nicknames count as one repeated call.
+        let names = match &keys[..] {
+            [only] => only.names(),
+            _ => &[self.redis.keys().pattern(NickKeys::record)],
+        };
         let mut lane = self.lane(lane);
-        let keys = CallKeys { names: &names, in_script: &BUCKETS };
-        let replies: Vec<Value> = self.redis.timed_on(CallKind::Direct, keys, call.invoke_async(&mut lane)).await?;
+        let keys = CallKeys { names, in_script: &BUCKETS };
+        let sent = self.redis.call_script(&mut lane, &DIRECT, &call);
+        let replies: Vec<Value> = self.redis.timed_on(CallKind::Direct, keys, sent).await?;
         if replies.len() != nicks.len() {
             return Err(RegistryError::Unknown("script returned a wrong number of nicknames".to_owned()));
         }

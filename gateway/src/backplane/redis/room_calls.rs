@@ -37,31 +37,32 @@ impl ScriptCalls {
         rooms: &[SentBatch<'_, RoomKey>],
     ) -> Result<Vec<TargetReply>, RegistryError> {
         let retention = self.retention.get();
-        let mut call = self.call(&PUBLISH, origin);
+        let mut keys = Vec::with_capacity(rooms.len());
+        for SentBatch { to: room, .. } in rooms {
+            let own = [RoomKeys::meta, RoomKeys::stream, RoomKeys::members, RoomKeys::channel];
+            keys.push(ScriptKeys::of(self.redis.keys().room(room)).own(own));
+        }
+        let mut call = self.call(&PUBLISH, keys.iter().map(|keys| keys.names().len()).sum());
+        for keys in &keys {
+            call.arg(keys.names());
+        }
+        self.add_common(&mut call, origin);
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
-        let mut names = Vec::new();
         for SentBatch { to: room, messages } in rooms {
-            let keys = ScriptKeys::of(self.redis.keys().room(room)).own([
-                RoomKeys::meta,
-                RoomKeys::stream,
-                RoomKeys::members,
-                RoomKeys::channel,
-            ]);
-            call.key(keys.names()).arg(room.as_str()).arg(messages.len());
+            call.arg(room.as_str()).arg(messages.len());
             for StoredMessage { token, nick, key, msg_id, payload, prior } in messages {
                 call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload).arg(prior);
             }
-            if rooms.len() == 1 {
-                names = keys.names().to_vec();
-            }
         }
-        if names.is_empty() {
-            // Calls with many rooms count as one repeated call.
-            names = vec![self.redis.keys().pattern(RoomKeys::meta)];
-        }
+        // Calls with many rooms count as one repeated call.
+        let names = match &keys[..] {
+            [only] => only.names(),
+            _ => &[self.redis.keys().pattern(RoomKeys::meta)],
+        };
         let mut lane = self.lane(lane);
-        let keys = CallKeys { names: &names, in_script: &BUCKETS };
-        let replies: Vec<Value> = self.redis.timed_on(CallKind::Publish, keys, call.invoke_async(&mut lane)).await?;
+        let keys = CallKeys { names, in_script: &BUCKETS };
+        let sent = self.redis.call_script(&mut lane, &PUBLISH, &call);
+        let replies: Vec<Value> = self.redis.timed_on(CallKind::Publish, keys, sent).await?;
         if replies.len() != rooms.len() {
             return Err(RegistryError::Unknown("script returned a wrong number of rooms".to_owned()));
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, Script, ServerErrorKind};
 use tokio::sync::Mutex;
 
 use super::RedisStore;
@@ -36,12 +36,12 @@ impl RedisStore {
     ///
     /// # Errors
     /// The answer of Redis, or no answer.
-    pub(crate) async fn call_script(
+    pub async fn call_script<T: FromRedisValue>(
         &self,
         connection: &mut impl ConnectionLike,
         script: &Script,
         call: &Cmd,
-    ) -> RedisResult<Value> {
+    ) -> RedisResult<T> {
         let mut attempts = 1;
         loop {
             let sent = Instant::now();
