@@ -98,7 +98,8 @@ async fn pipelined_messages_share_calls_of_redis() {
     let _: String = cluster.redis.ask(&["CONFIG", "RESETSTAT"]).await;
     cluster.redis.stop_signal().await;
     let ids = post_all(&ann, &["#one", "#two"], COUNT).await;
-    stays_unanswered(A_WHILE, &ann, &ids).await;
+    // All requests arrive in that time.
+    stays_unanswered(Duration::from_secs(1), &ann, &ids).await;
     cluster.redis.cont();
     all_acked(&ann, &ids).await;
     let statistics: String = cluster.redis.ask(&["INFO", "commandstats"]).await;
@@ -107,7 +108,7 @@ async fn pipelined_messages_share_calls_of_redis() {
     let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
     let calls: usize = calls.split(',').next().unwrap().parse().unwrap();
     // Beats are calls too.
-    assert!(calls < COUNT / 4, "{calls} calls");
+    assert!(calls < COUNT / 2, "{calls} calls");
     cluster.finish().await;
 }
 

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// The size of a node's republish ring.
-pub(crate) const RING_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const RING_BYTES: usize = 32 * 1024 * 1024;
 
 /// Waits until `holds` returns a value.
 pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {

@@ -294,12 +294,12 @@ async fn full_republish_ring_refuses_and_drops_nothing() {
     // Without beats no message leaves the ring.
     scenario.one.stop_beating().await;
     let mut acked = Vec::new();
-    for number in 0..6 {
+    for number in 0..5 {
         let hall = room(&format!("#hall{number}"));
         let holder = scenario.one.member(&format!("user{number}"), &hall).await;
         acked.push(fill_share(async || scenario.one.publish(&hall, &large(&holder)).await).await);
     }
-    assert_eq!(acked, [31, 16, 8, 4, 2, 1], "each takes as much as it leaves free");
+    assert_eq!(acked, [15, 8, 4, 2, 1], "each takes as much as it leaves free");
     assert!((..=RING_BYTES).contains(&scenario.one.backplane.unsafe_bytes()));
     let refused = scenario.one.publish(&scenario.lobby, &large(&scenario.ann)).await;
     assert!(matches!(refused, Err(PublishError::Exhausted { .. })), "{refused:?}");
@@ -324,7 +324,7 @@ async fn busy_session_leaves_ring_to_its_neighbours() {
     for _ in 0..8 {
         scenario.one.publish(&hall, &large(&hog)).await.unwrap();
     }
-    assert_eq!(fill_share(async || direct(&hog, &offline).await).await, 23);
+    assert_eq!(fill_share(async || direct(&hog, &offline).await).await, 7);
     for refused in [scenario.one.publish(&hall, &large(&hog)).await, direct(&hog, &bob).await] {
         assert!(matches!(refused, Err(PublishError::Exhausted { .. })), "{refused:?}");
     }
@@ -345,11 +345,11 @@ async fn busy_targets_leave_ring_to_their_neighbours() {
     }
     let target = scenario.one.claim_nick("target").await;
     let mut turn = holders.iter().cycle();
-    assert_eq!(fill_share(async || scenario.one.publish(&hall, &large(turn.next().unwrap())).await).await, 31);
+    assert_eq!(fill_share(async || scenario.one.publish(&hall, &large(turn.next().unwrap())).await).await, 15);
     let to = target.nick.key();
     let direct = async || scenario.one.backplane.direct(to, &large(turn.next().unwrap())).await;
-    assert_eq!(fill_share(direct).await, 16);
+    assert_eq!(fill_share(direct).await, 8);
     scenario.one.join(&holders[0], &scenario.lobby).await;
-    scenario.one.publish(&scenario.lobby, &large(&holders[0])).await.unwrap();
-    scenario.one.backplane.direct(holders[1].nick.key(), &large(&holders[0])).await.unwrap();
+    scenario.one.publish(&scenario.lobby, &holders[0].request("small")).await.unwrap();
+    scenario.one.backplane.direct(holders[1].nick.key(), &holders[0].request("small")).await.unwrap();
 }
