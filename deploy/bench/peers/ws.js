@@ -27,6 +27,7 @@ async function join(socket, room) {
 
 function leave(socket, room) {
   const members = rooms.get(room);
+  if (members === undefined) return;
   members.delete(socket);
   if (members.size === 0) {
     rooms.delete(room);
