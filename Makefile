@@ -59,14 +59,14 @@ chaos: ## inject faults into a cluster and check the guarantees: [SEED=n] [SECON
 		$(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
-bench: ## measure Parley and its peers and write docs/PERFORMANCE.md; takes half an hour on an idle machine
+bench: ## measure Parley and its peers and write docs/PERFORMANCE.md; takes 45 minutes on an idle machine
 	@deploy/bench/run
 
 bench-100k: ## hold 100,000 connections for ten minutes, with one busy room of 1,000 members
 	@deploy/bench/run crowd
 
-count: ## count the instructions of the hot path with Valgrind and compare with the last count
-	@deploy/bootstrap rust cc valgrind
+count: ## count the instructions of the hot path and its scripts with Valgrind and compare with the last count
+	@deploy/bootstrap rust cc valgrind redis-server
 	@version=$$(sed -n 's/^gungraun = "=\(.*\)"/\1/p' benches/Cargo.toml); \
 		gungraun-runner --version 2>/dev/null | grep -qF "$$version" || \
 		cargo install --locked --version "$$version" gungraun-runner

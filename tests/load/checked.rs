@@ -117,7 +117,7 @@ impl CheckingMember {
         let first = number as usize % urls.len();
         urls.rotate_left(first);
         let chat = Parley::connect(urls, Options::new(format!("{}c{number}", plan.run))).await?;
-        let joined = chat.join(&plan.room(room * plan.room_size).unwrap_or_default(), 0).await?;
+        let joined = chat.join(&plan.room_name(room), 0).await?;
         let check = MemberCheck::new(joined.read_seq(), room * publishers..(room + 1) * publishers);
         Ok((room, Self { events: joined.events(), chat, check }))
     }

@@ -26,6 +26,10 @@ pub(crate) enum LoadCommand {
     Room(RoomFlags),
     /// Many rooms with messages at a rate
     Rooms(RoomsFlags),
+    /// Many rooms with messages at the highest rate that is delivered in time, which is searched
+    Capacity(CapacityFlags),
+    /// One client that keeps a number of messages unanswered
+    Pipeline(PipelineFlags),
     /// Pairs of clients at two gateways with direct messages
     Dm(DmFlags),
     /// Logins and joins of all clients, at --rate or at full speed
@@ -153,6 +157,50 @@ pub(crate) struct RoomsFlags {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CapacityFlags {
+    #[command(flatten)]
+    pub(crate) target: TargetFlags,
+    #[command(flatten)]
+    pub(crate) common: CommonFlags,
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) rooms: u32,
+    #[arg(long, default_value_t = 2)]
+    pub(crate) members: u32,
+    /// First messages a second over all rooms, by default 10000 deliveries a second; doubled until one fails
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Number of sending members in each room; neighbours are at different gateways
+    #[arg(long, default_value_t = 2)]
+    pub(crate) publishers: u32,
+    /// Maximum p99 in milliseconds of deliveries and of acks
+    #[arg(long, default_value_t = 50.0)]
+    pub(crate) p99_max: f64,
+    /// Minimum share of the messages that is delivered to all members, and answered
+    #[arg(long, default_value_t = 0.99)]
+    pub(crate) share_min: f64,
+    /// Rates that are tried between the last one that held and the first one that failed
+    #[arg(long, default_value_t = 2)]
+    pub(crate) bisections: u32,
+    /// Maximum number of windows
+    #[arg(long, default_value_t = 24)]
+    pub(crate) windows: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PipelineFlags {
+    #[command(flatten)]
+    pub(crate) target: TargetFlags,
+    #[command(flatten)]
+    pub(crate) common: CommonFlags,
+    /// Rooms of the client, which it sends to in turn
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rooms: u32,
+    /// Number of unanswered messages
+    #[arg(long, default_value_t = 64)]
+    pub(crate) depth: u32,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DmFlags {
     #[command(flatten)]
     pub(crate) target: TargetFlags,
@@ -242,6 +290,9 @@ pub(crate) struct ReportFlags {
     /// Folder for PERFORMANCE.md, performance.svg and performance.json
     #[arg(long, value_name = "FOLDER")]
     pub(crate) into: PathBuf,
+    /// Figures of an earlier report; each is kept unless the folder has a newer outcome of the same measurement
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
     /// Marks the figures as not for publication
     #[arg(long)]
     pub(crate) draft: bool,

@@ -132,6 +132,7 @@ impl WorkerCrew {
                     tally.merge(&received);
                     missing -= 1;
                 }
+                (worker, Some(WorkerReport::ClientProgress(received))) => self.progress[worker] = received,
                 (_, Some(_)) => {}
                 (_, None) => bail!("worker ended before its report"),
             }

@@ -9,6 +9,7 @@
 // Counts become figures here: all are far below 2^53, and the plan ensures that a client's number fits its type.
 #![allow(clippy::cast_precision_loss)]
 
+mod capacity;
 mod checked;
 mod cli;
 mod client;
@@ -32,7 +33,7 @@ mod worker;
 
 use std::net::TcpListener;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
 
 use crate::cli::{LoadCommand, LoadFlags};
@@ -44,6 +45,11 @@ fn main() -> Result<()> {
         LoadCommand::Idle(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Room(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Rooms(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Capacity(scenario) => {
+            let (prepared, search) = scenario.prepare()?;
+            capacity::carry_out(&prepared, search)
+        }
+        LoadCommand::Pipeline(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Dm(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Login(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Resume(scenario) => carry_out(scenario.prepare()?),
@@ -52,7 +58,7 @@ fn main() -> Result<()> {
             let server = floor::FloorServer::start(scenario.rounds)?;
             carry_out(scenario.prepare(server.address, server.pid())?)
         }
-        LoadCommand::Report(options) => report::write(&options.from, &options.into, options.draft),
+        LoadCommand::Report(options) => report::write(&options),
         LoadCommand::FreePort => {
             println!("{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
             Ok(())
@@ -69,8 +75,5 @@ fn carry_out(prepared: PreparedRun) -> Result<()> {
     println!("{}", outcome::summary(&outcome));
     let is_clean = finished.checked.is_none_or(|checked| checked.is_clean());
     ensure!(is_clean, "the checking members did not receive each message once and in order");
-    if let Some(path) = json {
-        std::fs::write(&path, format!("{outcome:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    outcome::save(&outcome, json.as_deref())
 }

@@ -17,8 +17,10 @@ pub(crate) enum WorkerOrder {
     Hire { plan: Plan, from: u32, to: u32, workers: u32 },
     /// Starts the logins at this time.
     Login { at: Nanos },
-    /// Sends the messages that are due in this window.
-    Send { window: MeasureWindow },
+    /// Sends the messages that are due in this window, at this rate if the traffic has one.
+    Send { window: MeasureWindow, rate: Option<f64> },
+    /// Ends the window: no further message is sent.
+    Stop,
     /// Drops all connections and resumes the sessions.
     Storm,
     /// Lets each client that loses its connection resume its session from now on.

@@ -3,6 +3,9 @@
 //! The JSON contains everything that a figure depends on: the plan, the machine, the usage of every process. It also
 //! marks figures that the load generator itself has distorted.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::clock::SECOND;
@@ -48,6 +51,8 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
         "sent": measured.sent,
         "sent_per_s": measured.sent as f64 / window.max(1e-3),
         "acked": measured.acked,
+        "acked_per_s": measured.acked as f64 / window.max(1e-3),
+        "unanswered_max": measured.unanswered_max,
         "refused": progress.refused,
         "delivered": measured.delivered,
         "delivered_per_s": measured.delivered as f64 / span.max(1e-3),
@@ -82,12 +87,11 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
 /// number the messages, its number is still missing, so it is subtracted.
 fn lost(finished: &FinishedRun) -> u64 {
     let tally = &finished.tally;
-    let missing = tally.faults.missing + tally.tails.values().map(|tail| tail.missing()).sum::<u64>();
     let excused = match finished.plan.counts_seqs() {
         true => 0,
         false => tally.progress.refused * finished.plan.readers(),
     };
-    missing.saturating_sub(excused)
+    tally.missing().saturating_sub(excused)
 }
 
 fn latency(latencies: &Latencies) -> Value {
@@ -132,6 +136,12 @@ fn processes(finished: &FinishedRun) -> Value {
     Value::Object(processes)
 }
 
+/// Writes the outcome into a file, if there is one.
+pub(crate) fn save(outcome: &Value, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, format!("{outcome:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Returns the outcome as a few lines of text.
 pub(crate) fn summary(outcome: &Value) -> String {
     let number = |key: &str| outcome[key].as_f64().unwrap_or_default();
@@ -150,7 +160,7 @@ pub(crate) fn summary(outcome: &Value) -> String {
         }
     };
     timed("delivered", number("delivered_per_s"), "delivery_ms");
-    timed("acked", number("acked") / number("seconds").max(1e-3), "ack_ms");
+    timed("acked", number("acked_per_s"), "ack_ms");
     timed("echoed", number("echoed_per_s"), "echo_ms");
     timed("resumed", number("resumed"), "resume_ms");
     if number("delivered") > 0.0 {

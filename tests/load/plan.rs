@@ -29,6 +29,8 @@ pub(crate) enum Traffic {
     Direct { rate: f64 },
     /// Pings: at a rate, or each one after the answer to the previous one.
     Echo { rate: Option<f64> },
+    /// Messages from one client to its own rooms in turn, with `depth` of them unanswered.
+    Pipeline { depth: u32, rooms: u32 },
 }
 
 /// Clients, addresses and traffic of a run.
@@ -72,13 +74,30 @@ impl Plan {
         client.checked_div(self.room_size)
     }
 
-    /// Returns the client's room, with its `#`.
-    pub(crate) fn room(&self, client: u32) -> Option<String> {
-        if self.is_direct() {
-            let is_addressed = self.address(client, 0).dialect.has_nicks();
-            return (!is_addressed).then(|| self.nick(client));
+    /// Returns the client's rooms, with their `#`.
+    pub(crate) fn rooms(&self, client: u32) -> Vec<String> {
+        let numbers = match self.traffic {
+            Traffic::Direct { .. } => {
+                let is_addressed = self.address(client, 0).dialect.has_nicks();
+                return if is_addressed { Vec::new() } else { vec![self.nick(client)] };
+            }
+            Traffic::Pipeline { rooms, .. } => 0..rooms,
+            _ => self.room_number(client).map_or(0..0, |room| room..room + 1),
+        };
+        numbers.map(|room| self.room_name(room)).collect()
+    }
+
+    /// Returns the number of rooms that a client joins.
+    pub(crate) fn rooms_each(&self) -> usize {
+        match self.traffic {
+            Traffic::Pipeline { rooms, .. } => rooms as usize,
+            _ => 1,
         }
-        self.room_number(client).map(|room| format!("#{}r{room}", self.run))
+    }
+
+    /// Returns the name of a room, with its `#`.
+    pub(crate) fn room_name(&self, room: u32) -> String {
+        format!("#{}r{room}", self.run)
     }
 
     /// Returns the client's partner in private messages.
@@ -86,11 +105,12 @@ impl Plan {
         client ^ 1
     }
 
-    /// Returns the recipient of the client's messages.
-    pub(crate) fn target(&self, client: u32) -> String {
-        match self.is_direct() {
-            true => self.nick(self.partner(client)),
-            false => self.room(client).unwrap_or_default(),
+    /// Returns the recipient of the client's message with this number.
+    pub(crate) fn target(&self, client: u32, number: u32) -> String {
+        match self.traffic {
+            Traffic::Direct { .. } => self.nick(self.partner(client)),
+            Traffic::Pipeline { rooms, .. } => self.room_name(number % rooms),
+            _ => self.room_number(client).map(|room| self.room_name(room)).unwrap_or_default(),
         }
     }
 
@@ -105,16 +125,32 @@ impl Plan {
             Traffic::Rooms { publishers, .. } => {
                 self.clients.checked_div(self.room_size).unwrap_or_default() * publishers
             }
-            Traffic::Direct { .. } | Traffic::Echo { .. } => self.clients,
+            Traffic::Direct { .. } | Traffic::Echo { .. } | Traffic::Pipeline { .. } => self.clients,
         }
     }
 
     /// Returns the messages offered per second, or `None` if the answers set the pace.
     pub(crate) fn rate(&self) -> Option<f64> {
         match self.traffic {
-            Traffic::Silence => None,
+            Traffic::Silence | Traffic::Pipeline { .. } => None,
             Traffic::Rooms { rate, .. } | Traffic::Direct { rate } => Some(rate),
             Traffic::Echo { rate } => rate,
+        }
+    }
+
+    /// Changes the messages offered per second, if they have a rate.
+    pub(crate) fn set_rate(&mut self, new: f64) {
+        match &mut self.traffic {
+            Traffic::Rooms { rate, .. } | Traffic::Direct { rate } | Traffic::Echo { rate: Some(rate) } => *rate = new,
+            Traffic::Silence | Traffic::Echo { rate: None } | Traffic::Pipeline { .. } => {}
+        }
+    }
+
+    /// Returns the number of unanswered messages that a client keeps, if the answers set the pace of its messages.
+    pub(crate) fn depth(&self) -> Option<usize> {
+        match self.traffic {
+            Traffic::Pipeline { depth, .. } => Some(depth as usize),
+            _ => None,
         }
     }
 
@@ -126,7 +162,7 @@ impl Plan {
                 let (room, index) = (self.room_number(client)?, client % self.room_size);
                 (index < publishers).then_some(room * publishers + index)
             }
-            Traffic::Direct { .. } | Traffic::Echo { .. } => Some(client),
+            Traffic::Direct { .. } | Traffic::Echo { .. } | Traffic::Pipeline { .. } => Some(client),
         }
     }
 
@@ -140,7 +176,16 @@ impl Plan {
     pub(crate) fn streams(&self) -> u32 {
         match self.traffic {
             Traffic::Rooms { publishers, .. } if !self.counts_seqs() => publishers,
+            Traffic::Pipeline { rooms, .. } if self.counts_seqs() => rooms,
             _ => 1,
+        }
+    }
+
+    /// Returns the stream in which a client counts a message, from the message's publisher and number.
+    pub(crate) fn stream_of(&self, publisher: u32, number: u32) -> u32 {
+        match self.traffic {
+            Traffic::Pipeline { .. } => number % self.streams(),
+            _ => publisher % self.streams(),
         }
     }
 
@@ -156,7 +201,7 @@ impl Plan {
     pub(crate) fn readers(&self) -> u64 {
         match self.traffic {
             Traffic::Silence | Traffic::Echo { .. } => 0,
-            Traffic::Direct { .. } => 1,
+            Traffic::Direct { .. } | Traffic::Pipeline { .. } => 1,
             Traffic::Rooms { .. } => u64::from(self.room_size),
         }
     }
@@ -200,12 +245,36 @@ mod tests {
         let by_seq = plan(LoadDialect::Parley, Traffic::Rooms { rate: 1.0, publishers: 2 });
         assert_eq!((by_seq.streams(), by_seq.stream(4, 0), by_seq.stream(8, 0)), (1, 1, 2));
         let direct = plan(LoadDialect::Parley, Traffic::Direct { rate: 1.0 });
-        assert_eq!((direct.stream(4, 0), direct.target(4), direct.room(4)), (5, "tu5".to_owned(), None));
+        assert_eq!((direct.stream(4, 0), direct.target(4, 0), direct.rooms(4)), (5, "tu5".to_owned(), Vec::new()));
     }
 
     #[test]
     fn peer_without_names_uses_one_room_per_client() {
         let plan = plan(LoadDialect::Nats, Traffic::Direct { rate: 1.0 });
-        assert_eq!((plan.room(4), plan.target(5)), (Some("tu4".to_owned()), "tu4".to_owned()));
+        assert_eq!((plan.rooms(4), plan.target(5, 0)), (vec!["tu4".to_owned()], "tu4".to_owned()));
+    }
+
+    #[test]
+    fn pipelined_messages_visit_all_rooms_in_turn() {
+        let pipeline = |dialect| Plan { clients: 1, ..plan(dialect, Traffic::Pipeline { depth: 8, rooms: 3 }) };
+        let parley = pipeline(LoadDialect::Parley);
+        assert_eq!(parley.rooms(0), ["#tr0", "#tr1", "#tr2"]);
+        assert_eq!(
+            [0, 4].map(|number| (parley.target(0, number), parley.stream_of(0, number))),
+            [("#tr0".to_owned(), 0), ("#tr1".to_owned(), 1)]
+        );
+        assert_eq!((parley.stream(0, 2), parley.readers(), parley.depth()), (2, 1, Some(8)));
+        let nats = pipeline(LoadDialect::Nats);
+        assert_eq!((nats.streams(), nats.stream_of(0, 4)), (1, 0), "the publisher's numbers are one stream");
+    }
+
+    #[test]
+    fn changed_rate_applies_to_paced_traffic() {
+        let mut paced = plan(LoadDialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        paced.set_rate(7.0);
+        assert_eq!((paced.rate(), paced.senders()), (Some(7.0), 6));
+        let mut unpaced = plan(LoadDialect::Ws, Traffic::Echo { rate: None });
+        unpaced.set_rate(7.0);
+        assert_eq!(unpaced.rate(), None);
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::capacity::{CapacityBounds, RateSearch};
 use crate::cli::{
-    BurstFlags, CommonFlags, DmFlags, EchoFlags, FloorFlags, IdleFlags, LoginFlags, ResumeFlags, RoomFlags, RoomsFlags,
-    TargetFlags,
+    BurstFlags, CapacityFlags, CommonFlags, DmFlags, EchoFlags, FloorFlags, IdleFlags, LoginFlags, PipelineFlags,
+    ResumeFlags, RoomFlags, RoomsFlags, TargetFlags,
 };
 use crate::dialect::LoadDialect;
 use crate::plan::{Plan, PlanAddress, Traffic};
@@ -27,10 +28,8 @@ impl TargetFlags {
 
 impl CommonFlags {
     fn plan(&self, addresses: Vec<PlanAddress>, clients: u32, room_size: u32, traffic: Traffic) -> Plan {
-        // Different for every run against the same cluster.
-        let run = format!("L{:x}", std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis()) & 0xffff_ffff);
         Plan {
-            run,
+            run: run_name(),
             addresses,
             clients,
             room_size,
@@ -52,8 +51,14 @@ impl CommonFlags {
             watched: self.watched.clone(),
             patience: Duration::try_from_secs_f64(self.patience)?,
             checked: self.checked,
+            backlog_max: None,
         })
     }
+}
+
+/// Returns a name for a run, different for every run against the same cluster.
+pub(crate) fn run_name() -> String {
+    format!("L{:x}", std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis()) & 0xffff_ffff)
 }
 
 /// Scenario with its plan and course, ready to run, and the path of its outcome.
@@ -105,6 +110,35 @@ impl RoomsFlags {
         let traffic = room(self.rate, self.publishers, self.members);
         let clients = self.rooms.saturating_mul(self.members);
         prepared("rooms", &self.common, self.common.plan(self.target.addresses()?, clients, self.members, traffic))
+    }
+}
+
+/// Deliveries a second at the first rate of a search.
+const FIRST_DELIVERIES_PER_S: f64 = 10_000.0;
+/// A window with a larger backlog fails in any case, so it ends early.
+const BACKLOG_MAX: Duration = Duration::from_secs(1);
+
+impl CapacityFlags {
+    /// Returns the run at the first rate, and the search for the highest one.
+    pub(crate) fn prepare(&self) -> Result<(PreparedRun, RateSearch)> {
+        let rate = self.rate.unwrap_or(FIRST_DELIVERIES_PER_S / f64::from(self.members.max(1)));
+        let traffic = room(rate, self.publishers, self.members);
+        let clients = self.rooms.saturating_mul(self.members);
+        let plan = self.common.plan(self.target.addresses()?, clients, self.members, traffic);
+        let mut prepared = prepared("capacity", &self.common, plan)?;
+        prepared.course.backlog_max = Some(BACKLOG_MAX);
+        let bounds = CapacityBounds { p99_ms: self.p99_max, share: self.share_min };
+        Ok((prepared, RateSearch::new(rate, bounds, self.bisections, self.windows)))
+    }
+}
+
+impl PipelineFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
+        ensure!(self.target.tcp.is_empty(), "the line dialect has no acks");
+        ensure!(self.target.peer != LoadDialect::Bare, "the floor has no rooms");
+        ensure!(self.rooms > 0 && self.depth > 0, "the numbers of rooms and of unanswered messages must be above zero");
+        let traffic = Traffic::Pipeline { depth: self.depth, rooms: self.rooms };
+        prepared("pipeline", &self.common, self.common.plan(self.target.addresses()?, 1, 1, traffic))
     }
 }
 

@@ -96,6 +96,17 @@ pub(crate) struct ClientProgress {
 }
 
 impl ClientProgress {
+    /// Returns the progress since an earlier one; the clients' states stay as they are.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(earlier.sent),
+            answered: self.answered.saturating_sub(earlier.answered),
+            refused: self.refused.saturating_sub(earlier.refused),
+            delivered: self.delivered.saturating_sub(earlier.delivered),
+            ..*self
+        }
+    }
+
     /// Adds the progress of other clients.
     pub(crate) fn add(&mut self, other: &Self) {
         self.ready += other.ready;
@@ -115,6 +126,8 @@ pub(crate) struct WindowCounts {
     pub(crate) acked: u64,
     pub(crate) echoed: u64,
     pub(crate) delivered: u64,
+    /// Maximum number of unanswered messages of one client.
+    pub(crate) unanswered_max: u64,
     /// Socket reads that contained at least one of these messages.
     pub(crate) reads: u64,
     /// Time of the last received message or answer.
@@ -153,6 +166,37 @@ impl Tally {
         }
     }
 
+    /// Returns the number of messages that did not arrive, those at the ends of streams included.
+    pub(crate) fn missing(&self) -> u64 {
+        self.faults.missing + self.tails.values().map(StreamTail::missing).sum::<u64>()
+    }
+
+    /// Returns the results since an earlier tally of the same clients. The latencies and the counts of the window are
+    /// those of the latest window in both.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let mut errors = self.errors.clone();
+        for (code, count) in &mut errors {
+            *count = count.saturating_sub(earlier.errors.get(code).copied().unwrap_or_default());
+        }
+        errors.retain(|_, count| *count > 0);
+        let (faults, before) = (self.faults, earlier.faults);
+        let faults = DeliveryFaults {
+            missing: self.missing().saturating_sub(earlier.missing()),
+            duplicated: faults.duplicated.saturating_sub(before.duplicated),
+            out_of_order: faults.out_of_order.saturating_sub(before.out_of_order),
+        };
+        let progress = self.progress.since(&earlier.progress);
+        Self { progress, errors, faults, tails: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// Forgets the counts and latencies of a former window.
+    pub(crate) fn begin_window(&mut self) {
+        self.measured = WindowCounts::default();
+        self.delivery = Latencies::default();
+        self.ack = Latencies::default();
+        self.echo = Latencies::default();
+    }
+
     /// Adds the results of another process.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.progress.add(&other.progress);
@@ -160,6 +204,7 @@ impl Tally {
         self.measured.acked += other.measured.acked;
         self.measured.echoed += other.measured.echoed;
         self.measured.delivered += other.measured.delivered;
+        self.measured.unanswered_max = self.measured.unanswered_max.max(other.measured.unanswered_max);
         self.measured.reads += other.measured.reads;
         self.measured.last = self.measured.last.max(other.measured.last);
         for (code, count) in &other.errors {
@@ -216,6 +261,24 @@ mod tests {
         }
         assert_eq!(merged.delivery.count(), 10_000);
         assert_eq!((merged.errors, merged.tails), (all.errors, all.tails));
+    }
+
+    #[test]
+    fn later_tally_contains_only_new_events() {
+        let mut earlier = tally_of([5]);
+        earlier.error("overloaded");
+        earlier.progress = ClientProgress { ready: 2, sent: 10, delivered: 9, ..ClientProgress::default() };
+        earlier.tails.insert(3, StreamTail { readers: 1, next: 9, top: 10 });
+        let mut later = earlier.clone();
+        later.begin_window();
+        later.error("gap");
+        later.progress.sent = 15;
+        later.faults.missing = 1;
+        later.tails.insert(3, StreamTail { readers: 1, next: 12, top: 15 });
+        let since = later.since(&earlier);
+        assert_eq!((since.progress.ready, since.progress.sent, since.progress.delivered), (2, 5, 0));
+        assert_eq!((since.missing(), since.delivery.count()), (3, 0));
+        assert_eq!(since.errors, BTreeMap::from([("gap".to_owned(), 1)]));
     }
 
     #[test]

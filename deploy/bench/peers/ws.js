@@ -20,30 +20,31 @@ subscriber.on('message', (room, text) => {
 async function join(socket, room) {
   if (!rooms.has(room)) rooms.set(room, new Set());
   rooms.get(room).add(socket);
-  socket.room = room;
+  socket.rooms.push(room);
   await subscriber.subscribe(room);
   socket.send(JSON.stringify({ joined: room }));
 }
 
-function leave(socket) {
-  const members = rooms.get(socket.room);
+function leave(socket, room) {
+  const members = rooms.get(room);
   if (members === undefined) return;
   members.delete(socket);
   if (members.size === 0) {
-    rooms.delete(socket.room);
-    subscriber.unsubscribe(socket.room);
+    rooms.delete(room);
+    subscriber.unsubscribe(room);
   }
 }
 
 const server = new WebSocketServer({ host: '127.0.0.1', port: 0, backlog: 4096, perMessageDeflate: false });
 server.on('connection', (socket) => {
+  socket.rooms = [];
   socket.on('message', (data) => {
     const message = JSON.parse(data);
     if (message.to !== undefined) publisher.publish(message.to, JSON.stringify({ room: message.to, body: message.body }));
     else if (message.join !== undefined) join(socket, message.join);
     else if (message.ping !== undefined) socket.send('{"pong":1}');
   });
-  socket.on('close', () => leave(socket));
+  socket.on('close', () => socket.rooms.forEach((room) => leave(socket, room)));
   socket.on('error', () => {});
 });
 server.on('listening', () => {

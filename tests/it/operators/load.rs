@@ -74,6 +74,57 @@ async fn every_load_scenario_delivers_once_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn capacity_search_counts_every_window() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let target = format!("--ws {} --rooms 5 --members 2 --rate 8", addresses(&cluster, Node::ws));
+
+    let held = run_scenario("capacity", &format!("{target} --p99-max 60000 --windows 2")).await;
+    assert_eq!(
+        (&held["holds"], &held["offered_per_s"], &held["fails_at_per_s"]),
+        (&json!(true), &json!(16.0), &Value::Null)
+    );
+    // The figures are those of the second window alone.
+    assert_eq!((&held["sent"], &held["acked"], &held["delivered"]), (&json!(16), &json!(16), &json!(32)));
+    assert_eq!((&held["delivery_ms"]["count"], &held["ack_ms"]["count"]), (&json!(32), &json!(16)));
+    let shares: Vec<_> = held["steps"].as_array().unwrap().iter().map(|step| &step["delivered_share"]).collect();
+    assert_eq!(shares, [&json!(1.0), &json!(1.0)]);
+    // Both members of each room send: one on each gateway.
+    assert_eq!(held["plan"]["traffic"]["rooms"]["publishers"], 2);
+
+    let failed = run_scenario("capacity", &format!("{target} --p99-max 0 --windows 3")).await;
+    assert_eq!(
+        (&failed["holds"], &failed["offered_per_s"], &failed["fails_at_per_s"]),
+        (&json!(false), &json!(4.0), &json!(8.0))
+    );
+    let rates: Vec<_> = failed["steps"].as_array().unwrap().iter().map(|step| &step["offered_per_s"]).collect();
+    assert_eq!(rates, [&json!(8.0), &json!(8.0), &json!(4.0)]);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_client_counts_answers_in_every_room() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let ws = addresses(&cluster, Node::ws);
+    for (rooms, depth) in [(1, 8), (3, 32)] {
+        let outcome = run_scenario("pipeline", &format!("--ws {ws} --rooms {rooms} --depth {depth}")).await;
+        assert_eq!((&outcome["clients"], &outcome["checked"]), (&json!(1), &Value::Null));
+        let sent = outcome["sent"].as_u64().unwrap();
+        assert!(sent > 0, "{outcome}");
+        assert_eq!((&outcome["acked"], &outcome["delivered"]), (&json!(sent), &json!(sent)));
+        assert_eq!(outcome["ack_ms"]["count"], sent);
+        assert_eq!(outcome["acked_per_s"].as_f64(), Some(sent as f64), "in a window of one second");
+        assert_eq!(outcome["unanswered_max"], depth);
+        let logs: Vec<String> = cluster.redis.call("KEYS parley:{0}:log:*").await;
+        let mut lengths = Vec::new();
+        for log in &logs {
+            lengths.push(cluster.redis.call::<u64>(&format!("XLEN {log}")).await);
+        }
+        assert!(lengths.iter().all(|length| *length > 0), "each room got messages: {lengths:?}");
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_run_fails_after_a_lost_message() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let arguments = format!("room --ws {} --members 10 --rate 20 --seconds 3", addresses(&cluster, Node::ws));

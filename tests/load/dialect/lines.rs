@@ -4,7 +4,7 @@ use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delive
 
 pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     out.put(format!("/nick {}\n", identity.nick));
-    if let Some(room) = identity.room {
+    for room in identity.rooms {
         out.put(format!("/join {room}\n"));
     }
 }

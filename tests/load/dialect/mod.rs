@@ -35,13 +35,13 @@ pub(crate) enum LoadDialect {
     Bare,
 }
 
-/// Name, room and session of a client.
+/// Name, rooms and session of a client.
 #[derive(Debug)]
 pub(crate) struct ClientIdentity<'a> {
     pub(crate) nick: &'a str,
-    pub(crate) room: Option<&'a str>,
+    pub(crate) rooms: &'a [String],
     /// Session to resume.
-    pub(crate) resume: Option<ResumePoint<'a>>,
+    pub(crate) resume: Option<&'a ResumePoint<'a>>,
 }
 
 /// Token and position to resume a session.
@@ -147,6 +147,12 @@ impl LoadDialect {
         matches!(self, Self::Parley | Self::Lines)
     }
 
+    /// Returns the number of [`ServerMessage::Joined`] or [`ServerMessage::Pong`] that complete the login to `rooms`.
+    pub(crate) fn joins_answered(self, rooms: usize) -> usize {
+        // NATS answers one ping after all subscriptions.
+        if self == Self::Nats { 1 } else { rooms.max(1) }
+    }
+
     /// Returns true if a client is ready as soon as it is connected.
     pub(crate) fn is_ready_on_connect(self) -> bool {
         self == Self::Bare
@@ -157,7 +163,7 @@ impl LoadDialect {
         DialectWriter { framing: self.framing(), bytes }
     }
 
-    /// Writes the client's login: its name and its room.
+    /// Writes the client's login: its name and its rooms.
     pub(crate) fn log_in(self, identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::log_in(identity, out),
@@ -203,18 +209,18 @@ impl LoadDialect {
 
     /// Interprets a unit from the server for this client. A required answer goes into `out`.
     ///
-    /// `room` returns the client's current or future room; few units need it.
+    /// `rooms` returns the client's current or future rooms; few units need them.
     pub(crate) fn interpret(
         self,
         unit: &[u8],
-        room: &dyn Fn() -> Option<String>,
+        rooms: &dyn Fn() -> Vec<String>,
         out: &mut DialectWriter<'_>,
     ) -> ServerMessage {
         match self {
-            Self::Parley => parley::interpret(unit, room),
+            Self::Parley => parley::interpret(unit, rooms),
             Self::Lines => lines::interpret(unit),
             Self::Ws => peers::ws_interpret(unit),
-            Self::Socketio => peers::socketio_interpret(unit, room, out),
+            Self::Socketio => peers::socketio_interpret(unit, rooms, out),
             Self::Nats => nats::interpret(unit, out),
             Self::Bare if unit == peers::BARE_ECHO => ServerMessage::Pong,
             Self::Bare => delivery(unit),

@@ -4,8 +4,9 @@
 use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
 pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
-    let subscription = identity.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
-    out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscription}PING\r\n"));
+    let subscriptions = (1..).zip(identity.rooms).map(|(number, room)| format!("SUB {} {number}\r\n", subject(room)));
+    let subscriptions: String = subscriptions.collect();
+    out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscriptions}PING\r\n"));
 }
 
 pub(super) fn publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {

@@ -43,15 +43,17 @@ struct RestoredPosition {
 
 pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     let mut register = json!({"type": "register", "id": REGISTER, "nick": identity.nick});
-    if let Some(resume) = &identity.resume {
+    if let Some(resume) = identity.resume {
         register["resume"] = json!(resume.token);
         let position = json!({"epoch": resume.epoch, "seq": resume.seq});
-        register["since"] = json!(identity.room.map(|room| (room, position)).into_iter().collect::<BTreeMap<_, _>>());
+        register["since"] = json!(identity.rooms.iter().map(|room| (room, &position)).collect::<BTreeMap<_, _>>());
     }
     out.put(register.to_string());
     // With `since` the room is restored without a join.
-    if let (Some(room), None) = (identity.room, &identity.resume) {
-        out.put(json!({"type": "join", "id": JOIN, "room": room}).to_string());
+    if identity.resume.is_none() {
+        for room in identity.rooms {
+            out.put(json!({"type": "join", "id": JOIN, "room": room}).to_string());
+        }
     }
 }
 
@@ -64,14 +66,14 @@ pub(super) fn ping(out: &mut DialectWriter<'_>) {
     out.put(format!(r#"{{"type":"ping","id":{PING}}}"#));
 }
 
-pub(super) fn interpret(unit: &[u8], room: &dyn Fn() -> Option<String>) -> ServerMessage {
+pub(super) fn interpret(unit: &[u8], rooms: &dyn Fn() -> Vec<String>) -> ServerMessage {
     if unit.starts_with(MESSAGE) {
         return ServerMessage::Delivery { seq: seq(unit), stamp: Stamp::find(unit) };
     }
     let Ok(event) = serde_json::from_slice::<ParleyEvent<'_>>(unit) else {
         return ServerMessage::Refused { step: RequestPurpose::Login, code: "not_parley".to_owned() };
     };
-    let is_own_room = |name: &str| room().as_deref() == Some(name);
+    let is_own_room = |name: &str| rooms().iter().any(|room| room == name);
     match &*event.kind {
         "registered" => {
             let restored = event.rooms.unwrap_or_default().iter().any(|restored| is_own_room(&restored.room));

@@ -10,9 +10,11 @@ pub(super) const SOCKETIO_PING: &str = r#"421["beat"]"#;
 pub(super) const BARE_ECHO: &[u8] = b"?";
 
 pub(super) fn ws_log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
-    match identity.room {
-        Some(room) => out.put(format!(r#"{{"join":"{room}"}}"#)),
-        None => out.put(WS_PING),
+    for room in identity.rooms {
+        out.put(format!(r#"{{"join":"{room}"}}"#));
+    }
+    if identity.rooms.is_empty() {
+        out.put(WS_PING);
     }
 }
 
@@ -36,7 +38,7 @@ pub(super) fn socketio_publish(to: &str, body: &str, out: &mut DialectWriter<'_>
 /// Socket.IO's type follows: 0 connect, 2 event, 3 ack, 4 connect error.
 pub(super) fn socketio_interpret(
     unit: &[u8],
-    room: &dyn Fn() -> Option<String>,
+    rooms: &dyn Fn() -> Vec<String>,
     out: &mut DialectWriter<'_>,
 ) -> ServerMessage {
     match unit {
@@ -48,13 +50,11 @@ pub(super) fn socketio_interpret(
             out.put("3");
             ServerMessage::Nothing
         }
-        [b'4', b'0', ..] => match room() {
-            Some(room) => {
-                out.put(format!(r#"420["join","{room}"]"#));
-                ServerMessage::Nothing
-            }
-            None => ServerMessage::Joined { next: 0, epoch: None },
-        },
+        [b'4', b'0', ..] => {
+            let rooms = rooms();
+            rooms.iter().for_each(|room| out.put(format!(r#"420["join","{room}"]"#)));
+            if rooms.is_empty() { ServerMessage::Joined { next: 0, epoch: None } } else { ServerMessage::Nothing }
+        }
         [b'4', b'3', b'0', ..] => ServerMessage::Joined { next: 0, epoch: None },
         [b'4', b'3', b'1', ..] => ServerMessage::Pong,
         [b'4', b'2', ..] => delivery(unit),

@@ -21,7 +21,7 @@ fn written(dialect: LoadDialect, write: impl Fn(&mut DialectWriter<'_>)) -> Stri
 
 fn interpret_with_reply(dialect: LoadDialect, unit: &str) -> (ServerMessage, String) {
     let mut bytes = Vec::new();
-    let message = dialect.interpret(unit.as_bytes(), &|| Some("#r".to_owned()), &mut dialect.writer(&mut bytes));
+    let message = dialect.interpret(unit.as_bytes(), &|| vec!["#r".to_owned()], &mut dialect.writer(&mut bytes));
     let answer = frame::take(&bytes).unwrap().map(|(frame, _)| String::from_utf8(frame.payload.to_vec()).unwrap());
     (message, answer.unwrap_or_default())
 }
@@ -30,31 +30,48 @@ fn interpret(dialect: LoadDialect, unit: &str) -> ServerMessage {
     interpret_with_reply(dialect, unit).0
 }
 
-const IDENTITY: ClientIdentity<'_> = ClientIdentity { nick: "ann", room: Some("#r"), resume: None };
 const STAMP: Stamp = Stamp { due: 5, publisher: 2, number: 9 };
 
 fn body() -> String {
     String::from_utf8(STAMP.body(40)).unwrap()
 }
 
+/// Returns the written login of ann to the rooms.
+fn login(dialect: LoadDialect, rooms: &[&str], resume: Option<&ResumePoint<'_>>) -> String {
+    let rooms: Vec<String> = rooms.iter().map(|room| (*room).to_owned()).collect();
+    written(dialect, |out| dialect.log_in(&ClientIdentity { nick: "ann", rooms: &rooms, resume }, out))
+}
+
 #[test]
 fn login_registers_name_and_joins_room() {
-    let login = |dialect: LoadDialect| written(dialect, |out| dialect.log_in(&IDENTITY, out));
+    let login = |dialect: LoadDialect| login(dialect, &["#r"], None);
     let parley = r##"{"id":1,"nick":"ann","type":"register"}|{"id":2,"room":"#r","type":"join"}|"##;
     assert_eq!(login(LoadDialect::Parley), parley);
     assert_eq!(login(LoadDialect::Lines), "/nick ann\n/join #r\n");
     assert_eq!(login(LoadDialect::Ws), r##"{"join":"#r"}|"##);
-    assert!(login(LoadDialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
+    assert!(login(LoadDialect::Nats).ends_with("\r\nSUB r 1\r\nPING\r\n|"));
     assert_eq!(interpret_with_reply(LoadDialect::Socketio, r#"0{"sid":"x"}"#).1, "40");
     assert_eq!(interpret_with_reply(LoadDialect::Socketio, r#"40{"sid":"x"}"#).1, r##"420["join","#r"]"##);
 }
 
 #[test]
+fn login_joins_all_rooms_of_client() {
+    let joins = |dialect| login(dialect, &["#r", "#s"], None);
+    assert!(
+        joins(LoadDialect::Parley)
+            .ends_with(r##"|{"id":2,"room":"#r","type":"join"}|{"id":2,"room":"#s","type":"join"}|"##)
+    );
+    assert_eq!(joins(LoadDialect::Ws), r##"{"join":"#r"}|{"join":"#s"}|"##);
+    assert!(joins(LoadDialect::Nats).ends_with("\r\nSUB r 1\r\nSUB s 2\r\nPING\r\n|"));
+    let answered = [LoadDialect::Parley, LoadDialect::Nats].map(|dialect| dialect.joins_answered(2));
+    assert_eq!((answered, LoadDialect::Ws.joins_answered(0)), ([2, 1], 1));
+}
+
+#[test]
 fn resume_sends_token_and_position_without_join() {
-    let resume = Some(ResumePoint { token: "t", epoch: "e", seq: 7 });
-    let identity = ClientIdentity { resume, ..IDENTITY };
+    let resume = ResumePoint { token: "t", epoch: "e", seq: 7 };
     let parley = r##"{"id":1,"nick":"ann","resume":"t","since":{"#r":{"epoch":"e","seq":7}},"type":"register"}|"##;
-    assert_eq!(written(LoadDialect::Parley, |out| LoadDialect::Parley.log_in(&identity, out)), parley);
+    assert_eq!(login(LoadDialect::Parley, &["#r"], Some(&resume)), parley);
     let registered =
         r##"{"type":"registered","id":1,"nick":"ann","resume":"t2","rooms":[{"room":"#r","epoch":"e","seq":9}]}"##;
     let resumed = ServerMessage::Registered { resume: Some("t2".to_owned()), restored: true };

@@ -5,12 +5,17 @@
 
 mod page;
 mod plot;
+mod searches;
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+
+use crate::cli::ReportFlags;
 
 /// One outcome as a table row.
 #[derive(Debug, Clone)]
@@ -56,6 +61,45 @@ impl ReportRow {
         self.figure("clients").unwrap_or_default()
     }
 
+    /// Returns the mark of a row whose load generator was too busy.
+    fn dagger(&self) -> &'static str {
+        if self.outcome["load"]["too_busy"] == true { "†" } else { "" }
+    }
+
+    fn faults(&self) -> String {
+        ["lost", "duplicated", "out_of_order"].map(|key| shown(self.figure(key), 0)).join(" / ")
+    }
+
+    /// Returns the identity of the measurement: of two outcomes with the same one, the newer one counts.
+    fn identity(&self) -> String {
+        // The rate of a search is a result.
+        let rate = if self.scenario == "capacity" { &Value::Null } else { &self.outcome["offered_per_s"] };
+        let plan = &self.outcome["plan"];
+        json!([self.scenario, self.subject, self.clients(), rate, plan["room_size"], plan["traffic"]["pipeline"]])
+            .to_string()
+    }
+
+    fn unix_time(&self) -> f64 {
+        self.figure("unix_time").unwrap_or_default()
+    }
+
+    /// Returns the CPU of Redis per sent message in microseconds; `None` without Redis.
+    fn redis_us_per_message(&self) -> Option<f64> {
+        let redis = self.outcome["processes"].get("redis")?;
+        self.us_per_message([redis].into_iter())
+    }
+
+    /// Returns the CPU of the nodes per sent message in microseconds.
+    fn node_us_per_message(&self) -> Option<f64> {
+        self.us_per_message(self.nodes()?.map(|(_, process)| process))
+    }
+
+    fn us_per_message<'a>(&self, processes: impl Iterator<Item = &'a Value>) -> Option<f64> {
+        let sent = self.figure("sent").filter(|sent| *sent > 0.0)?;
+        let seconds = processes.flat_map(|process| [&process["user_s"], &process["system_s"]]);
+        Some(seconds.filter_map(Value::as_f64).sum::<f64>() * 1e6 / sent)
+    }
+
     /// Returns the processes that serve connections: all except Redis and presence.
     fn nodes(&self) -> Option<impl Iterator<Item = (&String, &Value)>> {
         let processes = self.outcome["processes"].as_object()?;
@@ -87,24 +131,34 @@ impl ReportRow {
     }
 }
 
-/// Reads the outcomes in `from`, and writes PERFORMANCE.md, performance.svg and performance.json into `into`.
-pub(crate) fn write(from: &Path, into: &Path, draft: bool) -> Result<()> {
-    let mut rows = Vec::new();
-    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let text = fs::read(&path)?;
-            rows.push(ReportRow::new(
-                serde_json::from_slice(&text).with_context(|| format!("{} is not an outcome", path.display()))?,
-            ));
+fn of<'a>(rows: &'a [ReportRow], scenario: &'a str) -> impl Iterator<Item = &'a ReportRow> {
+    rows.iter().filter(move |row| row.scenario == scenario)
+}
+
+fn shown(figure: Option<f64>, decimals: usize) -> String {
+    figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.decimals$}"))
+}
+
+/// Writes PERFORMANCE.md, performance.svg and performance.json from the outcomes in a folder and the kept figures.
+pub(crate) fn write(options: &ReportFlags) -> Result<()> {
+    let ReportFlags { from, into, keep, draft } = options;
+    let mut newest: BTreeMap<String, ReportRow> = BTreeMap::new();
+    let kept = match keep {
+        Some(file) if file.exists() => read(file)?["outcomes"].as_array().cloned().unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    for row in kept.into_iter().chain(outcomes(from)?).map(ReportRow::new) {
+        let identity = row.identity();
+        if newest.get(&identity).is_none_or(|other| row.unix_time() >= other.unix_time()) {
+            newest.insert(identity, row);
         }
     }
-    ensure!(!rows.is_empty(), "there are no outcomes in {}", from.display());
+    let mut rows: Vec<ReportRow> = newest.into_values().collect();
     rows.sort_by(|a, b| {
         let key = |row: &ReportRow| (row.rate(), row.clients(), row.rank());
-        a.scenario.cmp(&b.scenario).then(key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal))
+        a.scenario.cmp(&b.scenario).then(key(a).partial_cmp(&key(b)).unwrap_or(Ordering::Equal))
     });
-    let draft = draft || rows.iter().any(|row| row.outcome["debug_build"] == true);
+    let draft = *draft || rows.iter().any(|row| row.outcome["debug_build"] == true);
     let outcomes: Vec<&Value> = rows.iter().map(|row| &row.outcome).collect();
 
     fs::create_dir_all(into)?;
@@ -113,6 +167,24 @@ pub(crate) fn write(from: &Path, into: &Path, draft: bool) -> Result<()> {
     fs::write(into.join("performance.json"), format!("{:#}\n", json!({"draft": draft, "outcomes": outcomes})))?;
     println!("Wrote PERFORMANCE.md, performance.svg and performance.json into {}.", into.display());
     Ok(())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))
+}
+
+/// Reads the outcomes in a folder; there must be one.
+fn outcomes(folder: &Path) -> Result<Vec<Value>> {
+    let mut outcomes = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            outcomes.push(read(&path)?);
+        }
+    }
+    ensure!(!outcomes.is_empty(), "there are no outcomes in {}", folder.display());
+    Ok(outcomes)
 }
 
 #[cfg(test)]
@@ -131,6 +203,78 @@ mod tests {
         })
     }
 
+    fn report(from: &Path, into: &Path, keep: Option<&Path>) {
+        let keep = keep.map(Path::to_owned);
+        write(&ReportFlags { from: from.to_owned(), into: into.to_owned(), keep, draft: false }).unwrap();
+    }
+
+    /// Returns the page of these outcomes, with the figures of an earlier page.
+    fn page_of(outcomes: &[Value], keep: Option<&Path>) -> (String, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, outcome) in outcomes.iter().enumerate() {
+            fs::write(folder.path().join(format!("{number}.json")), outcome.to_string()).unwrap();
+        }
+        let into = folder.path().join("docs");
+        report(folder.path(), &into, keep);
+        (fs::read_to_string(into.join("PERFORMANCE.md")).unwrap(), folder)
+    }
+
+    #[test]
+    fn kept_figures_yield_to_newer_ones() {
+        let dated = |peer: &str, micros: f64, unix_time: u64| {
+            let mut outcome = outcome("room", peer, 50.0, micros, 3.0);
+            outcome["unix_time"] = json!(unix_time);
+            outcome
+        };
+        let (_, earlier) = page_of(&[dated("parley", 6.0, 10), dated("nats", 7.0, 20)], None);
+        let kept = earlier.path().join("docs/performance.json");
+        let (page, _) = page_of(&[dated("parley", 5.0, 11), dated("nats", 8.0, 19)], Some(&kept));
+        assert!(page.contains("| 50 | Parley | 50000 | 1.0 | 3.0 | 3.0 | 5.00 |"), "{page}");
+        assert!(page.contains("| 50 | NATS | 50000 | 1.0 | 3.0 | 3.0 | 7.00 |"), "{page}");
+        assert_eq!(page.matches("| 50 |").count(), 2, "{page}");
+        let (page, _) = page_of(&[dated("ws", 5.0, 11)], Some(Path::new("/no/such/file")));
+        assert_eq!(page.matches("| 50 |").count(), 1, "{page}");
+    }
+
+    #[test]
+    fn report_shows_capacity_and_pipeline() {
+        let capacity = |peer: &str, members: u32, rate: f64, holds: bool| {
+            let mut outcome = outcome("capacity", peer, rate, 6.0, 3.0);
+            outcome["plan"] = json!({"room_size": members, "traffic": {"rooms": {"rate": rate, "publishers": 2}}});
+            outcome["sent"] = json!(rate * 10.0);
+            outcome["holds"] = json!(holds);
+            outcome["fails_at_per_s"] = json!(rate * 2.0);
+            outcome["ack_ms"] = json!({"p99": 2.5});
+            let cpu = |seconds: f64| json!({"user_s": seconds, "system_s": seconds});
+            outcome["processes"] = json!({"g1": cpu(rate * 1e-4), "g2": cpu(rate * 1e-4), "redis": cpu(rate * 1e-4)});
+            outcome
+        };
+        let mut pipeline = outcome("pipeline", "parley", 0.0, 30.0, 3.0);
+        pipeline["plan"] = json!({"room_size": 1, "traffic": {"pipeline": {"depth": 64, "rooms": 100}}});
+        pipeline["acked_per_s"] = json!(4200);
+        pipeline["ack_ms"] = json!({"p50": 15.0, "p99": 20.0});
+        pipeline["refused"] = json!(7);
+        let mut deeper = pipeline.clone();
+        deeper["plan"]["traffic"]["pipeline"]["depth"] = json!(256);
+        let outcomes = [
+            capacity("nats", 100, 400.0, true),
+            capacity("nats", 2, 8000.0, true),
+            capacity("parley", 2, 5000.0, false),
+            pipeline,
+            deeper,
+        ];
+        let (page, earlier) = page_of(&outcomes, None);
+        assert!(page.contains("| 500 x 2 | Parley | below 5000 | 10000 | 1.0 | 3.0 | 2.5 | 20.0 | 40.0 |"), "{page}");
+        assert!(page.contains("| 500 x 2 | NATS | 8000 | 16000 | 1.0 | 3.0 | 2.5 |"), "{page}");
+        assert!(page.contains("| 10 x 100 | NATS | 400 | 800 |"), "{page}");
+        assert!(page.contains("| 100 | 64 | Parley | 4200 | 15.0 | 20.0 | 7 |"), "{page}");
+        assert!(page.contains("| 100 | 256 | Parley | 4200 |"), "{page}");
+        // The rate is a result of the search, not a part of its identity.
+        let kept = earlier.path().join("docs/performance.json");
+        let (page, _) = page_of(&[capacity("nats", 2, 9000.0, true)], Some(&kept));
+        assert!(page.contains("| 500 x 2 | NATS | 9000 |") && !page.contains("| 500 x 2 | NATS | 8000 |"), "{page}");
+    }
+
     #[test]
     fn report_divides_figures_by_their_floor() {
         let folder = tempfile::tempdir().unwrap();
@@ -147,7 +291,7 @@ mod tests {
             fs::write(folder.path().join(format!("{number}.json")), outcome.to_string()).unwrap();
         }
         let into = folder.path().join("docs");
-        write(folder.path(), &into, false).unwrap();
+        report(folder.path(), &into, None);
         let page = fs::read_to_string(into.join("PERFORMANCE.md")).unwrap();
         assert!(page.contains("| 50 | Parley | 50000 | 1.0 | 3.0 | 3.0 | 6.00 | 1.50 | 3.00 |"), "{page}");
         assert!(page.contains("| 100 | NATS | 100000 | 1.0 | 30.0 | 30.0 | 20.00 | 2.50 | - |"), "{page}");
@@ -167,7 +311,7 @@ mod tests {
         one["debug_build"] = json!(true);
         one["load"] = json!({"too_busy": true});
         fs::write(folder.path().join("one.json"), one.to_string()).unwrap();
-        write(folder.path(), folder.path(), false).unwrap();
+        report(folder.path(), folder.path(), None);
         let page = fs::read_to_string(folder.path().join("PERFORMANCE.md")).unwrap();
         assert!(page.contains("Draft") && page.contains("| 50† |"), "{page}");
     }

@@ -1,6 +1,6 @@
 //! The performance page: Markdown tables and the conditions of the measurements.
 
-use super::ReportRow;
+use super::{ReportRow, of, searches, shown};
 
 const INTRODUCTION: &str = "\
 `make bench` wrote this page, and repeats all measurements on another machine. [deploy/bench/run](../deploy/bench/run)
@@ -37,29 +37,14 @@ pub(super) fn page(rows: &[ReportRow], draft: bool) -> String {
     for members in rooms {
         page += &room(rows, members);
     }
+    page += &searches::capacity(rows);
+    page += &searches::pipeline(rows);
     page += &idle(rows);
     page += &rest(rows);
     page += &others(rows);
     page += &burst(rows);
     page += &conditions(rows);
     page
-}
-
-fn of<'a>(rows: &'a [ReportRow], scenario: &'a str) -> impl Iterator<Item = &'a ReportRow> {
-    rows.iter().filter(move |row| row.scenario == scenario)
-}
-
-fn shown(figure: Option<f64>, decimals: usize) -> String {
-    figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.decimals$}"))
-}
-
-fn dagger(row: &ReportRow) -> &'static str {
-    if row.outcome["load"]["too_busy"] == true { "†" } else { "" }
-}
-
-fn faults(row: &ReportRow) -> String {
-    let figures = ["lost", "duplicated", "out_of_order"].map(|key| shown(row.figure(key), 0));
-    figures.join(" / ")
 }
 
 fn room(rows: &[ReportRow], members: f64) -> String {
@@ -78,7 +63,7 @@ fn room(rows: &[ReportRow], members: f64) -> String {
         text += &format!(
             "| {:.0}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             row.rate(),
-            dagger(row),
+            row.dagger(),
             row.subject,
             shown(row.figure("delivered_per_s"), 0),
             shown(row.figure("delivery_ms.p50"), 1),
@@ -88,7 +73,7 @@ fn room(rows: &[ReportRow], members: f64) -> String {
             shown(floor("floor"), 2),
             shown(floor("batched floor"), 2),
             shown(row.figure("messages_per_read"), 1),
-            faults(row),
+            row.faults(),
         );
     }
     text
@@ -148,7 +133,7 @@ fn others(rows: &[ReportRow]) -> String {
             text += &format!(
                 "| {:.0}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                 row.clients(),
-                dagger(row),
+                row.dagger(),
                 shown(row.figure("offered_per_s"), 0),
                 row.subject,
                 shown(row.figure(pace), 0),
@@ -157,7 +142,7 @@ fn others(rows: &[ReportRow]) -> String {
                 at("p999"),
                 shown(row.figure(cost), 1),
                 shown(row.node_mib(), 0),
-                faults(row),
+                row.faults(),
             );
         }
     }
@@ -185,7 +170,8 @@ fn conditions(rows: &[ReportRow]) -> String {
     let field = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();
     format!(
         "\n## Conditions\n\nOne machine ran everything, including the clients: {} CPUs ({}), Linux {}, congestion control {}, netdev_max_backlog {}, \
-         {} descriptors per process. Each measurement took {} seconds.\n",
+         {} descriptors per process. Each measurement took {} seconds, unless its section \
+         says otherwise.\n",
         machine["cpus"],
         field("cpu"),
         field("kernel"),

@@ -79,7 +79,7 @@ impl LoadWorker {
         if dialect.is_ready_on_connect() {
             return self.joined(client, 0);
         }
-        let (nick, room) = (self.plan.nick(number), self.plan.room(number));
+        let (nick, rooms) = (self.plan.nick(number), self.plan.rooms(number));
         let room_number = self.plan.room_number(number).unwrap_or_default();
         let resume = self.sessions.tokens.get(&number).and_then(|token| {
             let seq = self.ledger.next_expected(client, 0)?.saturating_sub(1);
@@ -89,9 +89,21 @@ impl LoadWorker {
             // It returns as a new client, and misses the messages sent meanwhile.
             self.tally.error("not_resumed");
         }
-        let identity = ClientIdentity { nick: &nick, room: room.as_deref(), resume };
+        let identity = ClientIdentity { nick: &nick, rooms: &rooms, resume: resume.as_ref() };
         dialect.log_in(&identity, &mut dialect.writer(&mut self.outgoing));
         self.send_outgoing(client);
+    }
+
+    /// Handles the answer to a join, with `next` as the next message of the room. The last one completes the login.
+    pub(super) fn join_answered(&mut self, client: usize, next: u64) {
+        // All rooms of a client with more than one are new, so their streams begin alike.
+        let answered = self.joins.remove(&client).unwrap_or_default() + 1;
+        let rooms = self.plan.rooms_each();
+        if answered < self.address(client).dialect.joins_answered(rooms) {
+            self.joins.insert(client, answered);
+            return;
+        }
+        self.joined(client, next);
     }
 
     /// Marks the client as ready, with `next` as its next expected message.
@@ -140,6 +152,7 @@ impl LoadWorker {
     fn login_failed(&mut self, client: usize, code: &str) {
         self.tally.error(code);
         self.in_flight -= 1;
+        self.joins.remove(&client);
         let number = self.number(client);
         let state = &mut self.clients[client];
         state.close();

@@ -59,8 +59,16 @@ struct SendingClient {
     turns: u64,
     /// Number of messages sent so far; fewer than `turns` if the client was disconnected.
     messages: u32,
-    /// Due times of its unanswered messages and pings.
-    unanswered: VecDeque<Nanos>,
+    /// Its unanswered messages and pings.
+    unanswered: VecDeque<UnansweredRequest>,
+}
+
+/// A message or ping without its answer.
+#[derive(Debug, Clone, Copy)]
+struct UnansweredRequest {
+    due: Nanos,
+    /// Number of messages that the client sent before.
+    number: u32,
 }
 
 /// Data to resume sessions; empty unless the plan resumes.
@@ -86,6 +94,8 @@ struct LoadWorker {
     /// Clients that wait until other logins finish.
     queue: VecDeque<u32>,
     in_flight: u32,
+    /// By client that logs in: the number of its answered joins.
+    joins: HashMap<usize, usize>,
     storming: bool,
     sessions: SavedSessions,
     window: Option<MeasureWindow>,
@@ -183,6 +193,7 @@ impl LoadWorker {
             agenda: BinaryHeap::new(),
             queue: VecDeque::new(),
             in_flight: 0,
+            joins: HashMap::new(),
             storming: false,
             sessions: SavedSessions::default(),
             window: None,
@@ -246,7 +257,8 @@ impl LoadWorker {
         match *order {
             WorkerOrder::Hire { .. } => bail!("clients are already assigned"),
             WorkerOrder::Login { at } => self.begin_logins(at),
-            WorkerOrder::Send { window } => self.start_sending(window),
+            WorkerOrder::Send { window, rate } => self.start_sending(window, rate),
+            WorkerOrder::Stop => self.stop_sending(),
             WorkerOrder::ExpectLoss => self.storming = true,
             WorkerOrder::Storm => {
                 self.storming = true;

@@ -29,6 +29,7 @@ impl LoadWorker {
             }
         }
         self.buffer = buffer;
+        self.fill_pipeline(client);
     }
 
     /// Processes all whole units and returns their length. An error ends the connection and is counted by its code.
@@ -93,7 +94,7 @@ impl LoadWorker {
     fn interpret(&mut self, client: usize, unit: &[u8], now: Nanos) {
         let (dialect, number) = (self.address(client).dialect, self.number(client));
         let (plan, outgoing) = (&self.plan, &mut self.outgoing);
-        let message = dialect.interpret(unit, &|| plan.room(number), &mut dialect.writer(outgoing));
+        let message = dialect.interpret(unit, &|| plan.rooms(number), &mut dialect.writer(outgoing));
         if !self.outgoing.is_empty() {
             self.send_outgoing(client);
         }
@@ -102,14 +103,14 @@ impl LoadWorker {
             ServerMessage::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
             ServerMessage::Acked { seq } => self.acked(client, seq),
             // NATS answers the ping after the subscription before it.
-            ServerMessage::Pong if is_logging_in => self.joined(client, 0),
+            ServerMessage::Pong if is_logging_in => self.join_answered(client, 0),
             ServerMessage::Pong => self.echoed(client),
             ServerMessage::Registered { resume, restored } => self.registered(client, resume, restored),
             ServerMessage::Joined { next, epoch } => {
                 if let Some((room, epoch)) = self.plan.room_number(number).zip(epoch.filter(|_| self.plan.resumes)) {
                     self.sessions.epochs.insert(room, epoch);
                 }
-                self.joined(client, next);
+                self.join_answered(client, next);
             }
             ServerMessage::Refused { code, .. } if is_logging_in => self.connection_lost(client, &code),
             ServerMessage::Refused { step, code } => {
@@ -131,7 +132,7 @@ impl LoadWorker {
     /// Handles an accepted nickname. The client is ready without a room, or with the room of its resumed session.
     fn registered(&mut self, client: usize, resume: Option<String>, restored: bool) {
         let number = self.number(client);
-        let has_room = self.plan.room(number).is_some();
+        let has_room = !self.plan.rooms(number).is_empty();
         let was_resumed = self.sessions.tokens.contains_key(&number);
         if let Some(token) = resume.filter(|_| self.plan.resumes) {
             self.sessions.tokens.insert(number, token.into_boxed_str());
@@ -149,17 +150,21 @@ impl LoadWorker {
     fn delivered(&mut self, client: usize, seq: Option<u64>, stamp: Option<crate::stamp::Stamp>, now: Nanos) {
         self.tally.progress.delivered += 1;
         let Some(stamp) = stamp else { return self.tally.error("foreign_message") };
+        let stream = self.plan.stream_of(stamp.publisher, stamp.number) as usize;
         if self.plan.counts_seqs() {
             if let Some(seq) = seq {
-                self.ledger.record_received(client, 0, seq);
+                self.ledger.record_received(client, stream, seq);
             }
         } else {
-            let stream = stamp.publisher % self.plan.streams();
-            self.ledger.record_received(client, stream as usize, u64::from(stamp.number));
+            self.ledger.record_received(client, stream, u64::from(stamp.number));
         }
         if self.window.is_some_and(|window| window.counts(stamp.due)) {
             self.tally.measured.delivered += 1;
             self.tally.delivery.record(now.saturating_sub(stamp.due));
+        }
+        // A peer without acks answers a pipelined message by returning it.
+        if self.plan.depth().is_some() && !self.address(client).dialect.has_acks() {
+            self.acked(client, None);
         }
     }
 }
