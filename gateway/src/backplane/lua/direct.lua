@@ -1,12 +1,12 @@
 #!lua
 -- DIRECT: appends a message to the inbox of the session that owns a nick or had it last, and sends it to that session's
 -- gateway if the session is online. Refuses a message to a session that is offline and cannot be resumed. Needs
--- notes.lua and whereabouts.lua.
+-- notes.lua, whereabouts.lua and sizes.lua.
 -- KEYS: 1 generation, 2 leases, 3 the sender's nick, 4 the receiver's nick
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 the receiver's
 --       nick key, 6 the session of the inbox when republishing, else '', 7 maximum number of messages in an inbox,
 --       8 seconds that an inbox outlives its session, 9 an unused epoch, 10 owner token, 11 '=<idempotency key>',
---       '?<known idempotency key>' or '', 12 message id, 13 payload
+--       '?<known idempotency key>' or '', 12 message id, 13 payload, 14 maximum number of bytes in an inbox
 -- Reply: {1 if the receiver is online, the session of the inbox, epoch, {verdict, seq, time, message id}}; verdicts:
 --        ok, duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
 -- Called by RedisBackplane::direct and by the republish task. A republished message was checked before its ack, so only
@@ -16,6 +16,7 @@ if refusal then
 end
 local _, _, sender, receiver = unpack(KEYS)
 local _, _, _, _, nick, inbox_session, inbox_bound, inbox_seconds, fresh, token, key, id, payload = unpack(ARGV)
+local inbox_bytes = ARGV[14]
 
 local incarnation, from = split_token(token)
 if not serves(is_republish and republisher or incarnation)
@@ -54,14 +55,19 @@ end
 
 local meta, inbox = base .. 'session:' .. session, base .. 'inbox:' .. session
 local ttl = redis.call('TTL', meta)
-local epoch, seq, time = touch(meta, inbox, number, fresh)
-seq, time = seq + 1, math.max(time, now)
+local epoch, seq, time, _, _, bytes = touch(meta, inbox, number, fresh)
+seq, time, bytes = seq + 1, math.max(time, now), bytes + #payload
 local at, stamp = digits(seq), digits(time)
 redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, at .. '-0', 'time', stamp, 'payload', payload)
 if seq == 1 then
   shrink(inbox)
 end
-redis.pcall('HSET', meta, 'seq', at, 'time', stamp)
+redis.pcall('HSET', meta, 'seq', at, 'time', stamp, 'bytes', digits(bytes))
+local limits = size_limits(inbox_bound, inbox_bytes)
+local mark = mark_at(limits, seq, bytes, payload)
+if mark ~= '' then
+  bound_size(meta, inbox, '@' .. session, limits, bytes, seq, mark)
+end
 -- An inbox is kept while its session has a nick; afterwards it expires with the session record.
 if ttl ~= -1 then
   redis.pcall('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)

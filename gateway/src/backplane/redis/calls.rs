@@ -23,11 +23,13 @@ use super::{epoch, script};
 pub(super) const PRELUDE: &str = include_str!("../lua/prelude.lua");
 /// Script fragment that remembers messages.
 pub(super) const NOTES: &str = include_str!("../lua/notes.lua");
+/// Script fragment that bounds the bytes of streams.
+pub(super) const SIZES: &str = include_str!("../lua/sizes.lua");
 /// Script fragment that finds the gateway of a nick.
 const WHEREABOUTS: &str = include_str!("../lua/whereabouts.lua");
 
 static DIRECT: LazyLock<Script> =
-    LazyLock::new(|| script(&[PRELUDE, NOTES, WHEREABOUTS], include_str!("../lua/direct.lua")));
+    LazyLock::new(|| script(&[PRELUDE, NOTES, WHEREABOUTS, SIZES], include_str!("../lua/direct.lua")));
 
 static TYPING: LazyLock<Script> = LazyLock::new(|| script(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
 
@@ -67,14 +69,11 @@ impl ScriptCalls {
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>()
             .buckets_in_script(&["idempotency", "attempts"]);
+        let retention = self.retention.get();
         let mut call = self.call(&DIRECT, origin);
         call.key(keys.names());
-        call.arg(to.as_str())
-            .arg(inbox)
-            .arg(self.retention.get().inbox_messages)
-            .arg(INBOX_RETENTION_SECONDS)
-            .arg(epoch());
-        call.arg(token).arg(key).arg(msg_id).arg(payload);
+        call.arg(to.as_str()).arg(inbox).arg(retention.inbox_messages).arg(INBOX_RETENTION_SECONDS).arg(epoch());
+        call.arg(token).arg(key).arg(msg_id).arg(payload).arg(retention.inbox_bytes);
         let (online, session, epoch, answer): (bool, String, String, ScriptAnswer) =
             self.invoke(CallKind::Direct, (to.as_str(), keys.described()), &call).await?;
         let inbox = (!session.is_empty()).then(|| (SessionId::from_store(&session), epoch));

@@ -12,13 +12,13 @@ use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::{FromRedisValue, Script, Value};
 
-use super::calls::{NOTES, PRELUDE, ScriptAnswer, ScriptCalls, outcome};
+use super::calls::{NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, outcome};
 use super::message::{MessageOutcome, StoredMessage, WriteOrigin};
 use super::{epoch, script};
 use crate::backplane::{PriorPosition, Published};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    let parts = [PRELUDE, NOTES, include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
+    let parts = [PRELUDE, NOTES, include_str!("../lua/repeats.lua"), SIZES, include_str!("../lua/retention.lua")];
     script(&parts, include_str!("../lua/publish.lua"))
 });
 
@@ -64,6 +64,7 @@ impl ScriptCalls {
         let retention = self.retention.get();
         let mut call = self.call(&PUBLISH, origin);
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
+        call.arg(retention.bytes);
         let mut names = Vec::new();
         for SentRoom { room, messages } in rooms {
             let keys = ScriptKeys::of(self.redis.keys().room(room)).own([

@@ -1,6 +1,7 @@
 -- Epochs and seqs of streams. A stream has ids `<seq>-0` and a meta: a hash with `epoch`, `generation` (of the store,
--- in which the epoch began), `seq` and `time` (of the newest message), `forks` (as in model/stream.rs) and, for a room,
--- `oldest` (no entry is older). Rooms and inboxes have one each. Needs nothing; scripts of both crates contain it.
+-- in which the epoch began), `seq` and `time` (of the newest message), `bytes` and `marks` (see sizes.lua), `forks` (as
+-- in model/stream.rs) and, for a room, `oldest` (no entry is older). Rooms and inboxes have one each. Needs nothing;
+-- scripts of both crates contain it.
 
 local FORKS_MAX = 16
 
@@ -19,12 +20,12 @@ local function with_fork(forks, epoch, seq)
   return table.concat(kept, ' ', math.max(1, #kept - FORKS_MAX + 1))
 end
 
--- Returns a stream's epoch, seq, time, forks and oldest. A stream without an epoch, or with one from another
+-- Returns a stream's epoch, seq, time, forks, oldest and bytes. A stream without an epoch, or with one from another
 -- generation, begins the `fresh` one: messages of the former generation may be lost, and their seqs are about to be
 -- used again. Meta and stream are written together; after one of them was lost or restored alone, the higher seq wins.
 -- So only entries beyond the meta are read, normally none.
 local function touch(meta, log, generation, fresh)
-  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest')
+  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest', 'bytes')
   local epoch, seq, time, forks = known[1], tonumber(known[3]) or 0, tonumber(known[4]) or 0, known[5] or ''
   local newest = redis.call('XREVRANGE', log, '+', digits(seq + 1), 'COUNT', 1)[1]
   if newest then
@@ -44,5 +45,5 @@ local function touch(meta, log, generation, fresh)
     redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'seq', digits(seq), 'time', digits(time),
       'forks', forks)
   end
-  return epoch, seq, time, forks, tonumber(known[6])
+  return epoch, seq, time, forks, tonumber(known[6]), tonumber(known[7]) or 0
 end
