@@ -7,6 +7,7 @@
 mod calls;
 mod condition;
 mod fitness;
+mod key_sample;
 mod refusals;
 pub mod script_source;
 mod server;
@@ -29,6 +30,7 @@ use tokio::net::UdpSocket;
 pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
+pub use self::key_sample::{KeySample, KindSize};
 use self::refusals::CallIdentity;
 pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
