@@ -62,7 +62,7 @@ redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, at .. '-0', 'time', stamp,
 if seq == 1 then
   shrink(inbox)
 end
-redis.pcall('HSET', meta, 'seq', at, 'time', stamp, 'bytes', digits(bytes))
+redis.pcall('HSET', meta, 'seq', at, 'time', stamp, 'bytes', bytes)
 local limits = size_limits(inbox_bound, inbox_bytes)
 local mark = mark_at(limits, seq, bytes, payload)
 if mark ~= '' then

@@ -204,7 +204,7 @@ local function publish_in(meta, log, members, channel, at, last)
   end
 
   reply[1], reply[2] = epoch, time
-  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp, 'bytes', digits(bytes))
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp, 'bytes', bytes)
   if seq < BUSY_SEQ then
     redis.pcall('HSET', meta, 'quiet', quiet_s)
   end

@@ -17,15 +17,16 @@ local function names(entry)
   return 'inbox', id, base .. 'session:' .. id, base .. 'inbox:' .. id, 'nick'
 end
 
+enter_generation()
 local entries = redis.call('ZRANGEBYSCORE', list, '-inf', '+inf', 'WITHSCORES')
 for place = #entries - 1, 1, -2 do
   local kind, id, meta, stream, name = names(entries[place])
-  local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  if oldest then
+  if redis.call('EXISTS', stream) == 1 then
     local bytes = tonumber(entries[place + 1])
     largest[kind], total[kind] = math.max(largest[kind], bytes), total[kind] + bytes
     if #rows < rows_max then
-      local messages = stream_end(meta, stream) - tonumber(string.match(oldest[1], '^%d+')) + 1
+      local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+      local messages = oldest and stream_end(meta, stream) - tonumber(string.match(oldest[1], '^%d+')) + 1 or 0
       rows[#rows + 1] =
         { kind, id, redis.call('HGET', meta, name) or '', bytes, messages, redis.call('TTL', stream) }
     end
