@@ -8,6 +8,8 @@
 -- before their meta are not counted; they are gone once the bound was appended.
 
 local MARK_PARTS = 16
+-- Maximum number of bytes between two marks, and that one call removes: 16 MiB of small messages take Redis 2 ms.
+local CUT_BYTES_MAX = 16777216
 -- Minimum number of messages between two marks, unless there are more bytes between them.
 local MARK_MESSAGES_MIN = 64
 -- Maximum number of streams in the list of the largest.
@@ -15,7 +17,8 @@ local LARGEST_MAX = 100
 
 local function size_limits(messages, bytes)
   local part_messages = math.max(math.ceil(messages / MARK_PARTS), MARK_MESSAGES_MIN)
-  return { bytes = tonumber(bytes), part_bytes = bytes / MARK_PARTS, part_messages = part_messages }
+  local part_bytes = math.min(bytes / MARK_PARTS, CUT_BYTES_MAX)
+  return { bytes = tonumber(bytes), part_bytes = part_bytes, part_messages = part_messages }
 end
 
 -- Returns the mark of a message that ends at `bytes`, or '' if none is due there.
@@ -54,7 +57,8 @@ local function write_marks(meta, marks, first)
   redis.pcall('HSET', meta, 'marks', table.concat(words, ' '))
 end
 
--- Cuts a stream to its bound, which keeps the newest message, and lists its size. To be called after messages with
+-- Cuts a stream to its bound, which keeps the newest message, and lists its size. A bound that was lowered far takes
+-- several calls. To be called after messages with
 -- `new_marks` were appended, and after messages were removed for another reason. `bytes` and `seq` are those of the
 -- newest message, `name` is that of the stream in the list.
 local function bound_size(meta, stream, name, limits, bytes, seq, new_marks)
@@ -69,7 +73,11 @@ local function bound_size(meta, stream, name, limits, bytes, seq, new_marks)
   local function size()
     return bytes - (cut > 0 and marks[cut][2] or 0)
   end
-  while size() > limits.bytes and marks[cut + 1] and marks[cut + 1][1] < seq do
+  local size_before = size()
+  local function may_cut(mark)
+    return mark[1] < seq and (cut == gone or size_before - bytes + mark[2] <= CUT_BYTES_MAX)
+  end
+  while size() > limits.bytes and marks[cut + 1] and may_cut(marks[cut + 1]) do
     cut = cut + 1
   end
   if cut > gone then

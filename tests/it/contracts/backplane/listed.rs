@@ -135,6 +135,28 @@ async fn lost_meta_or_stream_stays_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_cuts_are_made_in_steps() {
+    let counted = CountedRoom::new(bytes(64 << 20)).await;
+    // The stream and its meta after 40 messages of 1 MiB.
+    let write = "local marks, time = '', redis.call('TIME')[1] .. '000'
+        for seq = 1, 40 do
+            marks = marks .. ' ' .. seq .. ':' .. string.format('%d', seq * 1048576)
+            redis.call('XADD', KEYS[1], seq .. '-0', 'time', time, 'payload', string.rep('x', 1048576))
+        end
+        redis.call('HSET', KEYS[2], 'seq', 40, 'bytes', 40 * 1048576, 'marks', marks)
+        return 40";
+    let _: u64 = counted.ask(&["EVAL", write, "2", STREAM, META]).await;
+    counted.store.retain(bytes(65_536));
+    let mut lengths = Vec::new();
+    for _ in 0..4 {
+        counted.node.publish(&counted.lobby, &counted.ann.request(&"x".repeat(5000))).await.unwrap();
+        lengths.push(counted.ask::<u64>(&["XLEN", STREAM]).await);
+    }
+    assert_eq!(lengths, [25, 10, 3, 4], "16 MiB are removed at a time");
+    counted.assert_counted().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn count_survives_a_restart_and_republishing() {
     let mut counted = CountedRoom::new(bytes(65_536)).await;
     let texts = async |counted: &CountedRoom, count: usize| {
