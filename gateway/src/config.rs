@@ -66,6 +66,10 @@ pub const KEYS: &[Key] = &[
         .default("10000")
         .live()
         .meaning("Maximum number of messages kept in a room, 1 to 1000000. Redis may keep up to 100 more."),
+    Key::number("history.max_bytes").default("16777216").live().meaning(
+        "Maximum number of bytes of the messages kept in a room, 65536 to 1073741824. Redis may keep a sixteenth and one \
+         message more.",
+    ),
     Key::number("history.max_age_hours").default("72").live().meaning(
         "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at a later message, once they \
          are a 64th too old.",
@@ -74,6 +78,10 @@ pub const KEYS: &[Key] = &[
         .default("1000")
         .live()
         .meaning("Maximum number of messages kept in an inbox, 1 to 1000000. Redis may keep up to 100 more."),
+    Key::number("history.inbox_bytes").default("4194304").live().meaning(
+        "Maximum number of bytes of the messages kept in an inbox, 65536 to 1073741824. Redis may keep a sixteenth and \
+         one message more.",
+    ),
     Key::number("history.quiet_room_hours").default("24").live().meaning(
         "Hours that a room with fewer than three messages is kept after its last member left, 1 to 72. Others are kept \
          for 72 hours; a room without messages is forgotten at once. Applies from a room's next message.",
@@ -98,6 +106,8 @@ pub const KEYS: &[Key] = &[
 
 /// Maximum value of `history.max_messages` and `history.inbox_messages`.
 const HISTORY_MESSAGES_MAX: u64 = 1_000_000;
+/// Values of `history.max_bytes` and `history.inbox_bytes`: at least one message of the maximum size.
+const HISTORY_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
 /// Maximum value of `history.max_age_hours`: a year.
 const HISTORY_HOURS_MAX: u64 = 8760;
 /// Maximum value of `history.quiet_room_hours`: the lifetime of other rooms and of sessions.
@@ -234,10 +244,13 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
         1..=QUIET_ROOM_HOURS_MAX,
         "expected a whole number of hours from 1 to 72",
     )?;
+    let bytes = |key| settings.number(key, HISTORY_BYTES, "expected a whole number from 65536 to 1073741824");
     Ok(Retention {
         messages: messages as usize,
+        bytes: bytes("history.max_bytes")? as usize,
         age: Duration::from_secs(hours * 3600),
         inbox_messages: inbox as usize,
+        inbox_bytes: bytes("history.inbox_bytes")? as usize,
         quiet: Duration::from_secs(quiet * 3600),
     })
 }
@@ -308,8 +321,10 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "limits.republish_mib = {}", self.republish_bytes / MIB)?;
         writeln!(f, "limits.room_bytes_per_second = {}", self.room_bytes_per_second)?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
+        writeln!(f, "history.max_bytes = {}", self.history.bytes)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
         writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;
+        writeln!(f, "history.inbox_bytes = {}", self.history.inbox_bytes)?;
         writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;

@@ -32,8 +32,10 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         admin: "127.0.0.1:9180".parse().unwrap(),
         history: Retention {
             messages: 10_000,
+            bytes: 16 * 1024 * 1024,
             age: Duration::from_secs(72 * 3600),
             inbox_messages: 1_000,
+            inbox_bytes: 4 * 1024 * 1024,
             quiet: Duration::from_secs(24 * 3600),
         },
         hold: Duration::from_secs(60),
@@ -88,7 +90,9 @@ fn environment_overrides_the_file_key_by_key() {
         (named, env("PARLEY__LIMITS__REPUBLISH_MIB", "16"), changed(|c| c.republish_bytes = 16 * 1024 * 1024)),
         (named, env("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "65536"), changed(|c| c.room_bytes_per_second = 65_536)),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
+        (named, env("PARLEY__HISTORY__MAX_BYTES", "65536"), changed(|c| c.history.bytes = 65_536)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),
+        (named, env("PARLEY__HISTORY__INBOX_BYTES", "65536"), changed(|c| c.history.inbox_bytes = 65_536)),
         (
             named,
             env("PARLEY__HISTORY__QUIET_ROOM_HOURS", "2"),
@@ -145,6 +149,7 @@ fn invalid_settings_are_named_on_one_line() {
     let prefix = "expected 1 to 64 printable ASCII characters without spaces and braces";
     let seconds = "expected a whole number of seconds from 0 to 3600";
     let messages = "expected a whole number from 1 to 1000000";
+    let bytes = "expected a whole number from 65536 to 1073741824";
     let hours = "expected a whole number of hours from 1 to 8760";
     let quiet = "expected a whole number of hours from 1 to 72";
     let hold = "expected a whole number of seconds from 5 to 3600";
@@ -214,6 +219,10 @@ fn invalid_settings_are_named_on_one_line() {
         ("history.max_messages = 1000001", &[], format!(r#"history.max_messages = "1000001": {messages}"#)),
         ("history.inbox_messages = 0", &[], format!(r#"history.inbox_messages = "0": {messages}"#)),
         ("history.inbox_messages = 1000001", &[], format!(r#"history.inbox_messages = "1000001": {messages}"#)),
+        ("history.max_bytes = 65535", &[], format!(r#"history.max_bytes = "65535": {bytes}"#)),
+        ("history.max_bytes = 1073741825", &[], format!(r#"history.max_bytes = "1073741825": {bytes}"#)),
+        ("history.inbox_bytes = 65535", &[], format!(r#"history.inbox_bytes = "65535": {bytes}"#)),
+        ("history.inbox_bytes = 1073741825", &[], format!(r#"history.inbox_bytes = "1073741825": {bytes}"#)),
         ("history.quiet_room_hours = 0", &[], format!(r#"history.quiet_room_hours = "0": {quiet}"#)),
         ("history.quiet_room_hours = 73", &[], format!(r#"history.quiet_room_hours = "73": {quiet}"#)),
         ("history.max_age_hours = 0", &[], format!(r#"history.max_age_hours = "0": {hours}"#)),
@@ -277,7 +286,14 @@ fn printed_config_loads_again() {
             c.prefix = r#"a"b\c'#="#.to_owned();
             c.ws = "[::1]:0".parse().unwrap();
             let hours = |hours: u64| Duration::from_secs(hours * 3600);
-            c.history = Retention { messages: 1, age: hours(8760), inbox_messages: 2, quiet: hours(3) };
+            c.history = Retention {
+                messages: 1,
+                bytes: 65_537,
+                age: hours(8760),
+                inbox_messages: 2,
+                inbox_bytes: 65_538,
+                quiet: hours(3),
+            };
             c.hold = Duration::from_secs(8);
             c.lookalikes = LookalikePolicy::ExceptAscii;
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();

@@ -1,18 +1,26 @@
-//! `ctl status`: Redis, every gateway and the totals, each read once.
+//! `ctl status`: Redis and what fills it, every gateway and the totals, each read once.
 
 use std::time::Duration;
 
 use presence::lease::health::ECHO_LIMIT;
-use presence::registry::LeaseSummary;
-use presence::store::redis::ServerInfo;
+use presence::registry::{LargestStreams, LeaseSummary, RegistryError, StreamOwner, StreamSize};
+use presence::store::redis::{KeySample, KindSize, ServerInfo};
 use serde::Serialize;
 
-use super::table::{count, duration, mebibytes, table};
+use super::table::{count, duration, mebibytes, size, table};
 use super::{CommandAccess, CtlAnswer, CtlError};
+
+/// Maximum number of streams that are shown.
+const STREAMS_MAX: usize = 10;
+/// Maximum number of kinds of keys in the table, those with the most memory. The JSON document has all.
+const KINDS_MAX: usize = 8;
 
 #[derive(Serialize)]
 struct ClusterStatus {
     redis: RedisStatus,
+    largest: LargestStreams,
+    /// `null` if the Redis user may not read them.
+    keys: Option<KeySample>,
     gateways: Vec<LeaseSummary>,
     sessions: u64,
     rooms: u64,
@@ -34,9 +42,15 @@ pub(super) async fn status(cluster: &CommandAccess) -> Result<CtlAnswer, CtlErro
     let (generation, gateways) = cluster.store.lease_summaries().await?;
     let sessions = gateways.iter().filter(|gateway| gateway.state.serves()).map(|gateway| gateway.sessions).sum();
     let rooms = cluster.registry.stats().await?.rooms;
+    let largest = cluster.store.largest_streams(STREAMS_MAX).await?;
+    let keys = match cluster.redis.sample_keys().await {
+        // The rights for it are optional, and everything before was answered.
+        Err(RegistryError::Unavailable(_)) => None,
+        sample => Some(sample?),
+    };
     let redis = RedisStatus { address: cluster.address.clone(), server };
     let (generation, recovering) = (generation.number, !generation.is_open());
-    let status = ClusterStatus { redis, gateways, sessions, rooms, generation, recovering };
+    let status = ClusterStatus { redis, largest, keys, gateways, sessions, rooms, generation, recovering };
     Ok(CtlAnswer::new(text(&status), &status))
 }
 
@@ -57,18 +71,47 @@ fn text(status: &ClusterStatus) -> String {
     ];
     let rows: Vec<[String; 8]> = gateways.iter().map(row).collect();
     let serving = gateways.iter().filter(|gateway| gateway.state.serves()).count() as u64;
+    let largest: Vec<[String; 4]> = status.largest.streams.iter().map(stream).collect();
+    let kinds: Vec<[String; 3]> =
+        status.keys.iter().flat_map(|sample| &sample.kinds).take(KINDS_MAX).map(kind).collect();
     let recovering = if status.recovering { ", the store is recovering" } else { "" };
-    [
+    let sections = [
         table(["REDIS", "ROLE", "REPLICAS", "VERSION", "UP", "MEMORY", "APPEND-ONLY FILE"], &[redis]),
         table(["GATEWAY", "STATE", "SESSIONS", "LAST BEAT", "UP", "VERSION", "WEBSOCKET", "LINES"], &rows),
+        match &largest[..] {
+            [] => String::new(),
+            rows => table(["LARGEST LOG", "SIZE", "MESSAGES", "EXPIRES"], rows),
+        },
+        table([&kinds_head(status.keys.as_ref()), "NUMBER", "MEMORY"], &kinds),
         format!(
             "{} on {}, {}{recovering}\n",
             count(*sessions, "session"),
             count(serving, "gateway"),
             count(*rooms, "room"),
         ),
-    ]
-    .join("\n")
+    ];
+    sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn stream(StreamSize { owner, bytes, messages, expires_in_seconds }: &StreamSize) -> [String; 4] {
+    let name = match owner {
+        StreamOwner::Room { room } => room.clone(),
+        StreamOwner::Inbox { session, nick } => format!("inbox of {}", nick.as_ref().unwrap_or(session)),
+    };
+    let expires = expires_in_seconds.map_or_else(|| "never".to_owned(), |seconds| duration(seconds * 1000));
+    [name, size(*bytes), messages.to_string(), expires]
+}
+
+fn kinds_head(keys: Option<&KeySample>) -> String {
+    match keys {
+        None => "KEYS (no right to read them)".to_owned(),
+        Some(KeySample { is_estimate: false, .. }) => "KEYS".to_owned(),
+        Some(KeySample { sampled, total, .. }) => format!("KEYS (estimate from {sampled} of {total})"),
+    }
+}
+
+fn kind(KindSize { kind, keys, bytes }: &KindSize) -> [String; 3] {
+    [kind.clone(), keys.to_string(), size(*bytes)]
 }
 
 fn row(gateway: &LeaseSummary) -> [String; 8] {

@@ -44,6 +44,15 @@ pub(super) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
+/// Formats a size: `1023 B`, `9.9 KiB`, `120.0 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / f64::from(1 << 10)),
+        _ => mebibytes(bytes),
+    }
+}
+
 /// Formats a count with its noun: `1 room`, `2 rooms`.
 pub(super) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
@@ -80,6 +89,8 @@ mod tests {
             assert_eq!(duration(milliseconds), text);
         }
         assert_eq!(mebibytes(1_572_864), "1.5 MiB");
+        let sizes = [0, 1023, 1024, 10_138, 1_048_000, 1_048_576, 1_639_972_864].map(size);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "9.9 KiB", "1023.4 KiB", "1.0 MiB", "1564.0 MiB"]);
         assert_eq!((count(0, "room"), count(1, "room")), ("0 rooms".to_owned(), "1 room".to_owned()));
     }
 }

@@ -239,6 +239,12 @@ impl Keys {
         key(B::all(&self.base)).into()
     }
 
+    /// Returns the part of a key's name that is the same for all keys of its kind; `None` for a key of another program.
+    #[must_use]
+    pub fn kind_of<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.base)?.split(':').next()
+    }
+
     /// The keys of a room.
     #[must_use]
     pub fn room<'a>(&'a self, room: &'a RoomKey) -> RoomKeys<'a> {
@@ -295,6 +301,9 @@ impl Keys {
         online => "online";
         /// Stream, bounded: online, offline, join, leave, rename. Feeds the event API.
         events => "events";
+        /// Sorted set, bounded: `#<room key>` and `@<session id>` of the largest streams, scored by the bytes of their
+        /// payloads at their last mark.
+        largest => "largest";
     }
 }
 
@@ -330,9 +339,9 @@ unit_keys! {
     RoomKeys: RoomUnit {
         /// Hash: `display`, `version` (of the members), and the meta of the room's stream: `epoch`, `generation` (in
         /// which the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no
-        /// message is older than that time), `quiet` (seconds that the room outlives its last member if it had fewer
-        /// than three messages). No TTL while there are members. Without members and messages it is deleted; with
-        /// messages it lives an hour longer than the stream.
+        /// message is older than that time), `bytes` (of all payloads so far), `marks` (`<seq>:<bytes> ..`), `quiet`
+        /// (seconds that the room outlives its last member if it had fewer than three messages). No TTL while there are
+        /// members. Without members and messages it is deleted; with messages it lives an hour longer than the stream.
         meta => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members; without, 72 h or the time in
         /// `quiet`.
@@ -423,6 +432,7 @@ mod tests {
             (keys.rooms().into(), "rooms"),
             (keys.online().into(), "online"),
             (keys.events().into(), "events"),
+            (keys.largest().into(), "largest"),
             (room.meta().into(), "room:r"),
             (room.stream().into(), "log:r"),
             (room.members().into(), "members:r"),
@@ -446,6 +456,8 @@ mod tests {
     #[test]
     fn patterns_match_the_names_of_their_keys() {
         let keys = Keys::new("p");
+        let kinds = ["p:{0}:log:a:b", "p:{0}:generation", "p:{1}:log:a", "q"].map(|key| keys.kind_of(key));
+        assert_eq!(kinds, [Some("log"), Some("generation"), None, None]);
         assert_eq!(keys.pattern(NodeKeys::owned_nicks), "p:{0}:owned-nicks:*");
         assert_eq!(keys.pattern(RoomKeys::meta), "p:{0}:room:*");
     }

@@ -25,16 +25,22 @@ pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
 
+const MIB: usize = 1024 * 1024;
+
 /// Limits of a stream. Messages beyond a limit are deleted at the next publish to the room or the inbox. A store that
-/// trims in blocks may keep some more messages.
+/// trims in blocks may keep some more messages, and up to a sixteenth more bytes. The newest message always fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Maximum number of messages of a room.
     pub messages: usize,
+    /// Maximum number of payload bytes of a room.
+    pub bytes: usize,
     /// Maximum age of the messages of a room.
     pub age: Duration,
     /// Maximum number of messages of an inbox.
     pub inbox_messages: usize,
+    /// Maximum number of payload bytes of an inbox.
+    pub inbox_bytes: usize,
     /// Lifetime of a room with fewer than three messages after its last member.
     pub quiet: Duration,
 }
@@ -42,6 +48,13 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        Self { messages: 10_000, age: hours(72), inbox_messages: 1_000, quiet: hours(24) }
+        Self {
+            messages: 10_000,
+            bytes: 16 * MIB,
+            age: hours(72),
+            inbox_messages: 1_000,
+            inbox_bytes: 4 * MIB,
+            quiet: hours(24),
+        }
     }
 }

@@ -60,8 +60,8 @@ pub use self::leases::{
 };
 pub(crate) use self::listing::event_position;
 pub use self::listing::{
-    ClusterStats, EventLogEnds, GatewayRow, HeldSession, Inventory, LeaseSummary, ListPage, Membership, PAGE_LIMIT,
-    RegistryEvent, RoomRow, UserRow,
+    ClusterStats, EventLogEnds, GatewayRow, HeldSession, Inventory, LargestStreams, LeaseSummary, ListPage,
+    ListedBytes, Membership, PAGE_LIMIT, RegistryEvent, RoomRow, StreamOwner, StreamSize, UserRow,
 };
 pub use self::memory::MemoryRegistry;
 pub use self::names::ClaimError;

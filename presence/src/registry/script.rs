@@ -45,6 +45,7 @@ scripts! {
     ONLINE = ["prelude.lua", "../listing/user_rows.lua"] "listing/online.lua";
     MEMBERS = ["prelude.lua"] "listing/members.lua";
     ROOMS = ["prelude.lua"] "listing/rooms.lua";
+    LARGEST = ["prelude.lua"] "listing/largest.lua";
 }
 
 fn assemble(parts: &[&str], script: &str) -> Script {

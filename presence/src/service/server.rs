@@ -67,7 +67,8 @@ impl Presence {
     pub async fn start(config: PresenceConfig) -> anyhow::Result<Self> {
         let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
         redis.is_fit().await?;
-        let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
+        let store = RedisRegistry::new(redis.clone());
+        let registry = Registry::Redis(store.clone());
         let metrics = PresenceMetrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
         let admin = bind(config.admin).await.context("bind the admin listener")?;
@@ -94,7 +95,7 @@ impl Presence {
         spawn(&tasks, &closing, readiness::log_changes(answer_reasons));
         redis.register_metrics(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
-        let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
+        let refresh = numbers::register(&metrics.registry, store, redis);
         let answers = AdminRoutes {
             metrics: metrics.registry.clone(),
             ready: Arc::new(all_reasons),

@@ -1,8 +1,8 @@
 //! The contract of the backplane: `rooms` and `directs` run on both arms, memory and Redis.
 //!
 //! An acknowledged message reaches every subscribed node once, in one order per room, and only a member with
-//! a current claim may publish. `batching`, `epochs`, `faults`, `repeats`, `republish` and `shared_calls` cover
-//! calls and failures of a real Redis.
+//! a current claim may publish. `batching`, `epochs`, `faults`, `listed`, `repeats`, `republish` and `shared_calls`
+//! cover calls and failures of a real Redis.
 //! A [`BackplaneNode`](fixture::BackplaneNode) stands for a gateway: a beating lease, the real registry, a backplane.
 //! Sessions, client protocols and the registry's own contract are tested elsewhere.
 #![allow(clippy::unwrap_used)]
@@ -11,6 +11,7 @@ mod batching;
 mod directs;
 mod epochs;
 mod faults;
+mod listed;
 mod pages;
 mod repeats;
 mod republish;
@@ -18,6 +19,7 @@ mod fixture;
 mod rooms;
 mod shared_calls;
 mod shares;
+mod sizes;
 
 /// Runs every story on both arms.
 macro_rules! on_both_arms {
@@ -54,6 +56,12 @@ on_both_arms! {
     bounded_pages_return_every_message_once
     replay_pages_end_at_their_bytes
     lists_are_read_in_turns;
+
+    sizes:
+    room_keeps_at_most_its_bytes
+    inbox_keeps_at_most_its_bytes
+    newest_message_fits_into_any_bound
+    lowered_byte_bound_applies_while_running;
 
     directs:
     direct_message_reaches_only_the_owners_node

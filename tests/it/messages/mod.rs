@@ -1,5 +1,6 @@
 //! Room and direct messages: delivery, order, history, replay, slow readers and shares.
 
+mod byte_bound;
 mod chat;
 mod inbox;
 mod large_lists;

@@ -1,5 +1,5 @@
 -- APPEND: appends entries to streams under explicit ids, and guards the steps of a call against each other. Needs
--- prelude.lua.
+-- prelude.lua and sizes.lua.
 
 -- True once the present step has stored an entry.
 local is_written
@@ -19,8 +19,8 @@ local function try_append(stream, payload)
     digits(stream.time), 'payload', payload)
 end
 
--- Appends an entry after the `seq` of a stream, with its `time` and its `bound` in entries. Redis refuses an id that is
--- not above the stream's last: the stream is ahead of its meta, and only then its end is read.
+-- Appends an entry after the `seq` of a stream, with its `time` and its `bound` in entries, and counts its bytes. Redis
+-- refuses an id that is not above the stream's last: the stream is ahead of its meta, and only then its end is read.
 local function append(stream, payload)
   local added = try_append(stream, payload)
   if added.err and not is_written then
@@ -30,7 +30,8 @@ local function append(stream, payload)
   if added.err then
     error(added)
   end
-  is_written, stream.seq = true, stream.seq + 1
+  is_written, stream.seq, stream.bytes = true, stream.seq + 1, stream.bytes + #payload
+  add_mark(stream, payload)
 end
 
 -- Returns the answer of Redis in an error that was caught, with its code. The error is a text or a table, depending on

@@ -1,12 +1,13 @@
 #!lua
 -- DIRECT: appends messages to the inboxes of the sessions that own nicks or had them last, and sends them to the
 -- gateways of those that are online; each message gets a verdict. Each nick is a step of its own. Refuses a message to
--- a session that is offline and cannot be resumed. Needs notes.lua, append.lua and whereabouts.lua.
+-- a session that is offline and cannot be resumed. Needs notes.lua, sizes.lua, append.lua and whereabouts.lua.
 -- KEYS: 1 generation, 2 leases, then for each receiver its nick, and the senders' nicks of its messages
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 the session of
 --       the inbox when republishing, else '', 6 maximum number of messages in an inbox, 7 seconds that an inbox
---       outlives its session, 8 an unused epoch; then for each receiver its nick key and its number of messages, and
---       for each message: owner token, '=<idempotency key>', '?<known idempotency key>' or '', message id, payload
+--       outlives its session, 8 an unused epoch, 9 maximum number of bytes in an inbox; then for each receiver its nick
+--       key and its number of messages, and for each message: owner token, '=<idempotency key>', '?<known idempotency
+--       key>' or '', message id, payload
 -- Reply: for each receiver {1 if it is online, its session, epoch, time, a seq for each stored message, else {verdict,
 --        seq, time, message id, the session of the inbox, its epoch}}; or 'apart' or 'unknown' as in publish.lua.
 --        Verdicts: duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
@@ -16,9 +17,10 @@ if refusal then
   return { err = refusal }
 end
 local inbox_session, inbox_bound, inbox_seconds, fresh = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local limits = size_limits(ARGV[6], ARGV[9])
 
 -- The first receiver, and the number of values of a message.
-local RECEIVERS_AT, WORDS = 9, 4
+local RECEIVERS_AT, WORDS = 10, 4
 
 -- The buckets of this call, once a message needs them. A message without a client's key is noted under its id, for the
 -- repeats of its gateway.
@@ -111,7 +113,8 @@ local function deliver_to(record, nick, senders, at, last)
         if details[4] ~= number or not epoch then
           epoch, seq, time = touch(meta, inbox, number, fresh)
         end
-        stream = { key = inbox, bound = inbox_bound, seq = seq, time = math.max(time, now) }
+        stream = { key = inbox, bound = inbox_bound, limits = limits, seq = seq, time = math.max(time, now) }
+        stream.bytes = tonumber(details[7]) or 0
       end
       append(stream, payload)
       local at_seq, stamp = digits(stream.seq), digits(stream.time)
@@ -133,7 +136,10 @@ local function deliver_to(record, nick, senders, at, last)
   end
 
   reply[3], reply[4] = epoch, stream.time
-  redis.pcall('HSET', meta, 'seq', digits(stream.seq), 'time', digits(stream.time))
+  redis.pcall('HSET', meta, 'seq', digits(stream.seq), 'time', digits(stream.time), 'bytes', digits(stream.bytes))
+  if stream.marks then
+    bound_size(meta, '@' .. session, stream)
+  end
   -- An inbox is kept while its session has a nick; afterwards it expires with the session record.
   if ttl ~= -1 then
     redis.pcall('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)

@@ -1,13 +1,13 @@
 #!lua
 -- PUBLISH: appends messages to the streams of rooms and publishes them on the rooms' channels; each message gets a
 -- verdict. Each room is a step of its own, with keys of its own: a room whose step fails leaves the others untouched.
--- Needs notes.lua, append.lua, repeats.lua and retention.lua.
+-- Needs notes.lua, sizes.lua, append.lua, repeats.lua and retention.lua.
 -- KEYS: 1 generation, 2 leases, then four for each room: room, stream, members, channel
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 maximum number
 --       of messages in a stream, 6 their maximum age in milliseconds, 7 seconds that a quiet room outlives its last
---       member, 8 an unused epoch; then for each room its key and its number of messages, and for each message: owner
---       token, nick key, '=<idempotency key>', '?<known idempotency key>' or '', message id, payload, '' for a first
---       attempt or '<epoch> <seq>' from before it for a repeat
+--       member, 8 an unused epoch, 9 maximum number of bytes in a stream; then for each room its key and its number of
+--       messages, and for each message: owner token, nick key, '=<idempotency key>', '?<known idempotency key>' or '',
+--       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
 -- Reply: for each room {epoch, time, a seq for each stored message, else {verdict, seq, time, message id}}; or 'apart'
 --        if its step failed before its first write, 'unknown' after it. Verdicts: duplicate, fenced, not_in_room,
 --        exhausted (time: milliseconds until then), searching (absent up to this seq, in the epoch that stands for the
@@ -18,9 +18,10 @@ if refusal then
   return { err = refusal }
 end
 local stream_bound, oldest_time, quiet_s, fresh = ARGV[5], now - ARGV[6], ARGV[7], ARGV[8]
+local limits = size_limits(ARGV[5], ARGV[9])
 
 -- The first room, and the number of values of a message.
-local ROOMS_AT, WORDS = 9, 6
+local ROOMS_AT, WORDS = 10, 6
 
 -- Lifetime of a room without members, as after its last member left; its meta outlives every position.
 local EMPTY_S = 72 * 3600
@@ -129,7 +130,7 @@ end
 -- Publishes the messages of one room.
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
-  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest')
+  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes')
   local epoch, seq, time, oldest = known[1] or '', tonumber(known[3]) or 0, tonumber(known[4]) or 0, tonumber(known[5])
   local is_stale, is_new = known[2] ~= number, false
   local repeats
@@ -146,7 +147,8 @@ local function publish_in(meta, log, members, channel, at, last)
           local _
           epoch, seq, time, _, oldest = touch(meta, log, number, fresh)
         end
-        stream = { key = log, bound = stream_bound, seq = seq, time = math.max(time, now) }
+        stream = { key = log, bound = stream_bound, limits = limits, seq = seq, time = math.max(time, now) }
+        stream.bytes = tonumber(known[6]) or 0
       end
       append(stream, payload)
       local at_seq, stamp = digits(stream.seq), digits(stream.time)
@@ -168,15 +170,20 @@ local function publish_in(meta, log, members, channel, at, last)
 
   seq, time = stream.seq, stream.time
   reply[1], reply[2] = epoch, time
-  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', digits(time))
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', digits(time), 'bytes', digits(stream.bytes))
   if seq < BUSY_SEQ then
     redis.pcall('HSET', meta, 'quiet', quiet_s)
   end
   if is_new then
     shrink(log)
     redis.pcall('HSET', meta, 'oldest', digits(time))
-  elseif (oldest or 0) < oldest_time - AGE_SLACK then
+  end
+  local is_aged = not is_new and (oldest or 0) < oldest_time - AGE_SLACK
+  if is_aged then
     trim_by_age(meta, log, oldest_time)
+  end
+  if is_aged or stream.marks then
+    bound_size(meta, '#' .. ARGV[at - 2], stream)
   end
   if is_republish and redis.pcall('EXISTS', members) == 0 then
     local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S

@@ -1,8 +1,8 @@
 -- WHEREABOUTS: finds the gateway of a nick. Needs prelude.lua.
 
 -- Returns the session that has a nick or had it last, if any, its gateway if the session is online, and its `nick`,
--- `token`, `epoch`, `generation`, `seq` and `time`. A session that was renamed is reached under its present nick. With
--- `known`, looks for that session instead.
+-- `token`, `epoch`, `generation`, `seq`, `time` and `bytes`. A session that was renamed is reached under its present
+-- nick. With `known`, looks for that session instead.
 local function whereabouts(record, nick, known)
   local latest, owner, detached = unpack(redis.call('HMGET', record, 'session', 'owner', 'detached'))
   local session = known or latest
@@ -10,7 +10,7 @@ local function whereabouts(record, nick, known)
     return nil
   end
   local details = redis.call('HMGET', base .. 'session:' .. session, 'nick', 'token', 'epoch', 'generation', 'seq',
-    'time')
+    'time', 'bytes')
   if details[1] and details[1] ~= nick then
     owner, detached = unpack(redis.call('HMGET', base .. 'nick:' .. details[1], 'owner', 'detached'))
   end

@@ -24,6 +24,8 @@ use super::script;
 pub(super) const PRELUDE: &str = include_str!("../lua/prelude.lua");
 /// Script fragment that remembers messages.
 pub(super) const NOTES: &str = include_str!("../lua/notes.lua");
+/// Script fragment that bounds the bytes of streams.
+pub(super) const SIZES: &str = include_str!("../lua/sizes.lua");
 /// Script fragment that appends to streams.
 pub(super) const APPEND: &str = include_str!("../lua/append.lua");
 /// Script fragment that finds the gateway of a nick.

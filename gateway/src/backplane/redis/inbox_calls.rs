@@ -11,14 +11,14 @@ use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::{FromRedisValue, Script, Value};
 
-use super::calls::{APPEND, CallLane, NOTES, PRELUDE, ScriptAnswer, ScriptCalls, WHEREABOUTS, outcome};
+use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, WHEREABOUTS, outcome};
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
 use super::room_calls::target_parts;
 use super::{epoch, script};
 use crate::backplane::Published;
 
 static DIRECT: LazyLock<Script> =
-    LazyLock::new(|| script(&[PRELUDE, NOTES, APPEND, WHEREABOUTS], include_str!("../lua/direct.lua")));
+    LazyLock::new(|| script(&[PRELUDE, NOTES, SIZES, APPEND, WHEREABOUTS], include_str!("../lua/direct.lua")));
 
 /// The kinds of keys in which the script notes messages.
 const BUCKETS: [&str; 2] = ["idempotency", "attempts"];
@@ -61,7 +61,7 @@ impl ScriptCalls {
         }
         self.add_common(&mut call, origin);
         call.arg(inbox.map_or("", SessionId::as_str)).arg(retention.inbox_messages).arg(INBOX_RETENTION_SECONDS);
-        call.arg(epoch());
+        call.arg(epoch()).arg(retention.inbox_bytes);
         for SentBatch { to, messages } in nicks {
             call.arg(to.as_str()).arg(messages.len());
             for StoredMessage { token, key, msg_id, payload, .. } in messages {

@@ -12,13 +12,14 @@ use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::{FromRedisValue, Script, Value};
 
-use super::calls::{APPEND, CallLane, NOTES, PRELUDE, ScriptAnswer, ScriptCalls, outcome};
+use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, outcome};
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
 use super::{epoch, script};
 use crate::backplane::{PriorPosition, Published};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    let parts = [PRELUDE, NOTES, APPEND, include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
+    let [repeats, retention] = [include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
+    let parts = [PRELUDE, NOTES, SIZES, APPEND, repeats, retention];
     script(&parts, include_str!("../lua/publish.lua"))
 });
 
@@ -48,6 +49,7 @@ impl ScriptCalls {
         }
         self.add_common(&mut call, origin);
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
+        call.arg(retention.bytes);
         for SentBatch { to: room, messages } in rooms {
             call.arg(room.as_str()).arg(messages.len());
             for StoredMessage { token, nick, key, msg_id, payload, prior } in messages {

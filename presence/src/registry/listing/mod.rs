@@ -7,6 +7,7 @@
 mod events;
 mod inspect;
 mod inventory;
+mod largest;
 mod memory;
 mod redis;
 mod sessions;
@@ -20,6 +21,7 @@ use super::RegistryError;
 pub(super) use self::events::EventReader;
 pub use self::inspect::LeaseSummary;
 pub use self::inventory::{HeldSession, Inventory, Membership};
+pub use self::largest::{LargestStreams, ListedBytes, StreamOwner, StreamSize};
 pub(crate) use self::types::event_position;
 pub use self::types::{ClusterStats, EventLogEnds, GatewayRow, ListPage, RegistryEvent, RoomRow, UserRow};
 

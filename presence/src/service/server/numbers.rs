@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::host::admin::BeforeScrape;
 use crate::host::metrics::Pulled;
-use crate::registry::{ClusterStats, Lease, LeaseState, Registry};
+use crate::registry::{ClusterStats, LargestStreams, Lease, LeaseState, RedisRegistry, Registry};
 use crate::store::redis::{RedisStore, Vitals};
 
 /// Time limit for the store's snapshot; well below the scrape timeout of Prometheus.
@@ -23,19 +23,25 @@ struct StoreSnapshot {
     stats: Option<ClusterStats>,
     leases: Option<Vec<Lease>>,
     vitals: Option<Vitals>,
+    largest: Option<LargestStreams>,
 }
 
 /// Registers the metrics and returns the hook that refreshes them before each scrape.
-pub(super) fn register(metrics: &MetricsRegistry, registry: Registry, redis: RedisStore) -> BeforeScrape {
+pub(super) fn register(metrics: &MetricsRegistry, store: RedisRegistry, redis: RedisStore) -> BeforeScrape {
     let snapshot = Arc::<Mutex<StoreSnapshot>>::default();
     register_cluster(metrics, &snapshot);
     register_redis(metrics, &snapshot);
+    register_streams(metrics, &snapshot);
+    let registry = Registry::Redis(store.clone());
     Arc::new(move || {
-        let (snapshot, registry, redis) = (Arc::clone(&snapshot), registry.clone(), redis.clone());
+        let (snapshot, store, registry, redis) =
+            (Arc::clone(&snapshot), store.clone(), registry.clone(), redis.clone());
         Box::pin(async move {
             let answers = async {
-                let (stats, leases, vitals) = tokio::join!(registry.stats(), registry.leases(), redis.vitals());
-                StoreSnapshot { stats: stats.ok(), leases: leases.ok().map(|table| table.leases), vitals: vitals.ok() }
+                let (stats, leases, vitals, largest) =
+                    tokio::join!(registry.stats(), registry.leases(), redis.vitals(), store.largest_streams(0));
+                let leases = leases.ok().map(|table| table.leases);
+                StoreSnapshot { stats: stats.ok(), leases, vitals: vitals.ok(), largest: largest.ok() }
             };
             let answered = timeout(STORE_TIMEOUT, answers).await.unwrap_or_default();
             *lock(&snapshot) = answered;
@@ -87,6 +93,19 @@ fn register_redis(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>
     let counter = |name, help, value| Pulled::counter(metrics, name, help, source(value));
     counter("parley_redis_evicted_keys_total", "Keys evicted by Redis since it started.", |redis| redis.evicted_keys);
     counter("parley_redis_commands_total", "Commands processed by Redis since it started.", |redis| redis.commands);
+}
+
+fn register_streams(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>>) {
+    let source = |kind, value: fn(&LargestStreams) -> u64| {
+        let snapshot = Arc::clone(snapshot);
+        (kind, move || lock(&snapshot).largest.as_ref().map(|streams| value(streams) as f64))
+    };
+    let largest = [source("room", |all| all.rooms.largest), source("inbox", |all| all.inboxes.largest)];
+    let help = "Bytes of the messages in the largest room and in the largest inbox.";
+    Pulled::gauges(metrics, "parley_largest_log_bytes", help, ("kind", largest));
+    let listed = [source("room", |all| all.rooms.total), source("inbox", |all| all.inboxes.total)];
+    let help = "Bytes of the messages in the 100 largest rooms and inboxes together.";
+    Pulled::gauges(metrics, "parley_listed_log_bytes", help, ("kind", listed));
 }
 
 fn lock(snapshot: &Mutex<StoreSnapshot>) -> MutexGuard<'_, StoreSnapshot> {

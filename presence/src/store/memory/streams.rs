@@ -10,11 +10,7 @@ use super::{RETENTION_MS, StoreState, now};
 use crate::model::stream::{PageLimit, StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
-/// Maximum number of payload bytes in a room's stream.
-const ROOM_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Maximum number of payload bytes in an inbox.
-const INBOX_BYTES_MAX: usize = 256 * 1024;
-/// Maximum number of messages trimmed by one call.
+/// Maximum number of messages trimmed by one call, unless the new message needs the space of more.
 const TRIM_MESSAGES_MAX: usize = 256;
 /// Maximum number of idempotency keys in a bucket.
 pub(crate) const BUCKET_KEYS_MAX: usize = 1_000_000;
@@ -101,12 +97,12 @@ pub(crate) struct StreamLimits {
 }
 
 impl StreamLimits {
-    pub(crate) fn of_room(Retention { messages, age, .. }: Retention) -> Self {
-        Self { messages, age, bytes: ROOM_BYTES_MAX }
+    pub(crate) fn of_room(Retention { messages, age, bytes, .. }: Retention) -> Self {
+        Self { messages, age, bytes }
     }
 
-    pub(crate) fn of_inbox(Retention { inbox_messages, .. }: Retention) -> Self {
-        Self { messages: inbox_messages, age: Duration::from_millis(RETENTION_MS), bytes: INBOX_BYTES_MAX }
+    pub(crate) fn of_inbox(Retention { inbox_messages, inbox_bytes, .. }: Retention) -> Self {
+        Self { messages: inbox_messages, age: Duration::from_millis(RETENTION_MS), bytes: inbox_bytes }
     }
 }
 
@@ -142,18 +138,22 @@ impl MemoryStream {
         self.seq
     }
 
-    /// Appends a message and trims the oldest ones beyond the limits, never the new one. Returns its seq and time.
+    /// Appends a message and trims the oldest ones beyond the limits, never the new one. Returns its seq and time. A
+    /// stream within its limits stays within them. The twin, which bounds bytes in steps, is the gateway's
+    /// `backplane/lua/sizes.lua`.
     pub(crate) fn push(&mut self, payload: &str, now: u64, keep: StreamLimits) -> (u64, u64) {
         self.seq += 1;
         self.time = self.time.max(now);
         self.bytes += payload.len();
         self.entries.push_back(StoredEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
         let oldest_kept = now.saturating_sub(keep.age.as_millis() as u64);
-        for _ in 0..TRIM_MESSAGES_MAX {
+        let (mut trimmed, mut freed) = (0, 0);
+        while trimmed < TRIM_MESSAGES_MAX || freed < payload.len() {
             let crowded = self.entries.len() > keep.messages || self.bytes > keep.bytes;
             let surplus = |oldest: &mut StoredEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
             let Some(dropped) = self.entries.pop_front_if(surplus) else { break };
             self.bytes -= dropped.payload.len();
+            (trimmed, freed) = (trimmed + 1, freed + dropped.payload.len());
         }
         (self.seq, self.time)
     }

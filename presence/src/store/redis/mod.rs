@@ -7,6 +7,7 @@
 mod calls;
 mod condition;
 mod fitness;
+mod key_sample;
 mod refusals;
 mod script_loads;
 pub mod script_source;
@@ -30,6 +31,7 @@ use tokio::net::UdpSocket;
 pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
+pub use self::key_sample::{KeySample, KindSize};
 use self::refusals::CallIdentity;
 use self::script_loads::ScriptLoads;
 pub use self::server::ServerInfo;

@@ -327,7 +327,7 @@ async fn idempotency_keys_and_inboxes_expire() {
     }
     let (inbox, meta) =
         ["inbox", "session"].map(|kind| format!("parley:{{0}}:{kind}:{}", pair.ann.owner.session)).into();
-    let StoreFixture::Redis(server) = &pair.store else { panic!("only Redis expires keys") };
+    let StoreFixture::Redis(server, _) = &pair.store else { panic!("only Redis expires keys") };
     let ttl = async |key: &str| -> i64 { server.ask(&["TTL", key]).await };
     assert_eq!((ttl(&inbox).await, ttl(&meta).await), (-1, -1), "no expiry while the session has a nick");
     pair.one.registry.release(&pair.ann.nick, &pair.ann.owner, None).await.unwrap();

@@ -11,7 +11,8 @@ use gateway::backplane::{
     RedisBackplane, RedisBackplaneSettings,
 };
 use gateway::message::{Accepted, Body, ChatMessage};
-use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use presence::host::reloadable::Reloadable;
+use presence::model::{Incarnation, LeftReason, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{
     GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, ReassertBatch, RedisRegistry,
     Registry,
@@ -34,23 +35,30 @@ pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: imp
 
 /// One store that nodes are started on.
 pub(crate) enum StoreFixture {
-    Memory(Store),
-    Redis(Box<harness::Redis>),
+    Memory(Store, Reloadable<Retention>),
+    Redis(Box<harness::Redis>, Reloadable<Retention>),
 }
 
 impl StoreFixture {
     pub(crate) fn memory() -> Self {
-        Self::Memory(Store::default())
+        let retention = Reloadable::<Retention>::default();
+        Self::Memory(Store::with_retention(retention.clone()), retention)
     }
 
     pub(crate) async fn redis() -> Self {
         let mut server = harness::Redis::not_started().setting("appendfsync", "always");
         server.start().await;
-        Self::Redis(Box::new(server))
+        Self::Redis(Box::new(server), Reloadable::default())
+    }
+
+    /// Changes the retention of all nodes.
+    pub(crate) fn retain(&self, retention: Retention) {
+        let (Self::Memory(_, shared) | Self::Redis(_, shared)) = self;
+        shared.set(retention);
     }
 
     pub(crate) fn server(&mut self) -> &mut harness::Redis {
-        let Self::Redis(server) = self else { panic!("only Redis has a server") };
+        let Self::Redis(server, _) = self else { panic!("only Redis has a server") };
         server
     }
 
@@ -67,15 +75,15 @@ impl StoreFixture {
         let recorder = deliveries.clone();
         let sink = Arc::new(move |delivery| recorder.0.lock().unwrap().push(delivery));
         let (read_turns, backplane, registry) = match self {
-            Self::Memory(store) => (
+            Self::Memory(store, _) => (
                 store.read_turns().clone(),
                 Backplane::Memory(MemoryBackplane::start(store.clone(), sink)),
                 Registry::Memory(MemoryRegistry::new(store.clone())),
             ),
-            Self::Redis(server) => {
+            Self::Redis(server, retention) => {
                 let redis = RedisStore::open(&server.url(), "parley").unwrap();
                 let settings =
-                    RedisBackplaneSettings { republish_bytes: RING_BYTES, ..RedisBackplaneSettings::default() };
+                    RedisBackplaneSettings { retention: retention.clone(), republish_bytes: RING_BYTES };
                 (
                     redis.read_turns().clone(),
                     Backplane::Redis(RedisBackplane::start(redis.clone(), settings, sink)),

@@ -97,7 +97,7 @@ impl RepublishScenario {
     }
 
     async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let StoreFixture::Redis(server) = &self.store else { panic!("only Redis has a server") };
+        let StoreFixture::Redis(server, _) = &self.store else { panic!("only Redis has a server") };
         server.ask(words).await
     }
 }

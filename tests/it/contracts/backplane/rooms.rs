@@ -390,7 +390,7 @@ pub(crate) async fn malformed_payloads_are_counted_and_skipped(store: &StoreFixt
     two.member("bob", &lobby).await;
     one.publish(&lobby, &ann.request("before")).await.unwrap();
     let skipped = match store {
-        StoreFixture::Memory(store) => {
+        StoreFixture::Memory(store, _) => {
             for payload in ["", "nonsense", "{}", r#"{"to":1}"#] {
                 let append = presence::store::memory::Append {
                     from: ann.nick.key(),
@@ -404,7 +404,7 @@ pub(crate) async fn malformed_payloads_are_counted_and_skipped(store: &StoreFixt
             }
             4
         }
-        StoreFixture::Redis(server) => {
+        StoreFixture::Redis(server, _) => {
             let (room, gateway) = ("parley:{0}:ch:room:lobby", format!("parley:{{0}}:ch:gw:{}", two.incarnation));
             let texts = [
                 (room, "nonsense"),
@@ -449,7 +449,7 @@ pub(crate) async fn dropping_last_clone_stops_deliveries(store: &StoreFixture) {
     eventually(SOON, "the clone receives", async || (arrived() == 1).then_some(())).await;
 
     drop(clone);
-    if let StoreFixture::Redis(server) = store {
+    if let StoreFixture::Redis(server, _) = store {
         let subscribers = async || server.ask::<String>(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.lines().count();
         eventually(SOON, "the connection is closed", async || (subscribers().await == 1).then_some(())).await;
     }

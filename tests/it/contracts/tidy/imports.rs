@@ -87,6 +87,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "presence/src/registry/listing/events.rs",
             "presence/src/registry/listing/inspect.rs",
             "presence/src/registry/listing/inventory.rs",
+            "presence/src/registry/listing/largest.rs",
             "presence/src/registry/listing/sessions.rs",
             "presence/src/registry/listing/user_rows.rs",
         ],

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use harness::{ChildProgram, Cluster, Redis, eventually};
+use serde_json::Value;
 
 use super::{SOON, assert_failed, ctl, json, output, row};
 use crate::lobby::lobby_member;
@@ -59,6 +60,61 @@ async fn status_shows_redis_and_silent_gateways() {
         if row(&text, "g2")[1] == "live" { Ok(()) } else { Err(text) }
     })
     .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn status_shows_what_fills_redis() {
+    let builder = Cluster::builder().gateways(1).gateway_setting("PARLEY__HISTORY__MAX_BYTES", "65536");
+    let cluster = builder.gateway_setting("PARLEY__HISTORY__INBOX_BYTES", "65536").start().await;
+    let empty = output(&cluster.redis, &["status"]).await;
+    assert!(!empty.contains("LARGEST LOG"), "{empty}");
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, cluster.ws().await);
+    bob.register("Bob").await;
+    bob.join("#Hall").await;
+    for _ in 0..6 {
+        ann.sends("#lobby", &"x".repeat(10_000)).await;
+    }
+    bob.sends("#Hall", &"x".repeat(20_000)).await;
+    ann.sends("bob", &"x".repeat(30_000)).await;
+    bob.must(serde_json::json!({"type": "leave", "room": "#Hall"})).await;
+    let _: u64 = cluster.redis.ask(&["SADD", "another-program", "x"]).await;
+
+    let text = output(&cluster.redis, &["status"]).await;
+    let lobby = row(&text, "#lobby");
+    assert_eq!((&lobby[1][..3], &lobby[2..]), ("59.", ["6", "never"].as_slice()), "{text}");
+    assert!(row(&text, "#Hall")[3].ends_with(" h"), "{text}");
+    assert_eq!(row(&text, "inbox of bob")[2..], ["1", "never"], "{text}");
+    let order: Vec<usize> = ["\n#lobby", "\ninbox", "\n#Hall"].iter().map(|word| text.find(word).unwrap()).collect();
+    assert!(order.is_sorted(), "the largest is first: {text}");
+    assert_eq!(line(&text, "KEYS").split_whitespace().collect::<Vec<_>>(), ["KEYS", "NUMBER", "MEMORY"], "{text}");
+    assert!(text.find("KEYS") > text.find("LARGEST LOG") && text.find("LARGEST LOG") > text.find("GATEWAY"), "{text}");
+    let logs = row(&text, "log");
+    assert_eq!((logs[1], logs[2].ends_with(" KiB")), ("2", true), "{text}");
+    assert!(text.lines().count() < 30, "{text}");
+
+    let status = json(&cluster.redis, &["status"]).await;
+    let [lobby, inbox, hall] = [0, 1, 2].map(|place| &status["largest"]["streams"][place]);
+    assert_eq!((&lobby["kind"], &lobby["room"], &lobby["messages"]), (&"room".into(), &"#lobby".into(), &6.into()));
+    assert_eq!(
+        (&inbox["kind"], &inbox["nick"], &inbox["expires_in_seconds"]),
+        (&"inbox".into(), &"bob".into(), &Value::Null)
+    );
+    assert!(hall["expires_in_seconds"].as_u64() > Some(23 * 3600), "{hall}");
+    assert_eq!(status["largest"]["rooms"]["largest"], lobby["bytes"], "{status}");
+    let keys = &status["keys"];
+    let kind = |kind: &str| keys["kinds"].as_array().unwrap().iter().find(|row| row["kind"] == kind).unwrap().clone();
+    assert_eq!((&kind("log")["keys"], &kind("room")["keys"]), (&2.into(), &2.into()), "{keys}");
+    assert_eq!(kind("other"), serde_json::json!({"kind": "other", "keys": 1, "bytes": 0}));
+    assert_eq!((&keys["sampled"], &keys["is_estimate"]), (&keys["total"], &false.into()));
+
+    // The rights to read the keys are optional.
+    cluster.redis.call::<()>("ACL SETUSER parley -memory").await;
+    let text = output(&cluster.redis, &["status"]).await;
+    assert!(line(&text, "KEYS").starts_with("KEYS (no right to read them)"), "{text}");
+    assert_eq!(json(&cluster.redis, &["status"]).await["keys"], Value::Null);
+    assert_eq!(cluster.gateways[0].readyz().await.unwrap().status, 200);
+    cluster.redis.call::<()>("ACL LOG RESET").await;
     cluster.finish().await;
 }
 

@@ -15,8 +15,8 @@ const SOON: Duration = Duration::from_secs(10);
 /// Commands that only the client library sends, so that no source line names them.
 const LIBRARY: &[&str] = &["evalsha", "hello", "ping", "script|load", "subscribe", "unsubscribe", "unwatch"];
 
-/// Commands without which streams take more memory, and nothing else changes.
-const OPTIONAL: &[&str] = &["copy", "rename"];
+/// Commands without which streams take more memory, or `gateway ctl status` shows less, and nothing else changes.
+const OPTIONAL: &[&str] = &["copy", "rename", "scan", "memory", "usage", "dbsize"];
 
 /// Returns the quoted words right behind each of these prefixes.
 fn quoted_after<'a>(text: &'a str, words: &[&str], quote: char) -> BTreeSet<String> {

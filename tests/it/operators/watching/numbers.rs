@@ -113,6 +113,31 @@ async fn metrics_show_lost_subscription_and_refill() {
 }
 
 #[tokio::test]
+async fn presence_metrics_show_largest_logs() {
+    let builder = Cluster::builder().gateways(1).presence(1).gateway_setting("PARLEY__HISTORY__MAX_BYTES", "65536");
+    let cluster = builder.gateway_setting("PARLEY__HISTORY__INBOX_BYTES", "65536").start().await;
+    let presence = &cluster.presence[0];
+    let [room, inbox] = [("kind", "room"), ("kind", "inbox")].map(|label| [label]);
+    for labels in [&room, &inbox] {
+        expect_metric(presence, "parley_largest_log_bytes", labels, |bytes| bytes == 0.0).await;
+    }
+    let ann = cluster.ws().await;
+    ann.register("ann").await;
+    for (target, length) in [("#hall", 10_000), ("#lobby", 20_000), ("ann", 5_000)] {
+        if target.starts_with('#') {
+            ann.join(target).await;
+        }
+        ann.sends(target, &"x".repeat(length)).await;
+    }
+    let near = |length: f64| move |bytes: f64| (length..length + 500.0).contains(&bytes);
+    expect_metric(presence, "parley_largest_log_bytes", &room, near(20_000.0)).await;
+    expect_metric(presence, "parley_largest_log_bytes", &inbox, near(5_000.0)).await;
+    expect_metric(presence, "parley_listed_log_bytes", &room, near(30_000.0)).await;
+    expect_metric(presence, "parley_listed_log_bytes", &inbox, near(5_000.0)).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn presence_metrics_show_redis_health() {
     let mut cluster = Cluster::builder().gateways(0).presence(1).start().await;
     cluster.allow("not ready");
