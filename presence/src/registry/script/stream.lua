@@ -1,7 +1,7 @@
 -- Epochs and seqs of streams. A stream has ids `<seq>-0` and a meta: a hash with `epoch`, `generation` (of the store,
 -- in which the epoch began), `seq` and `time` (of the newest message), `bytes` and `marks` (see sizes.lua), `forks` (as
--- in model/stream.rs) and, for a room, `oldest` (no entry is older) and `display` (the room as shown). Rooms and inboxes
--- have one each. Needs nothing; scripts of both crates contain it.
+-- in model/stream.rs) and, for a room, `oldest` (no entry is older) and `display` (the room as shown). Rooms and
+-- inboxes have one each. Needs nothing; scripts of both crates contain it.
 
 local FORKS_MAX = 16
 
