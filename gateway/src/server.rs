@@ -302,7 +302,7 @@ fn connect_lease(
     };
     Arc::new(LeaseContext {
         registry,
-        backplane: start_backplane(Arc::new(move |delivery| router.route(delivery))),
+        backplane: start_backplane(Arc::new(router)),
         health,
         claims,
         orders,

@@ -3,6 +3,7 @@
 //! Both arms pass them to one [`DeliverySink`]. A delivery carries decoded values and nothing about its recipients.
 
 use std::sync::Arc;
+use std::vec::Drain;
 
 use presence::model::stream::StreamId;
 use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
@@ -73,5 +74,22 @@ pub enum Delivery {
     SubscriptionRestored,
 }
 
-/// Receives deliveries. It must neither block nor call the backplane, because it runs on the task that reads.
-pub type DeliverySink = Arc<dyn Fn(Delivery) + Send + Sync>;
+/// Receives deliveries, in order. It must neither block nor call the backplane, because it runs where they are read.
+pub trait ReceiveDeliveries: Send + Sync {
+    /// Receives one delivery. May be called under a lock, so another task writes it to sockets.
+    fn deliver(&self, delivery: Delivery);
+
+    /// Receives deliveries that arrived together. Called by a task without a lock, which may write some of them itself.
+    fn deliver_batch(&self, deliveries: Drain<'_, Delivery>) {
+        deliveries.for_each(|delivery| self.deliver(delivery));
+    }
+}
+
+impl<F: Fn(Delivery) + Send + Sync> ReceiveDeliveries for F {
+    fn deliver(&self, delivery: Delivery) {
+        self(delivery);
+    }
+}
+
+/// The destination of a backplane's deliveries.
+pub type DeliverySink = Arc<dyn ReceiveDeliveries>;

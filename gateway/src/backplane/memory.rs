@@ -226,7 +226,7 @@ impl MemoryNode {
         let channel = self.keys.room(&room).channel();
         let (sink, receive_record, source) = (self.sink.clone(), self.receive_record.clone(), channel.clone());
         let listener: ChannelListener = Arc::new(move |text| {
-            let skipped = envelope::read_room(&room, text, |delivery| sink(delivery));
+            let skipped = envelope::read_room(&room, text, |delivery| sink.deliver(delivery));
             receive_record.malformed.add(&source, skipped);
         });
         self.store.listen(&channel, listener)
@@ -243,7 +243,7 @@ impl MemoryNode {
             if matches!(delivery, Delivery::Echo { .. }) {
                 *lock(&receive_record.last_echo) = Some(Instant::now());
             }
-            sink(delivery);
+            sink.deliver(delivery);
         });
         self.store.listen(&channel, listener)
     }

@@ -17,7 +17,7 @@ pub use presence::model::stream::{PageLimit, StreamId};
 pub use self::contract::{
     HistoryPage, PriorPosition, PublishAttempt, PublishError, PublishRequest, Published, ReplayPage,
 };
-pub use self::delivery::{Delivery, DeliverySink};
+pub use self::delivery::{Delivery, DeliverySink, ReceiveDeliveries};
 pub use self::link::{LinkState, SubscriptionStatus};
 pub use self::memory::MemoryBackplane;
 pub use self::redis::{RedisBackplane, RedisBackplaneSettings};

@@ -66,6 +66,33 @@ struct HubState {
     streams: StreamTable,
 }
 
+/// Deliveries that arrived together, on the task that read them.
+#[derive(Debug)]
+pub struct DeliveryBatch<'a> {
+    hub: &'a Hub,
+    follow_up: FollowUp,
+    /// True if no fan-out waited before the batch.
+    is_first: bool,
+}
+
+impl DeliveryBatch<'_> {
+    /// Does the same as [`Hub::deliver`], and leaves the fan-out to the end of the batch.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        let FollowUp { fan_out, refill } = self.hub.receive(delivery);
+        self.follow_up.fan_out |= fan_out;
+        self.follow_up.refill |= refill;
+    }
+
+    /// Writes the first portion at once, which spares a small room another task. Fan-out tasks write the rest, and
+    /// everything if earlier fan-outs wait: this task then returns to reading.
+    pub fn fan_out(mut self) {
+        if self.follow_up.fan_out && self.is_first {
+            self.follow_up.fan_out = self.hub.fan_out_portion(Instant::now) || self.hub.next_pause_end().is_some();
+        }
+        self.hub.wake(self.follow_up);
+    }
+}
+
 /// The result of a refill request.
 #[derive(Debug)]
 pub enum RefillResult {
@@ -203,18 +230,14 @@ impl Hub {
 
 /// # Delivery
 impl Hub {
-    /// Handles a delivery of the backplane. Ignores echoes and orders, which the lease handles.
+    /// Handles a delivery of the backplane; fan-out tasks write it. Ignores echoes and orders, which the lease handles.
     pub fn deliver(&self, delivery: Delivery) {
-        match delivery {
-            Delivery::Room { room, epoch, message } => self.receive(&StreamId::Room(room), &epoch, message),
-            Delivery::Presence { room, version, delta } => self.lock().streams.change_members(&room, version, delta),
-            Delivery::Direct { session, epoch, message } => self.receive(&StreamId::Inbox(session), &epoch, message),
-            Delivery::Typing { stream, by, from } => {
-                self.change_feed(&stream, |feed| feed.push_typing(by.as_ref(), &from));
-            }
-            Delivery::SubscriptionRestored => self.subscription_restored(),
-            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => {}
-        }
+        self.wake(self.receive(delivery));
+    }
+
+    /// Starts deliveries that arrived together.
+    pub fn start_batch(&self) -> DeliveryBatch<'_> {
+        DeliveryBatch { hub: self, follow_up: FollowUp::default(), is_first: !self.lock().streams.has_jobs() }
     }
 
     /// Waits until the outboxes of a stream's members have it up to this seq. Returns at once if the stream has no
@@ -240,7 +263,7 @@ impl Hub {
     pub fn flush_presence(&self) {
         let changed_rooms = self.lock().streams.take_changed_rooms();
         for room in changed_rooms {
-            self.change_feed(&StreamId::Room(room), StreamFeed::flush_presence);
+            self.wake(self.change_feed(&StreamId::Room(room), StreamFeed::flush_presence));
         }
     }
 
@@ -299,8 +322,24 @@ impl Hub {
         self.lock().streams.next_pause_end()
     }
 
-    fn receive(&self, stream: &StreamId, epoch: &str, message: ChatMessage) {
-        self.change_feed(stream, |feed| feed.receive(epoch, message));
+    fn receive(&self, delivery: Delivery) -> FollowUp {
+        let (stream, epoch, message) = match delivery {
+            Delivery::Room { room, epoch, message } => (StreamId::Room(room), epoch, message),
+            Delivery::Direct { session, epoch, message } => (StreamId::Inbox(session), epoch, message),
+            Delivery::Presence { room, version, delta } => {
+                self.lock().streams.change_members(&room, version, delta);
+                return FollowUp::default();
+            }
+            Delivery::Typing { stream, by, from } => {
+                return self.change_feed(&stream, |feed| feed.push_typing(by.as_ref(), &from));
+            }
+            Delivery::SubscriptionRestored => {
+                self.subscription_restored();
+                return FollowUp::default();
+            }
+            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => return FollowUp::default(),
+        };
+        self.change_feed(&stream, |feed| feed.receive(&epoch, message))
     }
 
     /// Requests the end of every stream and a `resync` of every room: anything may be missing.
@@ -354,20 +393,22 @@ impl Hub {
         stream: &StreamId,
         change: impl FnOnce(&mut StreamTracker<ChatMessage>, &mut Vec<StreamStep<ChatMessage>>),
     ) {
-        self.change_feed(stream, |feed| {
+        self.wake(self.change_feed(stream, |feed| {
             let mut steps = Vec::new();
             change(&mut feed.tracker, &mut steps);
             feed.apply_steps(steps);
-        });
+        }));
     }
 
-    /// Changes a feed and wakes the tasks that have to follow up.
-    fn change_feed(&self, stream: &StreamId, change: impl FnOnce(&mut StreamFeed)) {
+    /// Changes a feed. Returns the tasks that have to follow up.
+    fn change_feed(&self, stream: &StreamId, change: impl FnOnce(&mut StreamFeed)) -> FollowUp {
         let mut state = self.lock();
-        let Some(feed) = state.streams.get_mut(stream) else { return };
+        let Some(feed) = state.streams.get_mut(stream) else { return FollowUp::default() };
         change(feed);
-        let FollowUp { fan_out, refill } = state.streams.follow_up(stream);
-        drop(state);
+        state.streams.follow_up(stream)
+    }
+
+    fn wake(&self, FollowUp { fan_out, refill }: FollowUp) {
         if fan_out {
             self.job_queued.notify_one();
         }

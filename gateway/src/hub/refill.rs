@@ -116,7 +116,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::backplane::{MemoryBackplane, PriorPosition, PublishAttempt, PublishRequest};
+    use crate::backplane::{Delivery, MemoryBackplane, PriorPosition, PublishAttempt, PublishRequest};
     use crate::hub::FeedJoin;
     use crate::message::{Accepted, Body};
     use crate::metrics::Metrics;
@@ -130,7 +130,7 @@ mod tests {
     async fn opened_generation_refills_messages_that_reached_no_subscriber() {
         let store = Store::default();
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        let backplane = Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {})));
+        let backplane = Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {})));
         let (incarnation, session) = (Incarnation::random(), SessionId::random());
         let empty = String::new;
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };

@@ -1,14 +1,15 @@
 //! Routes deliveries: own echoes to the lease health, orders to [`SessionOrders`], all others to the hub.
 //!
-//! [`DeliveryRouter::route`] runs on the task that reads from the store, so it neither blocks nor calls the backplane.
+//! [`DeliveryRouter`] runs on the task that reads from the store, so it neither blocks nor calls the backplane.
 
 use std::sync::Arc;
 use std::time::Instant;
+use std::vec::Drain;
 
 use presence::lease::LeaseHealth;
 use presence::model::Incarnation;
 
-use crate::backplane::Delivery;
+use crate::backplane::{Delivery, ReceiveDeliveries};
 use crate::hub::{Hub, refill};
 use crate::metrics::Metrics;
 use crate::trace;
@@ -28,18 +29,30 @@ pub struct DeliveryRouter {
     pub metrics: Arc<Metrics>,
 }
 
+impl ReceiveDeliveries for DeliveryRouter {
+    fn deliver(&self, delivery: Delivery) {
+        self.route(delivery, |delivery| self.hub.deliver(delivery));
+    }
+
+    fn deliver_batch(&self, deliveries: Drain<'_, Delivery>) {
+        let mut batch = self.hub.start_batch();
+        deliveries.for_each(|delivery| self.route(delivery, |delivery| batch.deliver(delivery)));
+        batch.fan_out();
+    }
+}
+
 impl DeliveryRouter {
     /// Routes one delivery.
-    pub fn route(&self, delivery: Delivery) {
+    fn route(&self, delivery: Delivery, to_hub: impl FnOnce(Delivery)) {
         match delivery {
             Delivery::Echo { counter, incarnation } => self.record_echo(&incarnation, counter, Instant::now()),
             Delivery::Kick { session } => self.orders.kick(&session),
             Delivery::Taken { session, fence } => self.orders.take_over(&session, fence),
             Delivery::SubscriptionRestored => {
                 self.metrics.backplane_reconnects.inc();
-                self.hub.deliver(Delivery::SubscriptionRestored);
+                to_hub(Delivery::SubscriptionRestored);
             }
-            message => trace::deliver(&message).in_scope(|| self.hub.deliver(message)),
+            message => trace::deliver(&message).in_scope(|| to_hub(message)),
         }
     }
 

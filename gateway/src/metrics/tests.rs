@@ -8,7 +8,7 @@ use presence::store::memory::Store;
 use prometheus::TextEncoder;
 
 use super::*;
-use crate::backplane::{Backplane, MemoryBackplane};
+use crate::backplane::{Backplane, Delivery, MemoryBackplane};
 use crate::hub::position::StreamStep;
 use crate::message::Accepted;
 
@@ -88,7 +88,7 @@ fn row_counts_under_its_own_name() {
 #[tokio::test]
 async fn scrape_reads_the_current_values() {
     let metrics = Metrics::new();
-    let backplane = Backplane::Memory(MemoryBackplane::start(Store::default(), Arc::new(|_| {})));
+    let backplane = Backplane::Memory(MemoryBackplane::start(Store::default(), Arc::new(|_: Delivery| {})));
     metrics.at_scrape(AtScrape {
         sessions: Box::new(|| 3),
         detached: Box::new(|| 1),

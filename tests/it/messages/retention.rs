@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::backplane::{
-    Backplane, MemoryBackplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range, RedisBackplane,
+    Backplane, Delivery, MemoryBackplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range, RedisBackplane,
     RedisBackplaneSettings, StreamId,
 };
 use gateway::message::{Accepted, Body};
@@ -36,14 +36,14 @@ impl RetentionSender {
         let redis = RedisStore::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let settings = RedisBackplaneSettings { retention: retention.into(), ..RedisBackplaneSettings::default() };
-        let backplane = RedisBackplane::start(redis, settings, Arc::new(|_| {}));
+        let backplane = RedisBackplane::start(redis, settings, Arc::new(|_: Delivery| {}));
         Self::enter(Backplane::Redis(backplane), registry).await
     }
 
     async fn on_memory(retention: Retention) -> Self {
         let store = Store::with_retention(retention.into());
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        Self::enter(Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))), registry).await
+        Self::enter(Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))), registry).await
     }
 
     async fn enter(backplane: Backplane, registry: Registry) -> Self {

@@ -1,22 +1,20 @@
-//! The bounded queue between the task that reads the subscription's socket and the task that delivers.
+//! The messages of the subscription's connection, read by the task that delivers them.
 //!
-//! redis-rs passes every push to a closure on its reading task, which a slow delivery must not block. An unbounded
-//! queue would defeat Redis's own limit for slow subscribers. [`PushFeed`] is the reading end. Invariant: when the
-//! queue is full the feed ends after the queued messages, so nothing arrives behind a gap. Reconnecting is the
+//! redis-rs passes every push to a closure while it reads the connection. Usually a task of its own reads; here
+//! [`PushFeed::next`] does, so a message reaches the hub without another task. Invariant: nothing is read while
+//! messages wait, so Redis bounds what a slow gateway has not read and then closes its connection. Reconnecting is the
 //! subscriber's job.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
-use redis::{PushInfo, PushKind, Value};
-use tokio::sync::mpsc;
+use futures_util::future::BoxFuture;
+use redis::{PushInfo, PushKind, RedisResult, Value};
 
-/// Maximum number of queued messages.
-const QUEUE_MESSAGES_MAX: usize = 64 * 1024;
-/// Maximum size of the queued messages.
-const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Maximum number of messages in one batch: enough to save wake-ups, few enough to handle requests between two batches.
-const BATCH_MESSAGES_MAX: usize = 256;
+/// Maximum number of messages in one batch: enough to save writes, few enough to handle requests between two batches.
+pub(super) const BATCH_MESSAGES_MAX: usize = 64;
 
 /// A message of a channel.
 #[derive(Debug)]
@@ -25,52 +23,40 @@ pub(super) struct PushMessage {
     pub(super) text: Vec<u8>,
 }
 
-impl PushMessage {
-    fn size(&self) -> usize {
-        self.channel.len() + self.text.len()
-    }
-}
+/// The messages that are read and not returned yet, oldest first. Tokio ends a poll after 128 reads, which bounds them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReceivedPushes(Arc<Mutex<VecDeque<PushMessage>>>);
 
 /// The reading end.
-#[derive(Debug)]
 pub(super) struct PushFeed {
-    queue: mpsc::Receiver<PushMessage>,
-    waiting: Arc<AtomicUsize>,
+    received: ReceivedPushes,
+    /// Reads and writes the connection. `None` once that is closed.
+    driver: Option<BoxFuture<'static, ()>>,
 }
 
-/// The end of a feed: the connection closed, or the queue was full.
+/// The end of a feed: the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FeedEnded;
 
-/// Returns a feed and the closure that fills it. The closure never blocks; it ends the feed when the queue is full.
-pub(super) fn feed() -> (impl Fn(PushInfo) -> Result<(), FeedEnded> + Send + Sync + 'static, PushFeed) {
-    bounded(QUEUE_MESSAGES_MAX, QUEUE_BYTES_MAX)
-}
-
-fn bounded(
-    messages: usize,
-    bytes: usize,
-) -> (impl Fn(PushInfo) -> Result<(), FeedEnded> + Send + Sync + 'static, PushFeed) {
-    let (sender, queue) = mpsc::channel(messages);
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let feed = PushFeed { queue, waiting: waiting.clone() };
-    // `None` once the feed has ended, so that nothing can follow a gap.
-    let sender = Mutex::new(Some(sender));
-    let push = move |push: PushInfo| {
-        let Some(message) = message(push) else {
-            return Ok(());
-        };
-        let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = sender.as_ref().ok_or(FeedEnded)?;
-        let before = waiting.fetch_add(message.size(), Ordering::Relaxed);
-        let fits = before + message.size() <= bytes || before == 0;
-        if fits && open.try_send(message).is_ok() {
-            return Ok(());
+impl ReceivedPushes {
+    /// Returns the closure that receives the pushes of a connection. It never blocks.
+    pub(super) fn receiver(&self) -> impl Fn(PushInfo) -> RedisResult<()> + Send + Sync + use<> {
+        let received = self.clone();
+        move |push| {
+            received.lock().extend(message(push));
+            Ok(())
         }
-        *sender = None;
-        Err(FeedEnded)
-    };
-    (push, feed)
+    }
+
+    fn take_batch(&self) -> Option<Vec<PushMessage>> {
+        let mut received = self.lock();
+        let messages = received.len().min(BATCH_MESSAGES_MAX);
+        (messages > 0).then(|| received.drain(..messages).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<PushMessage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn message(push: PushInfo) -> Option<PushMessage> {
@@ -84,22 +70,41 @@ fn message(push: PushInfo) -> Option<PushMessage> {
 }
 
 impl PushFeed {
-    /// Waits for messages and returns a batch of them, in order. Dropping the future loses nothing.
+    /// Reads the connection of `driver`, whose pushes go to [`ReceivedPushes::receiver`].
+    pub(super) fn new(received: ReceivedPushes, driver: BoxFuture<'static, ()>) -> Self {
+        Self { received, driver: Some(driver) }
+    }
+
+    /// Waits for messages and returns a batch of them, in order. Commands on the connection are sent and answered only
+    /// while it waits. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`FeedEnded`], once every queued message was returned.
+    /// [`FeedEnded`], once every received message was returned.
     pub(super) async fn next(&mut self) -> Result<Vec<PushMessage>, FeedEnded> {
-        let mut batch = Vec::new();
-        if self.queue.recv_many(&mut batch, BATCH_MESSAGES_MAX).await == 0 {
-            return Err(FeedEnded);
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<PushMessage>, FeedEnded>> {
+        if let Some(batch) = self.received.take_batch() {
+            return Poll::Ready(Ok(batch));
         }
-        self.waiting.fetch_sub(batch.iter().map(PushMessage::size).sum(), Ordering::Relaxed);
-        Ok(batch)
+        let Some(driver) = &mut self.driver else { return Poll::Ready(Err(FeedEnded)) };
+        if driver.as_mut().poll(cx).is_ready() {
+            self.driver = None;
+        }
+        match (self.received.take_batch(), &self.driver) {
+            (Some(batch), _) => Poll::Ready(Ok(batch)),
+            (None, None) => Poll::Ready(Err(FeedEnded)),
+            (None, Some(_)) => Poll::Pending,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::mpsc;
+
     use super::*;
 
     fn push(text: &str) -> PushInfo {
@@ -107,40 +112,47 @@ mod tests {
         PushInfo { kind: PushKind::Message, data }
     }
 
-    async fn take_all(feed: &mut PushFeed) -> Vec<String> {
-        let mut texts = Vec::new();
-        while let Ok(batch) = feed.next().await {
-            texts.extend(batch.into_iter().map(|message| String::from_utf8_lossy(&message.text).into_owned()));
-        }
-        texts
+    /// Returns a feed whose connection reads the pushes of the other end until that is dropped. Its commands are not
+    /// simulated.
+    fn connected() -> (mpsc::UnboundedSender<PushInfo>, PushFeed) {
+        let (connection, mut reads) = mpsc::unbounded_channel();
+        let received = ReceivedPushes::default();
+        let receive = received.receiver();
+        let driver = async move {
+            while let Some(push) = reads.recv().await {
+                receive(push).expect("a push is always accepted");
+            }
+        };
+        (connection, PushFeed::new(received, driver.boxed()))
     }
 
-    #[tokio::test]
-    async fn full_queue_ends_feed_after_queued_messages() {
-        let (sender, mut feed) = bounded(2, 1000);
-        assert_eq!([sender(push("1")), sender(push("2")), sender(push("3"))], [Ok(()), Ok(()), Err(FeedEnded)]);
-        assert_eq!(feed.next().await.map(|batch| batch.len()), Ok(2));
-        assert_eq!(sender(push("4")), Err(FeedEnded), "a message after a gap is refused, even with space again");
-        assert_eq!(take_all(&mut feed).await, Vec::<String>::new());
+    /// Returns the texts of the next batch if one has arrived.
+    fn next_texts(feed: &mut PushFeed) -> Option<Result<Vec<String>, FeedEnded>> {
+        let text = |message: PushMessage| String::from_utf8(message.text).expect("a text");
+        Some(feed.next().now_or_never()?.map(|batch| batch.into_iter().map(text).collect()))
     }
 
-    #[tokio::test]
-    async fn queue_bounds_bytes_but_accepts_any_single_message() {
-        let (sender, mut feed) = bounded(100, 10);
-        let big = "x".repeat(50);
-        assert_eq!(sender(push(&big)), Ok(()));
-        assert_eq!(feed.next().await.map(|batch| batch.len()), Ok(1));
-        assert_eq!([sender(push("12345678")), sender(push("9"))], [Ok(()), Err(FeedEnded)]);
-        assert_eq!(take_all(&mut feed).await, ["12345678"]);
+    #[test]
+    fn feed_returns_bounded_batches_in_order() {
+        let (connection, mut feed) = connected();
+        let texts = Vec::from_iter((0..BATCH_MESSAGES_MAX + 2).map(|number| number.to_string()));
+        assert_eq!(next_texts(&mut feed), None);
+        texts.iter().for_each(|text| connection.send(push(text)).expect("the feed reads"));
+        assert_eq!(next_texts(&mut feed), Some(Ok(texts[..BATCH_MESSAGES_MAX].to_vec())));
+        connection.send(push("later")).expect("the feed reads");
+        assert_eq!(next_texts(&mut feed), Some(Ok(texts[BATCH_MESSAGES_MAX..].to_vec())), "nothing is read meanwhile");
+        assert_eq!(next_texts(&mut feed), Some(Ok(vec!["later".to_owned()])));
+        assert_eq!(next_texts(&mut feed), None);
     }
 
-    #[tokio::test]
-    async fn feed_ends_with_connection_and_skips_other_pushes() {
-        let (sender, mut feed) = bounded(4, 100);
-        assert_eq!(sender(PushInfo { kind: PushKind::Subscribe, data: vec![] }), Ok(()));
-        assert_eq!(sender(PushInfo { kind: PushKind::Message, data: vec![Value::Nil] }), Ok(()));
-        assert_eq!(sender(push("1")), Ok(()));
-        drop(sender);
-        assert_eq!(take_all(&mut feed).await, ["1"]);
+    #[test]
+    fn feed_ends_with_connection_and_skips_other_pushes() {
+        let (connection, mut feed) = connected();
+        let others = [(PushKind::Subscribe, vec![]), (PushKind::Message, vec![Value::Nil])];
+        let others = others.map(|(kind, data)| PushInfo { kind, data });
+        others.into_iter().chain([push("1")]).for_each(|push| connection.send(push).expect("the feed reads"));
+        drop(connection);
+        assert_eq!(next_texts(&mut feed), Some(Ok(vec!["1".to_owned()])));
+        assert_eq!([next_texts(&mut feed), next_texts(&mut feed)], [const { Some(Err(FeedEnded)) }; 2]);
     }
 }

@@ -1,9 +1,9 @@
 //! The task of the subscription: one connection of its own, kept whole for as long as a channel is wanted.
 //!
-//! [`ChannelSubscriber`] is its handle for [`super::RedisBackplane`]. The task performs the actions of
-//! [`super::subscription_machine`] and passes decoded deliveries to the sink in order. It never blocks, never
-//! publishes, and ends with its handle. It resubscribes by itself, because redis-rs gives up after a while without
-//! reporting the gap.
+//! [`ChannelSubscriber`] is its handle for [`super::RedisBackplane`]. The task reads the connection, performs the
+//! actions of [`super::subscription_machine`] and passes decoded deliveries to the sink in order. It never blocks,
+//! never publishes, and ends with its handle. It resubscribes by itself, because redis-rs gives up after a while
+//! without reporting the gap.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -14,10 +14,11 @@ use presence::model::{Incarnation, RoomKey};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore, connection_config};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, ProtocolVersion, RedisError, RedisResult};
+use redis::{ProtocolVersion, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
 
-use super::push_feed::{FeedEnded, PushFeed, PushMessage, feed};
+use super::push_feed::{BATCH_MESSAGES_MAX, FeedEnded, PushFeed, PushMessage, ReceivedPushes};
 use super::subscription_machine::{
     ChannelName, ChannelTopic, SubscriptionAction, SubscriptionInput, SubscriptionMachine,
 };
@@ -58,6 +59,8 @@ impl ChannelSubscriber {
             machine,
             connection: SubscriberLink::None,
             waiters: HashMap::new(),
+            deliveries: Vec::new(),
+            delivered: 0,
             is_broken: false,
             status: status_sender,
         };
@@ -153,7 +156,7 @@ impl SubscriberLink {
                 },
                 batch = feed.next() => match batch {
                     Ok(messages) => SubscriberEvent::Arrived(messages),
-                    Err(FeedEnded) => SubscriberEvent::Closed("connection closed, or delivery queue full".to_owned()),
+                    Err(FeedEnded) => SubscriberEvent::Closed("connection closed".to_owned()),
                 },
             },
         }
@@ -183,14 +186,13 @@ async fn answer(pending: &mut Option<PendingCommand<(), RegistryError>>) -> Resu
 }
 
 /// Opens a connection with RESP3 and pushes into a feed. Its settings limit connecting and every answer to 2 s each.
-async fn connect(client: Client) -> RedisResult<(MultiplexedConnection, PushFeed)> {
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let client = Client::open(info.set_redis_settings(settings))?;
-    let (push, feed) = feed();
-    let config = connection_config().set_push_sender(push);
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    Ok((connection, feed))
+async fn connect(redis: RedisStore) -> RedisResult<(MultiplexedConnection, PushFeed)> {
+    let settings = redis.client().get_connection_info().redis_settings().clone();
+    let settings = settings.set_protocol(ProtocolVersion::RESP3);
+    let received = ReceivedPushes::default();
+    let config = connection_config().set_push_sender(received.receiver());
+    let (connection, driver) = redis.connect_polled(&settings, config).await?;
+    Ok((connection, PushFeed::new(received, driver)))
 }
 
 struct SubscriberTask {
@@ -200,6 +202,10 @@ struct SubscriberTask {
     machine: SubscriptionMachine,
     connection: SubscriberLink,
     waiters: HashMap<ChannelName, Vec<oneshot::Sender<()>>>,
+    /// The decoded batch; empty between two batches.
+    deliveries: Vec<Delivery>,
+    /// Deliveries since the task last yielded.
+    delivered: usize,
     /// True during an outage, which is logged once at its start and once at its end.
     is_broken: bool,
     status: watch::Sender<SubscriptionStatus>,
@@ -208,6 +214,11 @@ struct SubscriberTask {
 impl SubscriberTask {
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<SubscriberRequest>) {
         loop {
+            // Other tasks of this thread continue although messages never end.
+            if self.delivered >= BATCH_MESSAGES_MAX {
+                self.delivered = 0;
+                yield_now().await;
+            }
             let deadline = self.machine.deadline();
             tokio::select! {
                 // The deadline comes last: an echo that waits in the feed is not late.
@@ -261,11 +272,7 @@ impl SubscriberTask {
                 self.apply(SubscriptionInput::Connected);
             }
             SubscriberEvent::Answered => self.apply(SubscriptionInput::Answered),
-            SubscriberEvent::Arrived(messages) => {
-                for message in messages {
-                    self.deliver(&message);
-                }
-            }
+            SubscriberEvent::Arrived(messages) => self.deliver(&messages),
             SubscriberEvent::Refused(_) if self.machine.survives_refusal() => self.apply(SubscriptionInput::Refused),
             SubscriberEvent::Refused(reason) | SubscriberEvent::Closed(reason) => self.lose(&reason),
         }
@@ -299,7 +306,7 @@ impl SubscriberTask {
     fn perform(&mut self, action: SubscriptionAction) {
         match action {
             SubscriptionAction::Connect => {
-                self.connection = SubscriberLink::Opening(Box::pin(connect(self.redis.client().clone())))
+                self.connection = SubscriberLink::Opening(Box::pin(connect(self.redis.clone())))
             }
             SubscriptionAction::Abandon => self.lose("no echo of the own beat"),
             SubscriptionAction::Subscribe(channels) => self.connection.send_command(&self.redis, channels, true),
@@ -310,33 +317,38 @@ impl SubscriberTask {
                 }
             }
             SubscriptionAction::Refused(channel) => drop(self.waiters.remove(&channel)),
-            SubscriptionAction::Restored => (self.sink)(Delivery::SubscriptionRestored),
+            SubscriptionAction::Restored => self.sink.deliver(Delivery::SubscriptionRestored),
         }
     }
 
-    fn deliver(&mut self, message: &PushMessage) {
-        let Ok(channel) = str::from_utf8(&message.channel) else {
-            return;
-        };
-        match self.machine.topic(channel) {
+    /// Passes a batch to the sink.
+    fn deliver(&mut self, messages: &[PushMessage]) {
+        messages.iter().for_each(|message| self.decode(message));
+        self.delivered += self.deliveries.len();
+        let has_echo = self.deliveries.iter().any(|delivery| matches!(delivery, Delivery::Echo { .. }));
+        self.sink.deliver_batch(self.deliveries.drain(..));
+        self.deliveries.shrink_to(BATCH_MESSAGES_MAX);
+        if has_echo {
+            self.apply(SubscriptionInput::Echo);
+        }
+    }
+
+    fn decode(&mut self, message: &PushMessage) {
+        let Ok(channel) = str::from_utf8(&message.channel) else { return };
+        let skipped = match self.machine.topic(channel) {
             Some(ChannelTopic::Room(room)) => {
-                let skipped = envelope::read_room(room, &message.text, |delivery| (self.sink)(delivery));
-                self.malformed.add(channel, skipped);
+                envelope::read_room(room, &message.text, |delivery| self.deliveries.push(delivery))
             }
             Some(ChannelTopic::Gateway(incarnation)) => {
-                let Some(delivery) = envelope::read_gateway(incarnation, &message.text) else {
-                    self.malformed.add(channel, 1);
-                    return;
-                };
-                let echo = matches!(delivery, Delivery::Echo { .. });
-                (self.sink)(delivery);
-                if echo {
-                    self.apply(SubscriptionInput::Echo);
-                }
+                let delivery = envelope::read_gateway(incarnation, &message.text);
+                let skipped = u64::from(delivery.is_none());
+                self.deliveries.extend(delivery);
+                skipped
             }
             // A room that was released a moment ago.
-            None => {}
-        }
+            None => 0,
+        };
+        self.malformed.add(channel, skipped);
     }
 
     fn publish_status(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::*;
@@ -48,6 +49,49 @@ fn members_share_one_buffer_per_dialect_and_batch() {
         );
     }
     assert_eq!(take_batches(&lines)[0], "[#lobby] <ann> hi\n[#lobby] <ann> hi\n");
+}
+
+/// Delivers messages with these seqs that arrived together.
+fn arrive_together(hub: &Hub, room: &RoomName, seqs: std::ops::RangeInclusive<u64>) {
+    let mut batch = hub.start_batch();
+    for seq in seqs {
+        batch.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message: message(seq) });
+    }
+    batch.fan_out();
+}
+
+/// Returns true if a fan-out task was woken since the last call.
+fn fan_out_is_due(hub: &Hub) -> bool {
+    hub.job_queued.notified().now_or_never().is_some()
+}
+
+#[test]
+fn small_batch_is_written_without_another_task() {
+    let hub = new_hub();
+    let (room, members) = crowd(&hub, "#lobby", 2, Dialect::Json);
+    arrive_together(&hub, &room, 1..=3);
+    for (_, outbox) in &members {
+        let batches = take_batches(outbox);
+        assert_eq!((batches.len(), unframed(&batches[0]).len()), (1, 3), "one write for all three");
+    }
+    assert!(!fan_out_is_due(&hub));
+    arrive(&hub, &room, 4);
+    assert!(fan_out_is_due(&hub) && members[0].1.is_empty(), "a single delivery is left to the tasks");
+}
+
+#[test]
+fn large_room_gets_one_portion_at_once() {
+    let hub = new_hub();
+    let (room, members) = crowd(&hub, "#lobby", PORTION_WRITES + 1, Dialect::Json);
+    arrive_together(&hub, &room, 1..=1);
+    let waiting = |members: &[(SessionId, Outbox)]| members.iter().filter(|(_, outbox)| outbox.is_empty()).count();
+    assert_eq!((waiting(&members), fan_out_is_due(&hub)), (1, true));
+    // The task that reads does not continue it, and starts nothing before it.
+    let (small, few) = crowd(&hub, "#den", 1, Dialect::Json);
+    arrive_together(&hub, &small, 1..=1);
+    assert_eq!((waiting(&members), waiting(&few), fan_out_is_due(&hub)), (1, 1, true));
+    fan_out_all(&hub);
+    assert_eq!((waiting(&members), waiting(&few)), (0, 0));
 }
 
 #[test]

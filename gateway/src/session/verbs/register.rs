@@ -148,7 +148,7 @@ mod tests {
     use presence::store::memory::Store;
 
     use super::*;
-    use crate::backplane::{Backplane, MemoryBackplane};
+    use crate::backplane::{Backplane, Delivery, MemoryBackplane};
     use crate::hub::Hub;
     use crate::metrics::Metrics;
     use crate::outbound::reply_budget::ReplyBudget;
@@ -163,7 +163,7 @@ mod tests {
         let services = Arc::new(Services {
             node: "g1".into(),
             registry: Registry::Memory(MemoryRegistry::new(store.clone())),
-            backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))),
+            backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
             claims: Arc::default(),
             hold: Duration::ZERO,

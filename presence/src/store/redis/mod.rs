@@ -20,13 +20,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, TimeoutType, Timeouts};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    RedisResult, ServerErrorKind,
 };
-
-use tokio::net::UdpSocket;
+use socket2::SockRef;
+use tokio::net::{TcpStream, UdpSocket};
 
 pub use self::calls::{CallKind, CallMetrics};
 use self::condition::StoreCondition;
@@ -289,6 +292,35 @@ impl RedisStore {
     /// As for [`RedisStore::timed`].
     pub async fn connect(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, RegistryError> {
         self.timed(CallKind::Connect, self.client().get_multiplexed_async_connection_with_config(config)).await
+    }
+
+    /// Opens a connection outside the pool that is read and written only while the returned future is polled. So pushes
+    /// arrive on the task that polls it, and nothing is read while that task is busy.
+    ///
+    /// # Errors
+    /// Redis is not reached, or not within 2 s.
+    pub async fn connect_polled(
+        &self,
+        settings: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
+    ) -> RedisResult<(MultiplexedConnection, BoxFuture<'static, ()>)> {
+        let info = self.client().get_connection_info();
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err(RedisError::from((ErrorKind::InvalidClientConfig, "Redis is reached over TCP only")));
+        };
+        let connecting = async {
+            let socket = TcpStream::connect((host.as_str(), *port)).await?;
+            let (tcp, options) = (info.tcp_settings(), SockRef::from(&socket));
+            options.set_tcp_nodelay(tcp.nodelay())?;
+            tcp.keepalive().map_or(Ok(()), |keepalive| options.set_tcp_keepalive(keepalive))?;
+            options.set_tcp_user_timeout(tcp.user_timeout())?;
+            let (connection, driver) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
+            Ok((connection, driver.boxed()))
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(RedisError::from((ErrorKind::Io, "Redis was not reached in time"))),
+        }
     }
 
     async fn recorded_and_timed<T>(

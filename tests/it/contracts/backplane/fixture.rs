@@ -73,7 +73,7 @@ impl StoreFixture {
     pub(crate) async fn silent_node(&self, name: &str) -> BackplaneNode {
         let deliveries = DeliveryLog::default();
         let recorder = deliveries.clone();
-        let sink = Arc::new(move |delivery| recorder.0.lock().unwrap().push(delivery));
+        let sink = Arc::new(move |delivery: Delivery| recorder.0.lock().unwrap().push(delivery));
         let (read_turns, backplane, registry) = match self {
             Self::Memory(store, _) => (
                 store.read_turns().clone(),
