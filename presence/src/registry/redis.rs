@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use redis::Script;
+use redis::{Cmd, Script};
 
 use super::RegistryError;
 use super::listing::EventReader;
@@ -17,6 +17,9 @@ use crate::store::redis::{CallKind, RedisStore};
 
 /// Number of keys that every script gets in front: the generation record and the lease table.
 const COMMON_KEYS: usize = 2;
+/// Number of words in front of the keys and arguments of a script, and their usual size.
+const COMMON_WORDS: usize = 6;
+const COMMON_BYTES: usize = 256;
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -71,8 +74,9 @@ pub(super) async fn call<B: KeyBuilder>(
     connection: &mut impl redis::aio::ConnectionLike,
     ScriptCall { script, keys, args }: ScriptCall<'_, B>,
 ) -> Result<ScriptReply, RegistryError> {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(script.get_hash()).arg(COMMON_KEYS + keys.names().len());
+    let own_bytes = keys.names().iter().map(String::len).chain(args.iter().map(|arg| arg.len())).sum::<usize>();
+    let mut command = Cmd::with_capacity(COMMON_WORDS + keys.names().len() + args.len(), COMMON_BYTES + own_bytes);
+    command.arg("EVALSHA").arg(script.get_hash()).arg(COMMON_KEYS + keys.names().len());
     command.arg(redis.keys().generation()).arg(redis.keys().leases()).arg(keys.names());
     command.arg(redis.keys().base()).arg(args);
     let value = redis.timed_on(kind, keys.described(), redis.call_script(connection, script, &command)).await?;
