@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::backplane::{
-    Backplane, Delivery, MemoryBackplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range, RedisBackplane,
-    RedisBackplaneSettings, StreamId,
+    Backplane, Delivery, MemoryBackplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range,
+    RedisBackplane, RedisBackplaneSettings, StreamId,
 };
 use gateway::message::{Accepted, Body};
 use harness::eventually;

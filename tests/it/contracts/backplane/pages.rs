@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use gateway::backplane::{Backplane, Delivery, PageLimit, Range, RedisBackplane, RedisBackplaneSettings, StreamId, envelope};
+use gateway::backplane::{
+    Backplane, Delivery, PageLimit, Range, RedisBackplane, RedisBackplaneSettings, StreamId, envelope,
+};
 use harness::Redis;
 use harness::fault_proxy::{FaultProxy, Mode};
 use presence::model::RoomName;
@@ -128,7 +130,8 @@ async fn history_pages_share_two_places() {
     let redis = Redis::running().await;
     let proxy = FaultProxy::start(redis.address()).await;
     let store = RedisStore::open(&Redis::url_through(proxy.address()), "parley").unwrap();
-    let backplane = Backplane::Redis(RedisBackplane::start(store, RedisBackplaneSettings::default(), Arc::new(|_: Delivery| {})));
+    let backplane =
+        Backplane::Redis(RedisBackplane::start(store, RedisBackplaneSettings::default(), Arc::new(|_: Delivery| {})));
     let lobby = room("#lobby");
     let read = || backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(1));
     // Connections and script are ready.
