@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::outbound::Outbox;
 use crate::outbound::outbox::{Broadcast, Outgoing};
-use crate::session::{ConnectionEnd, Driver};
-use crate::wire::{CorrelationId, Event, Refusal, Request};
+use crate::session::{ConnectionEnd, DecodedRequest, Driver};
+use crate::wire::Event;
 
 use super::drain::{DrainMoment, due};
 use super::{ConnectionContext, ConnectionLimits};
@@ -37,8 +37,10 @@ pub trait ConnectionSession: Send + 'static {
     fn outbox(&self) -> Outbox;
     /// Notes that the client sent something.
     fn note_input(&mut self);
+    /// Handles one request if it needs no wait; otherwise returns it.
+    fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest>;
     /// Handles one request, or answers one that could not be decoded. It is always run to its end.
-    fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) -> impl Future<Output = ()> + Send;
+    fn request(&mut self, decoded: DecodedRequest) -> impl Future<Output = ()> + Send;
     /// Answers the requests under way that have an outcome. Pending if there is none.
     fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<()>;
     /// Waits until all requests under way are answered. It is always run to its end.
@@ -62,7 +64,11 @@ impl ConnectionSession for Driver {
         self.note_input();
     }
 
-    async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
+    fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
+        self.begin(decoded)
+    }
+
+    async fn request(&mut self, decoded: DecodedRequest) {
         self.request(decoded).await;
     }
 
@@ -95,7 +101,7 @@ impl ConnectionSession for Driver {
 #[derive(Debug)]
 pub(super) enum TransportInput {
     /// A frame or line with a request, decoded or refused.
-    Request(Result<Request, (CorrelationId, Refusal)>),
+    Request(DecodedRequest),
     /// A sign of life without a request.
     Activity,
     /// An input that ends the connection.
@@ -231,21 +237,26 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             outbox.close(code);
             continue;
         }
-        match input {
-            Some(TransportInput::Request(decoded)) => {
-                session.note_input();
-                Box::pin(output.run_beside(session.request(decoded), transport)).await?;
-                has_served = true;
-                if let Some(drain_moment) = &mut drain_moment {
-                    drain_moment.note_request();
-                }
-            }
-            Some(TransportInput::Activity) => session.note_input(),
-            Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
-            Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
-            Some(TransportInput::Ended | TransportInput::Unacceptable(_)) | None => {}
+        match output.handle(input, session, transport)? {
+            InputStep::Nothing => continue,
+            InputStep::Served => {}
+            InputStep::Request(request) => request.await?,
+        }
+        has_served = true;
+        if let Some(drain_moment) = &mut drain_moment {
+            drain_moment.note_request();
         }
     }
+}
+
+/// The rest of the work for an input.
+enum InputStep<F> {
+    /// It was no request.
+    Nothing,
+    /// The request is served, or under way.
+    Served,
+    /// The request has to wait. Boxed: most connections are idle.
+    Request(Pin<Box<F>>),
 }
 
 /// The output of a connection: from the outbox to the transport.
@@ -257,6 +268,27 @@ struct OutputPump<'a, S> {
 }
 
 impl<S: ConnectionSession> OutputPump<'_, S> {
+    /// Handles an input that needs no wait.
+    fn handle<'a>(
+        &'a self,
+        input: Option<TransportInput>,
+        session: &'a mut S,
+        transport: &'a mut impl Transport,
+    ) -> Result<InputStep<impl Future<Output = Result<(), ConnectionEnd>> + Send + 'a>, ConnectionEnd> {
+        match input {
+            Some(TransportInput::Request(decoded)) => {
+                session.note_input();
+                let Some(decoded) = session.begin(decoded) else { return Ok(InputStep::Served) };
+                return Ok(InputStep::Request(Box::pin(self.run_beside(session.request(decoded), transport))));
+            }
+            Some(TransportInput::Activity) => session.note_input(),
+            Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
+            Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
+            Some(TransportInput::Ended | TransportInput::Unacceptable(_)) | None => {}
+        }
+        Ok(InputStep::Nothing)
+    }
+
     /// Runs a request to its end while output continues, even if the socket breaks meanwhile.
     async fn run_beside(
         &self,

@@ -30,6 +30,9 @@ use super::stream_entry::StreamEntry;
 use super::verbs::send::SendMessage;
 use super::verbs::{Operation, OperationOutcome};
 
+/// A request, or the refusal of a frame that could not be decoded.
+pub type DecodedRequest = Result<Request, (CorrelationId, Refusal)>;
+
 /// The driver of one session.
 #[derive(Debug)]
 pub struct Driver {
@@ -81,11 +84,31 @@ impl Driver {
         }
     }
 
+    /// Begins to publish a message, without a wait. [`Driver::poll_progress`] adds its answer. Returns any other request,
+    /// and a message that has to wait: [`Driver::request`] handles it.
+    pub fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
+        match self.dialect {
+            Dialect::Json => self.begin_send(decoded),
+            // A line is decoded with what the replies before it have changed.
+            Dialect::Line => Some(decoded),
+        }
+    }
+
     /// Handles one request, or the refusal of a frame that could not be decoded. Its whole output is in the outbox when
-    /// this returns, except the answer to a message, which [`Driver::poll_progress`] adds. Must run to its end: the
+    /// this returns, except the answer to a message of a client that need not wait for it. Must run to its end: the
     /// connection polls it beside the outbox and never drops it.
-    pub async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
-        let is_message = matches!(&decoded, Ok(request) if matches!(request.command, Command::Send { .. }));
+    pub async fn request(&mut self, mut decoded: DecodedRequest) {
+        if is_message(&decoded) {
+            while let Some(waiting) = self.begin_send(decoded) {
+                poll_fn(|context| self.poll_progress(context)).await;
+                decoded = waiting;
+            }
+            if self.dialect == Dialect::Line {
+                self.conclude().await;
+            }
+            return;
+        }
+        self.conclude().await;
         let start = Instant::now();
         let mut is_resume = false;
         let mut effects = match decoded {
@@ -95,14 +118,8 @@ impl Driver {
             }
             Err((id, refusal)) => vec![Effect::Reply(Reply { id, answer: Answer::Refused(refusal) })],
         };
-        if !matches!(effects.last(), Some(Effect::Publish(..))) {
-            self.conclude().await;
-        }
         loop {
             let mut next = None;
-            if is_message {
-                self.count_refused_messages(&effects);
-            }
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
@@ -114,7 +131,7 @@ impl Driver {
                         }
                         self.performer.outbox.close(code);
                     }
-                    Effect::Publish(id, message) => self.begin_send(id, message).await,
+                    Effect::Publish(id, message) => self.publish(id, message),
                     Effect::Perform(operation) => next = Some(operation),
                 }
             }
@@ -145,21 +162,34 @@ impl Driver {
         }
     }
 
-    /// Begins to publish a message, once there is space for it. A connection has one message under way at a time while
-    /// others need the space.
-    async fn begin_send(&mut self, id: CorrelationId, message: SendMessage) {
-        let (services, bytes) = (Arc::clone(&self.performer.services), message.bytes());
-        while !self.sends.is_empty() && (!self.sends.has_space(bytes) || message.is_crowded(&services)) {
-            poll_fn(|context| self.poll_progress(context)).await;
+    /// Begins to publish a message if there is space for it; otherwise returns it, as any other request. A connection has
+    /// one message under way at a time while others need the space.
+    fn begin_send(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
+        let Ok(Request { command: Command::Send { to, body, .. }, .. }) = &decoded else { return Some(decoded) };
+        let has_space = || self.sends.has_space(body.json().len()) && !self.performer.services.backplane.is_crowded(to);
+        if !self.sends.is_empty() && !has_space() {
+            return Some(decoded);
         }
-        if !services.health.is_store_answering(Instant::now()) {
-            self.conclude().await;
-            return self.answer_send((id, Err(unavailable())));
+        let Ok(request) = decoded else { return Some(decoded) };
+        self.note_activity(&request.command);
+        for effect in self.core.request(Instant::now(), request) {
+            match effect {
+                Effect::Publish(id, message) => self.publish(id, message),
+                // It was refused, which is answered in its turn.
+                Effect::Reply(Reply { id, answer: Answer::Refused(refusal) }) => self.sends.push_refused(id, refusal),
+                Effect::RevokePreviousToken => self.revoke_previous_token(),
+                effect => debug_assert!(false, "{effect:?} is no effect of a message"),
+            }
         }
-        self.sends.push(id, bytes, Box::pin(message.publish(services)));
-        if self.dialect == Dialect::Line {
-            // A line is decoded with what the replies before it have changed.
-            self.conclude().await;
+        None
+    }
+
+    fn publish(&mut self, id: CorrelationId, message: SendMessage) {
+        let services = Arc::clone(&self.performer.services);
+        if services.health.is_store_answering(Instant::now()) {
+            self.sends.push(id, message.bytes(), Box::pin(message.publish(services)));
+        } else {
+            self.sends.push_refused(id, unavailable());
         }
     }
 
@@ -218,18 +248,14 @@ impl Driver {
         self.performer.outbox.push_reserved_reply(reply, reservation);
     }
 
-    fn count_refused_messages(&self, effects: &[Effect]) {
-        for effect in effects {
-            if let Effect::Reply(Reply { answer: Answer::Refused(refusal), .. }) = effect {
-                self.performer.services.metrics.messages_refused[refusal.code].inc();
-            }
-        }
-    }
-
     /// Reports a user as active when its client sends a request; receiving does not count.
     fn note_activity(&self, command: &Command) {
         if let (Some(me), false) = (self.core.identity(), matches!(command, Command::Ping)) {
             self.performer.services.health.mark_active(me.nick.key());
         }
     }
+}
+
+fn is_message(decoded: &DecodedRequest) -> bool {
+    matches!(decoded, Ok(Request { command: Command::Send { .. }, .. }))
 }

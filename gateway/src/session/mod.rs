@@ -29,7 +29,7 @@ mod token;
 mod typing_limiter;
 pub mod verbs;
 
-pub use self::driver::Driver;
+pub use self::driver::{DecodedRequest, Driver};
 pub use self::ending::ConnectionEnd;
 pub use self::send_rates::SendRates;
 pub use self::services::Services;

@@ -61,6 +61,11 @@ impl SendsInFlight {
         self.sends.push_back(SendInFlight { id, bytes, outcome });
     }
 
+    /// Adds the refusal of a message, for its turn.
+    pub(super) fn push_refused(&mut self, id: CorrelationId, refusal: Refusal) {
+        self.sends.push_back(SendInFlight { id, bytes: 0, outcome: Box::pin(future::ready(Err(refusal))) });
+    }
+
     /// Polls for the outcome of the oldest message and removes it. Pending without a message.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(CorrelationId, SendAnswer)> {
         let Some(oldest) = self.sends.front_mut() else { return Poll::Pending };

@@ -34,7 +34,7 @@ use crate::message::{Accepted, Body, ChatMessage};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
-use crate::session::ConnectionEnd;
+use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 
 use super::{
@@ -96,7 +96,11 @@ impl ConnectionSession for EchoSession {
         self.state.inputs.fetch_add(1, Ordering::SeqCst);
     }
 
-    async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
+    fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
+        Some(decoded)
+    }
+
+    async fn request(&mut self, decoded: DecodedRequest) {
         self.state.begun.fetch_add(1, Ordering::SeqCst);
         let (id, answer) = match decoded {
             Err((id, refusal)) => (id, Answer::Refused(refusal)),

@@ -89,11 +89,6 @@ mod perform {
     use crate::wire::{Answer, Refusal};
 
     impl SendMessage {
-        /// Returns true if messages to its target, or all of them, use half of their space in the backplane.
-        pub(in crate::session) fn is_crowded(&self, services: &Services) -> bool {
-            services.backplane.is_crowded(&self.to)
-        }
-
         /// Publishes the message. It gets its place in the order of messages in the first poll.
         pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
             let Self { requested, to, sender, body, key } = self;
