@@ -84,8 +84,8 @@ impl Driver {
         }
     }
 
-    /// Begins to publish a message, without a wait. [`Driver::poll_progress`] adds its answer. Returns any other request,
-    /// and a message that has to wait: [`Driver::request`] handles it.
+    /// Begins to publish a message, without a wait. [`Driver::poll_progress`] adds its answer. Returns any other
+    /// request, and a message that has to wait: [`Driver::request`] handles it.
     pub fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
         match self.dialect {
             Dialect::Json => self.begin_send(decoded),
@@ -162,8 +162,8 @@ impl Driver {
         }
     }
 
-    /// Begins to publish a message if there is space for it; otherwise returns it, as any other request. A connection has
-    /// one message under way at a time while others need the space.
+    /// Begins to publish a message if there is space for it; otherwise returns it, as any other request. A connection
+    /// has one message under way at a time while others need the space.
     fn begin_send(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
         let Ok(Request { command: Command::Send { to, body, .. }, .. }) = &decoded else { return Some(decoded) };
         let has_space = || self.sends.has_space(body.json().len()) && !self.performer.services.backplane.is_crowded(to);

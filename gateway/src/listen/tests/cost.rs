@@ -16,8 +16,6 @@ const READER_BYTES_MAX: usize = 64;
 /// Maximum size of a request that is being performed. Each one is moved to the heap, however little of it is used.
 const REQUEST_BYTES_MAX: usize = 6 * 1024;
 
-type DecodedRequest = Result<Request, (CorrelationId, Refusal)>;
-
 /// Returns the size of a function's future without creating one.
 fn future_size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
     size_of::<F>()
