@@ -35,7 +35,7 @@ use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
 use crate::session::{ConnectionEnd, DecodedRequest};
-use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
+use crate::wire::{Answer, Command, Dialect, Event, Reply, Request};
 
 use super::{
     Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession, DrainPace,
