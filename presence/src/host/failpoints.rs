@@ -74,8 +74,8 @@ mod debug {
     const CUTS: [(Failpoint, &str, &str); 6] = [
         (Fence, "if not serves(", "if false and not serves("),
         (Fence, "string.sub(member, 1, #token + 1) ~= token .. ' '", "false"),
-        (Fence, "redis.call('HGET', sender, 'owner') ~= token", "false"),
-        (Claim, "local left = hold_by_other(nick, is_own)", "local left = nil"),
+        (Fence, "owner_of(sender) ~= token", "false"),
+        (Claim, "local left = hold_by_other(fields, is_own)", "local left = nil"),
         (Dedupe, "if not answer then", "if true then"),
         (Dedupe, "local found = repeats and repeats.ids[id]", "local found = nil"),
     ];

@@ -58,7 +58,8 @@ impl RedisRegistry {
         for LeaseRow { lease, .. } in &rows {
             pipeline
                 .hget(keys.beaten().as_str(), lease.incarnation.as_str())
-                .scard(keys.node(&lease.incarnation).owned_nicks().as_str());
+                .cmd("SCARD")
+                .arg(keys.node(&lease.incarnation).owned_nicks());
         }
         let mut connection = self.redis.query().await?;
         let about = format!("{}, {}", keys.beaten().as_str(), keys.pattern(NodeKeys::owned_nicks));

@@ -162,7 +162,7 @@ impl RedisRegistry {
     async fn users_of(&self, rows: &[LeaseRow]) -> Result<Vec<u64>, RegistryError> {
         let mut pipe = redis::pipe();
         for row in rows {
-            pipe.scard(self.redis.keys().node(&row.lease.incarnation).owned_nicks().as_str());
+            pipe.cmd("SCARD").arg(self.redis.keys().node(&row.lease.incarnation).owned_nicks());
         }
         let mut connection = self.redis.query().await?;
         let counts: Vec<u64> = match rows {

@@ -19,7 +19,7 @@ local OTHERS = {
   { 'HELLO' }, { 'PING' }, { 'UNWATCH' }, { 'INFO' }, { 'TIME' },
   { 'EVALSHA', 'x', '1', key }, { 'SCRIPT', 'LOAD', 'x' },
   { 'PUBLISH', channel, 'x' }, { 'SUBSCRIBE', channel }, { 'UNSUBSCRIBE', channel },
-  { 'SUNIONSTORE', key, key }, { 'XREAD', 'STREAMS', key, '0' }, { 'XINFO', 'STREAM', key },
+  { 'XREAD', 'STREAMS', key, '0' }, { 'XINFO', 'STREAM', key },
 }
 
 -- Compatible servers may lack the check, or one of the commands: then the call itself shows it.

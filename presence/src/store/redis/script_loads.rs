@@ -4,6 +4,7 @@
 //! start of a cluster, hundreds of logins may meet the missing script at the same time.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use redis::aio::ConnectionLike;
@@ -15,17 +16,25 @@ use super::RedisStore;
 /// Maximum number of attempts: between load and call another client may empty the script cache.
 const ATTEMPTS_MAX: usize = 3;
 
-/// The end of the last load of each script by this process, by the script's hash.
+/// The loads of each script by this process, by the script's hash. Different scripts do not wait for each other.
 #[derive(Debug, Default)]
-pub(super) struct ScriptLoads(Mutex<HashMap<String, Instant>>);
+pub(super) struct ScriptLoads(std::sync::Mutex<HashMap<String, Arc<Mutex<LastLoad>>>>);
+
+/// The end of the last load of a script.
+type LastLoad = Option<Instant>;
 
 impl ScriptLoads {
     /// Loads a script, unless another caller has loaded it since `sent`.
     async fn load(&self, connection: &mut impl ConnectionLike, script: &Script, sent: Instant) -> RedisResult<()> {
-        let mut loads = self.0.lock().await;
-        if loads.get(script.get_hash()).is_none_or(|loaded| *loaded < sent) {
+        let load = {
+            // A panic leaves the table as it was.
+            let mut loads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(loads.entry(script.get_hash().to_owned()).or_default())
+        };
+        let mut loaded = load.lock().await;
+        if loaded.is_none_or(|loaded| loaded < sent) {
             script.load_async(connection).await?;
-            loads.insert(script.get_hash().to_owned(), Instant::now());
+            *loaded = Some(Instant::now());
         }
         Ok(())
     }
