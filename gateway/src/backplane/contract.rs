@@ -189,8 +189,8 @@ contract! {
         #[must_use]
         fn unsafe_bytes(&self) -> usize;
 
-        /// Returns true if messages to this target, or all of them, wait in half of the space that they have. Senders
-        /// should then send no message ahead of an outcome.
+        /// Returns true once half of the queue space for this target, or for all targets, is used. A sender should then
+        /// have at most one message under way.
         #[must_use]
         fn is_crowded(&self, to: &Target) -> bool;
 

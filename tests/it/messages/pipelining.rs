@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use harness::fault_proxy::Mode;
 use harness::{Cluster, WsClient, eventually, stays};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 /// Longest wait for an answer: lost ones are repeated for 4 s.
 const SOON: Duration = Duration::from_secs(30);
@@ -170,4 +173,61 @@ async fn pipelining_clients_leave_space_for_others() {
         assert_eq!(&reply_ids(flooder, ids), ids);
     }
     cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_client_loses_no_message_under_way() {
+    const COUNT: usize = 30;
+    let mut cluster = Cluster::builder().start().await;
+    let (ann, bob) = (member(&cluster, "ann", &["#one"]).await, member(&cluster, "bob", &["#one"]).await);
+    cluster.redis.stop_signal().await;
+    let ids = post_all(&ann, &["#one"], COUNT).await;
+    stays_unanswered(A_WHILE, &ann, &ids).await;
+    ann.cut();
+    cluster.redis.cont();
+    eventually(SOON, "every message that the gateway had read", || async {
+        let received = received_numbers(&bob, "#one");
+        if received == (1..=COUNT).collect::<Vec<_>>() { Ok(()) } else { Err(received) }
+    })
+    .await;
+    cluster.finish().await;
+}
+
+/// Ends a connection while messages are under way, and checks that each one is answered before the close. `end` returns
+/// the time after which the close is due.
+async fn messages_are_answered_before_close(code: u16, end: impl AsyncFn(&mut Cluster, &WsClient) -> Duration) {
+    let mut cluster = Cluster::builder().start().await;
+    let ann = member(&cluster, "ann", &["#one"]).await;
+    cluster.redis.stop_signal().await;
+    let ids = post_all(&ann, &["#one"], 30).await;
+    stays_unanswered(A_WHILE, &ann, &ids).await;
+    let due = end(&mut cluster, &ann).await;
+    stays_unanswered(due + A_WHILE, &ann, &ids).await;
+    cluster.redis.cont();
+    assert_eq!(ann.closed_within(SOON).await.code, Some(code));
+    all_acked(&ann, &ids).await;
+    if code == 1012 {
+        assert_eq!(cluster.gateways[0].process().exit_code(SOON).await, Some(0));
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oversize_frame_closes_behind_answers() {
+    messages_are_answered_before_close(1009, async |_, ann| {
+        ann.send_message(Message::text("x".repeat(2 * 1024 * 1024))).await;
+        Duration::ZERO
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_closes_behind_answers() {
+    messages_are_answered_before_close(1012, async |cluster, ann| {
+        let pid = cluster.gateways[0].process().pid();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGTERM).unwrap();
+        let going_away = ann.receives_frame("going_away").await;
+        Duration::from_millis(going_away["retry_after_ms"].as_u64().unwrap())
+    })
+    .await;
 }

@@ -48,14 +48,7 @@ local function recall_all()
     end
     at = last + 1
   end
-  if #keys > 0 then
-    keys_seen = bucket('idempotency', 300000)
-    recall(keys_seen, keys)
-  end
-  if #ids > 0 then
-    ids_seen = bucket('attempts', 30000)
-    recall(ids_seen, ids)
-  end
+  keys_seen, ids_seen = recalled('idempotency', 300000, keys), recalled('attempts', 30000, ids)
 end
 
 -- Nick record -> owner token, each read once.

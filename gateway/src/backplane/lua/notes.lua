@@ -26,6 +26,16 @@ local function recall(seen, fields)
   end
 end
 
+-- Returns the buckets of the present span with the notes of these fields; nil without fields.
+local function recalled(name, span_ms, fields)
+  if #fields == 0 then
+    return nil
+  end
+  local seen = bucket(name, span_ms)
+  recall(seen, fields)
+  return seen
+end
+
 -- Returns the answer to the first message with this field, if there was one and `recall` has read it.
 local function first_answer(seen, field)
   local answer = seen.known[field]

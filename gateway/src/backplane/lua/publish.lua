@@ -59,10 +59,7 @@ local function recall_all()
     end
     at = last + 1
   end
-  if #keys > 0 then
-    keys_seen = bucket('idempotency', 300000)
-    recall(keys_seen, keys)
-  end
+  keys_seen = recalled('idempotency', 300000, keys)
   if #ids > 0 then
     repeats_seen = bucket('repeats', 30000)
     if redis.call('EXISTS', repeats_seen.newer, repeats_seen.older) > 0 then

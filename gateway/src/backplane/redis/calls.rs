@@ -7,12 +7,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
-use presence::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionUnit};
+use presence::model::keys::{
+    CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, ScriptKeys, SessionUnit,
+};
 use presence::model::{NickKey, Retention, RoomKey};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
-use redis::aio::ConnectionManager;
-use redis::{Cmd, Script};
+use redis::{Cmd, Script, Value};
 
 use crate::backplane::{PublishError, Published};
 
@@ -48,6 +49,18 @@ pub(super) enum CallLane<'a> {
     Name(&'a str),
 }
 
+/// A call of a script for messages to many targets.
+pub(super) struct TargetCall<'a, B: KeyBuilder> {
+    pub(super) script: &'static Script,
+    pub(super) kind: CallKind,
+    pub(super) lane: CallLane<'a>,
+    pub(super) command: Cmd,
+    /// The keys of each target.
+    pub(super) targets: &'a [ScriptKeys<B>],
+    /// The key that names all targets, in a text about the call.
+    pub(super) pattern: OwnKey<B>,
+}
+
 /// The caller of the scripts.
 #[derive(Debug, Clone)]
 pub(super) struct ScriptCalls {
@@ -78,38 +91,59 @@ impl ScriptCalls {
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
-        let mut call = self.call(&TYPING, keys.names().len());
-        call.arg(keys.names());
-        self.add_common(&mut call, WriteOrigin::Client(self.republish.settled()));
+        let origin = WriteOrigin::Client(self.republish.settled());
+        let mut call = self.call(&TYPING, std::slice::from_ref(&keys), origin);
         call.arg(to.as_str()).arg(from);
         let mut lane = self.redis.lane(to.as_str());
         let sent = self.redis.call_script(&mut lane, &TYPING, &call);
         self.redis.timed_on(CallKind::Typing, keys.described(), sent).await
     }
 
-    /// Begins a call with the keys that all scripts get. Its own `key_count` keys follow, then
-    /// [`ScriptCalls::add_common`] and the arguments.
-    pub(super) fn call(&self, script: &Script, key_count: usize) -> Cmd {
-        let keys = self.redis.keys();
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(script.get_hash()).arg(2 + key_count).arg(keys.generation()).arg(keys.leases());
-        call
-    }
-
-    /// Adds the arguments that all scripts get.
-    pub(super) fn add_common(&self, call: &mut Cmd, origin: WriteOrigin<'_>) {
+    /// Begins a call on the keys of its targets, with the keys and arguments that all scripts get. Its own arguments
+    /// follow.
+    pub(super) fn call<B: KeyBuilder>(
+        &self,
+        script: &Script,
+        targets: &[ScriptKeys<B>],
+        origin: WriteOrigin<'_>,
+    ) -> Cmd {
         let republisher = match origin {
             WriteOrigin::Client(_) => "",
             WriteOrigin::Republish(_, incarnation) => incarnation.as_str(),
         };
-        call.arg(self.redis.keys().base()).arg(origin.generation()).arg(BUCKET_NOTES_MAX).arg(republisher);
+        let keys = self.redis.keys();
+        let key_count: usize = targets.iter().map(|target| target.names().len()).sum();
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(script.get_hash()).arg(2 + key_count).arg(keys.generation()).arg(keys.leases());
+        for target in targets {
+            call.arg(target.names());
+        }
+        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_NOTES_MAX).arg(republisher);
+        call
     }
 
-    pub(super) fn lane(&self, lane: CallLane<'_>) -> ConnectionManager {
-        match lane {
+    /// Sends a call, and returns one reply for each of its targets.
+    ///
+    /// # Errors
+    /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
+    pub(super) async fn send<'k, B: NamedKeyBuilder<'k>>(
+        &'k self,
+        TargetCall { script, kind, lane, command, targets, pattern }: TargetCall<'_, B>,
+    ) -> Result<Vec<Value>, RegistryError> {
+        // Calls with many targets count as one repeated call.
+        let all = [self.redis.keys().pattern(pattern)];
+        let in_script = targets.first().map_or(&[][..], |target| target.described().in_script);
+        let names = if let [only] = targets { only.names() } else { &all };
+        let mut lane = match lane {
             CallLane::Slot(slot) => self.redis.numbered_lane(slot),
             CallLane::Name(name) => self.redis.lane(name),
+        };
+        let sent = self.redis.call_script(&mut lane, script, &command);
+        let replies: Vec<Value> = self.redis.timed_on(kind, CallKeys { names, in_script }, sent).await?;
+        if replies.len() != targets.len() {
+            return Err(RegistryError::Unknown("script returned a wrong number of targets".to_owned()));
         }
+        Ok(replies)
     }
 }
 

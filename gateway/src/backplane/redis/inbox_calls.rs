@@ -5,13 +5,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use presence::model::keys::{CallKeys, NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionUnit};
+use presence::model::keys::{NickKeys, NickUnit, NodeUnit, OwnKey, ScriptKeys, SessionUnit};
 use presence::model::{NickKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::{FromRedisValue, Script, Value};
 
-use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, WHEREABOUTS, outcome};
+use super::calls::{
+    APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, WHEREABOUTS, outcome,
+};
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
 use super::room_calls::target_parts;
 use super::{epoch, script};
@@ -42,24 +44,24 @@ impl ScriptCalls {
         inbox: Option<&SessionId>,
         nicks: &[SentBatch<'_, NickKey>],
     ) -> Result<Vec<TargetReply>, RegistryError> {
+        if nicks.is_empty() {
+            return Ok(Vec::new());
+        }
         let retention = self.retention.get();
-        let mut keys = Vec::with_capacity(nicks.len());
+        let mut targets = Vec::with_capacity(nicks.len());
         for SentBatch { to, messages } in nicks {
-            let mut of_nick = ScriptKeys::of(self.redis.keys().nick(to))
+            let mut keys = ScriptKeys::of(self.redis.keys().nick(to))
                 .own([NickKeys::record])
                 .crossing_in_script::<NickUnit>()
                 .crossing_in_script::<SessionUnit>()
-                .crossing_in_script::<NodeUnit>();
+                .crossing_in_script::<NodeUnit>()
+                .buckets_in_script(&BUCKETS);
             for StoredMessage { nick, .. } in messages {
-                of_nick = of_nick.crossing([self.redis.keys().nick(&NickKey::from_store(nick)).record()]);
+                keys = keys.crossing([self.redis.keys().nick(&NickKey::from_store(nick)).record()]);
             }
-            keys.push(of_nick);
+            targets.push(keys);
         }
-        let mut call = self.call(&DIRECT, keys.iter().map(|keys| keys.names().len()).sum());
-        for keys in &keys {
-            call.arg(keys.names());
-        }
-        self.add_common(&mut call, origin);
+        let mut call = self.call(&DIRECT, &targets, origin);
         call.arg(inbox.map_or("", SessionId::as_str)).arg(retention.inbox_messages).arg(INBOX_RETENTION_SECONDS);
         call.arg(epoch()).arg(retention.inbox_bytes);
         for SentBatch { to, messages } in nicks {
@@ -68,18 +70,8 @@ impl ScriptCalls {
                 call.arg(token).arg(key).arg(msg_id).arg(payload);
             }
         }
-        // Calls to many nicknames count as one repeated call.
-        let names = match &keys[..] {
-            [only] => only.names(),
-            _ => &[self.redis.keys().pattern(NickKeys::record)],
-        };
-        let mut lane = self.lane(lane);
-        let keys = CallKeys { names, in_script: &BUCKETS };
-        let sent = self.redis.call_script(&mut lane, &DIRECT, &call);
-        let replies: Vec<Value> = self.redis.timed_on(CallKind::Direct, keys, sent).await?;
-        if replies.len() != nicks.len() {
-            return Err(RegistryError::Unknown("script returned a wrong number of nicknames".to_owned()));
-        }
+        let (script, kind, pattern) = (&*DIRECT, CallKind::Direct, NickKeys::record as OwnKey<_>);
+        let replies = self.send(TargetCall { script, kind, lane, command: call, targets: &targets, pattern }).await?;
         Ok(replies.into_iter().zip(nicks).map(|(reply, sent)| inbox_reply(reply, sent)).collect())
     }
 }

@@ -137,7 +137,7 @@ impl<A: AppendBatch> Publisher<A> {
         outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("publish call was aborted".to_owned()).into()))
     }
 
-    /// Returns true if the messages to a target, or those of the gateway, use half of their space or more.
+    /// Returns true once half of the queue space for a target, or for all targets, is used.
     pub(super) fn is_crowded(&self, target: &PublishTarget) -> bool {
         let PublisherState { limits, messages, bytes, .. } = &*self.state;
         let waiting = self.state.work().queues.load(target);
@@ -297,7 +297,7 @@ impl<A: AppendBatch> CallRunner<A> {
         let mut outcomes = outcomes.into_iter();
         let (mut ended, mut repeated, mut attempt) = (Vec::with_capacity(batches.len()), Vec::new(), 0);
         for (TargetBatch { target, messages }, waiters) in batches.into_iter().zip(waiters) {
-            let outcome = outcomes.next().unwrap_or_else(left_out);
+            let outcome = outcomes.next().unwrap_or_else(|| TargetOutcome::Failed(left_out()));
             let waiting = |(message, (queued_at, waiter))| QueuedMessage { message, queued_at, waiter };
             let messages = messages.into_iter().zip(waiters).map(waiting);
             let is_apart = outcome == TargetOutcome::Apart;
@@ -334,7 +334,7 @@ impl<A: AppendBatch> CallRunner<A> {
                 undone.again = messages.collect();
                 return undone;
             }
-            TargetOutcome::Answered(answers) => (answers, aborted()),
+            TargetOutcome::Answered(answers) => (answers, left_out()),
             TargetOutcome::Failed(failure) => (Vec::new(), failure),
         };
         let mut answers = answers.into_iter();
@@ -377,13 +377,9 @@ fn late_error(is_answered: bool) -> PublishError {
     RegistryError::Unavailable("message waited for a store without an answer".to_owned()).into()
 }
 
-/// The failure of a message that an appender returned no outcome for.
-fn aborted() -> RegistryError {
+/// Returns the failure of messages that the appender returned no outcome for.
+fn left_out() -> RegistryError {
     RegistryError::Unknown("appender left out a message".to_owned())
-}
-
-fn left_out() -> TargetOutcome {
-    TargetOutcome::Failed(aborted())
 }
 
 /// A task that ends early (a panic, the end of the runtime) must not keep its slot and its targets. If no other task is

@@ -7,12 +7,12 @@
 use std::sync::{Arc, LazyLock};
 
 use presence::model::RoomKey;
-use presence::model::keys::{CallKeys, RoomKeys, ScriptKeys};
+use presence::model::keys::{OwnKey, RoomKeys, ScriptKeys};
 use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
 use redis::{FromRedisValue, Script, Value};
 
-use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, outcome};
+use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, outcome};
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
 use super::{epoch, script};
 use crate::backplane::{PriorPosition, Published};
@@ -37,17 +37,16 @@ impl ScriptCalls {
         lane: CallLane<'_>,
         rooms: &[SentBatch<'_, RoomKey>],
     ) -> Result<Vec<TargetReply>, RegistryError> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
         let retention = self.retention.get();
-        let mut keys = Vec::with_capacity(rooms.len());
+        let mut targets = Vec::with_capacity(rooms.len());
         for SentBatch { to: room, .. } in rooms {
             let own = [RoomKeys::meta, RoomKeys::stream, RoomKeys::members, RoomKeys::channel];
-            keys.push(ScriptKeys::of(self.redis.keys().room(room)).own(own));
+            targets.push(ScriptKeys::of(self.redis.keys().room(room)).own(own).buckets_in_script(&BUCKETS));
         }
-        let mut call = self.call(&PUBLISH, keys.iter().map(|keys| keys.names().len()).sum());
-        for keys in &keys {
-            call.arg(keys.names());
-        }
-        self.add_common(&mut call, origin);
+        let mut call = self.call(&PUBLISH, &targets, origin);
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
         call.arg(retention.bytes);
         for SentBatch { to: room, messages } in rooms {
@@ -56,18 +55,8 @@ impl ScriptCalls {
                 call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload).arg(prior);
             }
         }
-        // Calls with many rooms count as one repeated call.
-        let names = match &keys[..] {
-            [only] => only.names(),
-            _ => &[self.redis.keys().pattern(RoomKeys::meta)],
-        };
-        let mut lane = self.lane(lane);
-        let keys = CallKeys { names, in_script: &BUCKETS };
-        let sent = self.redis.call_script(&mut lane, &PUBLISH, &call);
-        let replies: Vec<Value> = self.redis.timed_on(CallKind::Publish, keys, sent).await?;
-        if replies.len() != rooms.len() {
-            return Err(RegistryError::Unknown("script returned a wrong number of rooms".to_owned()));
-        }
+        let (script, kind, pattern) = (&*PUBLISH, CallKind::Publish, RoomKeys::meta as OwnKey<_>);
+        let replies = self.send(TargetCall { script, kind, lane, command: call, targets: &targets, pattern }).await?;
         Ok(replies.into_iter().zip(rooms).map(|(reply, sent)| room_reply(reply, sent)).collect())
     }
 }

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use presence::model::{NickKey, RoomKey};
 use presence::registry::RegistryError;
 
 use super::calls::{CallLane, ScriptCalls};
@@ -37,8 +36,11 @@ impl AppendBatch for ScriptCalls {
             }
         }
         let generation = self.republish.settled();
-        let (rooms, nicks) =
-            tokio::join!(self.publish(generation, slot, &rooms), self.direct(generation, slot, &nicks));
+        let (origin, lane) = (WriteOrigin::Client(generation), CallLane::Slot(slot));
+        let (rooms, nicks) = tokio::join!(
+            self.call_publish_script(origin, lane, &rooms),
+            self.call_direct_script(origin, lane, None, &nicks)
+        );
         let (mut rooms, mut nicks) = (CallReplies::new(rooms), CallReplies::new(nicks));
         let conclude = |(batch, reserved): (&TargetBatch, Reservations)| {
             let replies = match &batch.target {
@@ -68,30 +70,6 @@ impl CallReplies {
 }
 
 impl ScriptCalls {
-    async fn publish(
-        &self,
-        generation: u64,
-        slot: usize,
-        rooms: &[SentBatch<'_, RoomKey>],
-    ) -> Result<Vec<TargetReply>, RegistryError> {
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.call_publish_script(WriteOrigin::Client(generation), CallLane::Slot(slot), rooms).await
-    }
-
-    async fn direct(
-        &self,
-        generation: u64,
-        slot: usize,
-        nicks: &[SentBatch<'_, NickKey>],
-    ) -> Result<Vec<TargetReply>, RegistryError> {
-        if nicks.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.call_direct_script(WriteOrigin::Client(generation), CallLane::Slot(slot), None, nicks).await
-    }
-
     fn reserve(&self, TargetBatch { target, messages }: &TargetBatch) -> Reservations {
         let holder = || match target {
             PublishTarget::Room(room) => ShareHolder::Room(room.clone()),
