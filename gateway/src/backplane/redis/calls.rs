@@ -130,10 +130,15 @@ impl ScriptCalls {
         &'k self,
         TargetCall { script, kind, lane, command, targets, pattern }: TargetCall<'_, B>,
     ) -> Result<Vec<Value>, RegistryError> {
-        // Calls with many targets count as one repeated call.
-        let all = [self.redis.keys().pattern(pattern)];
+        let all;
         let in_script = targets.first().map_or(&[][..], |target| target.described().in_script);
-        let names = if let [only] = targets { only.names() } else { &all };
+        let names = if let [only] = targets {
+            only.names()
+        } else {
+            // Calls with many targets count as one repeated call.
+            all = [self.redis.keys().pattern(pattern)];
+            &all
+        };
         let mut lane = match lane {
             CallLane::Slot(slot) => self.redis.numbered_lane(slot),
             CallLane::Name(name) => self.redis.lane(name),
