@@ -76,6 +76,7 @@ check: ## check formatting, lints and documentation; warnings are errors
 	@deploy/bootstrap rust cc
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features gateway/otlp,parley-tests/otlp -- -D warnings
+	cargo clippy --locked --manifest-path benches/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 docs: ## write docs/CONFIGURATION.md and the example settings files from the settings tables

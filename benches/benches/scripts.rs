@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
-use gateway::backplane::{Backplane, PublishAttempt, PublishRequest, RedisBackplane};
+use gateway::backplane::{
+    Backplane, PriorPosition, PublishAttempt, PublishRequest, RedisBackplane, RedisBackplaneSettings,
+};
 use gateway::message::{Accepted, Body};
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, RedisRegistry, Registry};
@@ -140,7 +142,7 @@ impl CountedGateway {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &gateway_info()).await.expect("a lease");
-        let backplane = Backplane::Redis(RedisBackplane::start(redis, Arc::new(drop)));
+        let backplane = Backplane::Redis(RedisBackplane::start(redis, RedisBackplaneSettings::default(), Arc::new(drop)));
         backplane.subscribe_own_channel(&incarnation).await;
         Self { registry, backplane, incarnation }
     }
@@ -161,7 +163,8 @@ impl CountedGateway {
     }
 
     async fn publish(&self, from: &(Nick, Owner), room: &RoomName) {
-        let published = self.backplane.publish(room, &message(from), PublishAttempt::First).await;
+        let attempt = PublishAttempt::First(&PriorPosition::default());
+        let published = self.backplane.publish(room, &message(from), attempt).await;
         published.expect("an accepted message");
     }
 
@@ -203,7 +206,7 @@ impl CountedGateway {
             HotScript::Direct => {
                 let (sender, (receiver, _)) = (self.claim(0).await, self.claim(1).await);
                 for _ in 0..calls {
-                    self.backplane.direct(&receiver.key(), &message(&sender)).await.expect("an accepted message");
+                    self.backplane.direct(receiver.key(), &message(&sender)).await.expect("an accepted message");
                 }
             }
         }

@@ -1,48 +1,39 @@
 -- APPEND: appends entries to streams under explicit ids, and guards the steps of a call against each other. Needs
--- prelude.lua and sizes.lua.
+-- prelude.lua.
 
 -- True once the present step has stored an entry.
 local is_written
 
--- Reads the end of a stream that is ahead of its meta. Without such an entry the refusal has another reason.
-local function read_end(stream, refusal)
-  local newest = redis.call('XREVRANGE', stream.key, '+', digits(stream.seq + 1), 'COUNT', 1)[1]
-  if not newest then
-    error(refusal)
-  end
-  local written = newest[2][1] == 'time' and tonumber(newest[2][2]) or 0
-  stream.seq, stream.time = tonumber(string.match(newest[1], '^%d+')), math.max(stream.time, written)
+local function try_append(stream, bound, written, stamp, payload)
+  return redis.pcall('XADD', stream, 'MAXLEN', '~', bound, written .. '-0', 'time', stamp, 'payload', payload)
 end
 
-local function try_append(stream, payload)
-  return redis.pcall('XADD', stream.key, 'MAXLEN', '~', stream.bound, digits(stream.seq + 1) .. '-0', 'time',
-    digits(stream.time), 'payload', payload)
-end
-
--- Appends an entry after the `seq` of a stream, with its `time` and its `bound` in entries, and counts its bytes. Redis
--- refuses an id that is not above the stream's last: the stream is ahead of its meta, and only then its end is read.
-local function append(stream, payload)
-  local added = try_append(stream, payload)
+-- Appends an entry after a seq of a stream that is bounded in entries; `stamp` is its time in digits. Returns its seq,
+-- the seq in digits, its time and the time in digits. Redis refuses an id that is not above the stream's last: the
+-- stream is ahead of its meta, and only then its end is read. Without such an end the refusal has another reason.
+local function append(stream, bound, seq, time, stamp, payload)
+  local written = digits(seq + 1)
+  local added = try_append(stream, bound, written, stamp, payload)
   if added.err and not is_written then
-    read_end(stream, added)
-    added = try_append(stream, payload)
+    local newest = redis.call('XREVRANGE', stream, '+', written, 'COUNT', 1)[1]
+    if not newest then
+      error(added)
+    end
+    seq = tonumber(string.match(newest[1], '^%d+'))
+    time = math.max(time, newest[2][1] == 'time' and tonumber(newest[2][2]) or 0)
+    written, stamp = digits(seq + 1), digits(time)
+    added = try_append(stream, bound, written, stamp, payload)
   end
   if added.err then
     error(added)
   end
-  is_written, stream.seq, stream.bytes = true, stream.seq + 1, stream.bytes + #payload
-  add_mark(stream, payload)
-end
-
--- Returns the answer of Redis in an error that was caught, with its code. The error is a text or a table, depending on
--- the server.
-local function error_text(caught)
-  local text = type(caught) == 'table' and caught.err or caught
-  return string.match(text, '^%u+ ') and text or 'ERR ' .. text
+  is_written = true
+  return seq + 1, written, time, stamp
 end
 
 -- Runs the step of one target. A step that fails after a write is answered with 'unknown', before it with 'apart'. The
--- step of an only target fails with its own error.
+-- step of an only target fails with its own error: the answer of Redis, with its code. Depending on the server it is
+-- caught as a text or a table.
 local function reply_of(is_only, step, ...)
   is_written = false
   local done, reply = pcall(step, ...)
@@ -50,6 +41,9 @@ local function reply_of(is_only, step, ...)
     return reply
   elseif is_written then
     return 'unknown'
+  elseif not is_only then
+    return 'apart'
   end
-  return is_only and { err = error_text(reply) } or 'apart'
+  local text = type(reply) == 'table' and reply.err or reply
+  return { err = string.match(text, '^%u+ ') and text or 'ERR ' .. text }
 end

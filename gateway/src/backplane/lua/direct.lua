@@ -66,8 +66,7 @@ end
 -- Returns the answer to a message that is not to be appended, else nil.
 local function judge(place, sender, seen, is_reachable)
   local token, key = ARGV[place], ARGV[place + 1]
-  if not serves(is_republish and republisher or string.match(token, '^[^/]+'))
-    or not is_republish and owner_of(sender) ~= token then
+  if not writer_serves(token) or not is_republish and owner_of(sender) ~= token then
     return refused_nowhere('fenced')
   end
   local first = first_answer(seen, fields[place])
@@ -91,27 +90,28 @@ local function deliver_to(record, nick, senders, at, last)
   -- without a record has expired.
   local is_reachable = session and (gateway or is_republish or (details[2] or '') ~= '')
   local meta, inbox = base .. 'session:' .. (session or ''), base .. 'inbox:' .. (session or '')
-  local epoch, stream, ttl
+  local epoch, seq, time, stamp, bytes, marks, ttl
   local reply = { gateway and 1 or 0, session or '', '', 0 }
   for place = at, last, WORDS do
     local seen = ARGV[place + 1] ~= '' and keys_seen or ids_seen
     local verdict = judge(place, KEYS[senders + #reply - 4], seen, is_reachable)
     if not verdict then
       local id, payload = ARGV[place + 2], ARGV[place + 3]
-      if not stream then
-        local seq, time = tonumber(details[5]) or 0, tonumber(details[6]) or 0
-        epoch = details[3]
+      if not seq then
+        seq, time, epoch = tonumber(details[5]) or 0, tonumber(details[6]) or 0, details[3]
         -- A session that is online has no lifetime.
         ttl = gateway and -1 or redis.call('TTL', meta)
         if details[4] ~= number or not epoch then
           epoch, seq, time = touch(meta, inbox, number, fresh)
         end
-        stream = { key = inbox, bound = inbox_bound, limits = limits, seq = seq, time = math.max(time, now) }
-        stream.bytes = tonumber(details[7]) or 0
+        time, stamp = message_time(time)
+        bytes = tonumber(details[7]) or 0
       end
-      append(stream, payload)
-      local at_seq, stamp = digits(stream.seq), digits(stream.time)
-      if stream.seq == 1 then
+      local at_seq
+      seq, at_seq, time, stamp = append(inbox, inbox_bound, seq, time, stamp, payload)
+      bytes = bytes + #payload
+      marks = with_mark(marks, limits, seq, bytes, #payload)
+      if seq == 1 then
         shrink(inbox)
       end
       -- The session is part of the note, because the nick may have another owner at the time of a retry.
@@ -120,18 +120,18 @@ local function deliver_to(record, nick, senders, at, last)
         redis.pcall('PUBLISH', base .. 'ch:gw:' .. gateway,
           head('D ' .. session .. ' ' .. epoch, at_seq, stamp, payload) .. payload)
       end
-      verdict = stream.seq
+      verdict = seq
     end
     reply[#reply + 1] = verdict
   end
-  if not stream then
+  if not seq then
     return reply
   end
 
-  reply[3], reply[4] = epoch, stream.time
-  redis.pcall('HSET', meta, 'seq', digits(stream.seq), 'time', digits(stream.time), 'bytes', digits(stream.bytes))
-  if stream.marks then
-    bound_size(meta, '@' .. session, stream)
+  reply[3], reply[4] = epoch, time
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp, 'bytes', digits(bytes))
+  if marks then
+    bound_size(meta, inbox, '@' .. session, limits, seq, bytes, marks)
   end
   -- An inbox is kept while its session has a nick; afterwards it expires with the session record.
   if ttl ~= -1 then

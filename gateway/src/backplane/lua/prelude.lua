@@ -32,6 +32,7 @@ end
 -- Integer Unix milliseconds: for display and retention, never for ownership.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_stamp = digits(now)
 
 -- Incarnation -> state of its lease, each read once.
 local leases = {}
@@ -46,8 +47,32 @@ local function serves(incarnation)
   return state == 'live' or state == 'draining'
 end
 
+-- The first part of the token that was checked last, with its slash, and whether its lease serves. The tokens of a call
+-- nearly always begin alike.
+local last_part, last_serves = '/', false
+
+-- Returns whether the writer of a message may write: the republisher, or the lease in the sender's owner token.
+local function writer_serves(token)
+  if is_republish then
+    return serves(republisher)
+  end
+  if string.find(token, last_part, 1, true) ~= 1 then
+    last_part = string.match(token, '^[^/]+/')
+    last_serves = serves(string.sub(last_part, 1, -2))
+  end
+  return last_serves
+end
+
 local function split_token(token)
   return string.match(token, '^([^/]+)/([^/]+)/')
+end
+
+-- Returns the time of a message after one at `time`, and in digits.
+local function message_time(time)
+  if time > now then
+    return time, digits(time)
+  end
+  return now, now_stamp
 end
 
 -- Returns the head of a frame on a channel; seq and time in digits.

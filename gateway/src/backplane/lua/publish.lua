@@ -8,8 +8,9 @@
 --       member, 8 an unused epoch, 9 maximum number of bytes in a stream; then for each room its key and its number of
 --       messages, and for each message: owner token, nick key, '=<idempotency key>', '?<known idempotency key>' or '',
 --       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
--- Reply: for each room {epoch, time, a seq for each stored message, else {verdict, seq, time, message id}}; or 'apart'
---        if its step failed before its first write, 'unknown' after it. Verdicts: duplicate, fenced, not_in_room,
+-- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
+--        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
+--        'unknown' after it. Verdicts: duplicate, fenced, not_in_room,
 --        exhausted (time: milliseconds until then), searching (absent up to this seq, in the epoch that stands for the
 --        id), lost; or the error RECOVERING. The step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
@@ -72,6 +73,8 @@ end
 local function member_records(members, at, last)
   if is_republish then
     return {}
+  elseif last - at < WORDS then
+    return { redis.call('HGET', members, ARGV[at + 1]) }
   end
   local nicks = {}
   for place = at, last, WORDS do
@@ -80,31 +83,15 @@ local function member_records(members, at, last)
   return redis.call('HMGET', members, unpack(nicks))
 end
 
--- Searches the repeated messages of a room, from the earliest position that one of them names.
-local function find_repeats(stream, meta, at, last)
-  local ids, after = {}, stream.seq
-  stream.forks = redis.call('HGET', meta, 'forks') or ''
-  for place = at, last, WORDS do
-    local epoch, seq = string.match(ARGV[place + 5], '^(%S*) (%d+)$')
-    if seq and ARGV[place + 2] == '' then
-      ids[ARGV[place + 3]] = true
-      after = math.min(after, valid_seq(stream, epoch, tonumber(seq)))
-    end
-  end
-  local searched, is_end
-  if next(ids) then
-    searched, is_end = search(stream, ids, after)
-  end
-  return { ids = ids, searched = searched, is_end = is_end, epoch = stream.epoch }
-end
-
 -- Returns the answer to a message that is not to be appended, else nil. `member` is its sender's member record.
 local function judge(place, member, repeats)
   local token, key, id = ARGV[place], ARGV[place + 2], ARGV[place + 3]
-  if not serves(is_republish and republisher or string.match(token, '^[^/]+')) then
+  if not writer_serves(token) then
     return refused('fenced')
   end
-  if not is_republish and (not member or string.sub(member, 1, #token + 1) ~= token .. ' ') then
+  -- The owner token stands first in the record, before a space.
+  local is_member = member and string.find(member, token, 1, true) == 1 and string.byte(member, #token + 1) == 32
+  if not is_member and not is_republish then
     return refused('not_in_room')
   end
   if key ~= '' then
@@ -124,71 +111,91 @@ local function judge(place, member, repeats)
   return exhausted(repeats_seen, key)
 end
 
+-- Returns the reply for a room with messages that were not stored. The others have the seqs after `seq`.
+local function answered(epoch, time, seq, answers, count)
+  local reply = { epoch, time }
+  for place = 1, count do
+    if not answers[place] then
+      seq = seq + 1
+    end
+    reply[place + 2] = answers[place] or seq
+  end
+  return reply
+end
+
 -- Publishes the messages of one room.
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
   local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes')
-  local epoch, seq, time, oldest = known[1] or '', tonumber(known[3]) or 0, tonumber(known[4]) or 0, tonumber(known[5])
-  local is_stale, is_new = known[2] ~= number, false
-  local repeats
+  local epoch, seq, is_stale = known[1] or '', (known[3] or 0) + 0, known[2] ~= number
+  local oldest, bytes, repeats = known[5], (known[6] or 0) + 0, nil
   if has_repeats then
-    repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last)
+    repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last, WORDS)
   end
-  local reply, frames, stream = { epoch, now }, {}, nil
+  local answers, count, stored, is_new = nil, 0, 0, false
+  local time, stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
-    local verdict = judge(place, records[#reply - 1], repeats)
-    if not verdict then
+    count = count + 1
+    local verdict = judge(place, records[count], repeats)
+    if verdict then
+      answers = answers or {}
+      answers[count] = verdict
+    else
       local key, id, payload = ARGV[place + 2], ARGV[place + 3], ARGV[place + 4]
-      if not stream then
+      if not time then
+        time = (known[4] or 0) + 0
         if is_stale then
           local _
           epoch, seq, time, _, oldest = touch(meta, log, number, fresh)
         end
-        stream = { key = log, bound = stream_bound, limits = limits, seq = seq, time = math.max(time, now) }
-        stream.bytes = tonumber(known[6]) or 0
+        time, stamp = message_time(time)
       end
-      append(stream, payload)
-      local at_seq, stamp = digits(stream.seq), digits(stream.time)
-      is_new = is_new or stream.seq == 1
-      frames[#frames + 1] = head('M ' .. epoch, at_seq, stamp, payload)
-      frames[#frames + 1] = payload
+      seq, at_seq, time, stamp = append(log, stream_bound, seq, time, stamp, payload)
+      stored, bytes, is_new = stored + 1, bytes + #payload, is_new or seq == 1
+      marks = with_mark(marks, limits, seq, bytes, #payload)
+      local sent = head('M ' .. epoch, at_seq, stamp, payload) .. payload
+      if not frame then
+        frame = sent
+      else
+        frames = frames or { frame }
+        frames[#frames + 1] = sent
+      end
       if key ~= '' then
         note(keys_seen, fields[place], at_seq, stamp, id)
       elseif is_republish or ARGV[place + 5] ~= '' then
         note(repeats_seen, id, at_seq, stamp, id)
       end
-      verdict = stream.seq
     end
-    reply[#reply + 1] = verdict
   end
-  if not stream then
-    return reply
+  if stored == 0 then
+    return answered(epoch, now, seq, answers, count)
   end
 
-  seq, time = stream.seq, stream.time
-  reply[1], reply[2] = epoch, time
-  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', digits(time), 'bytes', digits(stream.bytes))
+  redis.pcall('HSET', meta, 'seq', at_seq, 'time', stamp, 'bytes', digits(bytes))
   if seq < BUSY_SEQ then
     redis.pcall('HSET', meta, 'quiet', quiet_s)
   end
   if is_new then
     shrink(log)
-    redis.pcall('HSET', meta, 'oldest', digits(time))
+    redis.pcall('HSET', meta, 'oldest', stamp)
   end
-  local is_aged = not is_new and (oldest or 0) < oldest_time - AGE_SLACK
+  local is_aged = not is_new and (oldest or 0) - oldest_time < -AGE_SLACK
   if is_aged then
     trim_by_age(meta, log, oldest_time)
   end
-  if is_aged or stream.marks then
-    bound_size(meta, '#' .. ARGV[at - 2], stream)
+  if is_aged or marks then
+    bound_size(meta, log, '#' .. ARGV[at - 2], limits, seq, bytes, marks)
   end
   if is_republish and redis.pcall('EXISTS', members) == 0 then
     local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
     redis.pcall('EXPIRE', log, empty_s)
     redis.pcall('EXPIRE', meta, empty_s + 3600)
   end
-  redis.pcall('PUBLISH', channel, table.concat(frames))
-  return reply
+  redis.pcall('PUBLISH', channel, frames and table.concat(frames) or frame)
+  if answers then
+    return answered(epoch, time, seq - stored, answers, count)
+  end
+  return epoch .. ' ' .. stamp .. ' ' .. at_seq
 end
 
 recall_all()

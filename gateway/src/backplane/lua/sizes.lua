@@ -21,18 +21,18 @@ local function size_limits(messages, bytes)
   return { bytes = tonumber(bytes), part_bytes = part_bytes, part_messages = part_messages }
 end
 
--- Adds a mark to the `marks` of a stream if one is due after its newest message.
-local function add_mark(stream, payload)
-  local limits, seq, bytes = stream.limits, stream.seq, stream.bytes
-  if bytes % limits.part_bytes < #payload or seq % limits.part_messages == 0 then
-    stream.marks = (stream.marks or '') .. ' ' .. digits(seq) .. ':' .. digits(bytes)
+-- Returns the new marks of a stream, with one more if it is due after a message of this size; nil without any.
+local function with_mark(marks, limits, seq, bytes, size)
+  if bytes % limits.part_bytes < size or seq % limits.part_messages == 0 then
+    return (marks or '') .. ' ' .. digits(seq) .. ':' .. digits(bytes)
   end
+  return marks
 end
 
 -- Cuts a stream to its bound, which keeps the newest message, and lists its size under a name. A bound that was lowered
--- far takes several calls. To be called after messages with new `marks` were appended, and after messages were removed
+-- far takes several calls. To be called after messages with new marks were appended, and after messages were removed
 -- for another reason. Most calls of a script do not get here, so it creates its functions itself.
-local function bound_size(meta, name, stream)
+local function bound_size(meta, stream, name, limits, seq, bytes, new_marks)
   -- Lists a stream by its bytes, and removes the smallest streams from a list that is too long.
   local function list_size(name, bytes)
     local list = base .. 'largest'
@@ -61,9 +61,8 @@ local function bound_size(meta, name, stream)
     redis.pcall('HSET', meta, 'marks', table.concat(words, ' '))
   end
 
-  local limits, bytes, seq, new_marks = stream.limits, stream.bytes, stream.seq, stream.marks or ''
-  local marks = read_marks((redis.pcall('HMGET', meta, 'marks')[1] or '') .. new_marks)
-  local oldest = redis.pcall('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
+  local marks = read_marks((redis.pcall('HMGET', meta, 'marks')[1] or '') .. (new_marks or ''))
+  local oldest = redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or 0
   local gone = 0
   while marks[gone + 1] and marks[gone + 1][1] < first do
@@ -81,9 +80,9 @@ local function bound_size(meta, name, stream)
     cut = cut + 1
   end
   if cut > gone then
-    redis.pcall('XTRIM', stream.key, 'MINID', '=', digits(marks[cut][1] + 1) .. '-0')
+    redis.pcall('XTRIM', stream, 'MINID', '=', digits(marks[cut][1] + 1) .. '-0')
   end
-  if cut > 0 or new_marks ~= '' then
+  if cut > 0 or new_marks then
     write_marks(meta, marks, math.max(cut, 1))
     list_size(name, size())
   end

@@ -62,7 +62,30 @@ impl ScriptCalls {
 }
 
 /// Decodes the reply for a room. What cannot be decoded may have been done.
-fn room_reply(reply: Value, SentBatch { to: room, messages }: &SentBatch<'_, RoomKey>) -> TargetReply {
+fn room_reply(reply: Value, sent: &SentBatch<'_, RoomKey>) -> TargetReply {
+    match reply {
+        Value::BulkString(text) if text.contains(&b' ') => {
+            stored_reply(&text, sent).unwrap_or(TargetReply::Unknown("script returned a malformed reply"))
+        }
+        reply => judged_reply(reply, sent),
+    }
+}
+
+/// Decodes the reply for a room that stored all messages: `<epoch> <time> <last seq>`.
+fn stored_reply(text: &[u8], SentBatch { to: room, messages }: &SentBatch<'_, RoomKey>) -> Option<TargetReply> {
+    let mut words = str::from_utf8(text).ok()?.split(' ');
+    let epoch = Arc::<str>::from(words.next()?);
+    let (time, last) = (words.next()?.parse().ok()?, words.next()?.parse::<u64>().ok()?);
+    let first = (last + 1).checked_sub(messages.len() as u64)?;
+    let answer = |(seq, message): (u64, &&StoredMessage)| MessageAnswer {
+        outcome: stored(message, seq, time),
+        stored_in: Some((WriteTarget::Room((*room).clone()), epoch.clone())),
+    };
+    Some(TargetReply::Answered((first..).zip(messages).map(answer).collect()))
+}
+
+/// Decodes the reply for a room with a verdict for each message.
+fn judged_reply(reply: Value, SentBatch { to: room, messages }: &SentBatch<'_, RoomKey>) -> TargetReply {
     let parts = match target_parts(reply, messages.len() + 2) {
         Ok(parts) => parts,
         Err(reply) => return reply,
@@ -75,10 +98,7 @@ fn room_reply(reply: Value, SentBatch { to: room, messages }: &SentBatch<'_, Roo
     let epoch = Arc::<str>::from(epoch);
     let answered = |(part, message): (Value, &&StoredMessage)| {
         let outcome = match part {
-            Value::Int(seq) => {
-                let (msg_id, seq) = (message.msg_id.clone(), seq.unsigned_abs());
-                MessageOutcome::Done(Ok(Published { msg_id, seq, time, duplicate: false, online: true }))
-            }
+            Value::Int(seq) => stored(message, seq.unsigned_abs(), time),
             part => match ScriptAnswer::from_redis_value(part) {
                 Ok((verdict, seq, _, epoch)) if verdict == "searching" => {
                     MessageOutcome::Searched(PriorPosition { epoch, seq })
@@ -90,6 +110,11 @@ fn room_reply(reply: Value, SentBatch { to: room, messages }: &SentBatch<'_, Roo
         MessageAnswer { outcome, stored_in: Some((WriteTarget::Room((*room).clone()), epoch.clone())) }
     };
     TargetReply::Answered(parts.zip(messages).map(answered).collect())
+}
+
+/// Returns the outcome of a message that was stored at a position.
+fn stored(message: &StoredMessage, seq: u64, time: u64) -> MessageOutcome {
+    MessageOutcome::Done(Ok(Published { msg_id: message.msg_id.clone(), seq, time, duplicate: false, online: true }))
 }
 
 /// Returns the parts of the reply for one target.
@@ -154,6 +179,20 @@ mod tests {
         let answers = outcomes.into_iter().map(|outcome| MessageAnswer { outcome, stored_in: stored_in() });
         assert_eq!(room_reply(reply, &sent), TargetReply::Answered(answers.collect()));
         assert_eq!(room_reply(text("apart"), &sent), TargetReply::Apart);
+    }
+
+    #[test]
+    fn short_reply_numbers_stored_messages() {
+        let messages = ["a", "b"].map(message);
+        let (room, messages) = sent(&messages);
+        let sent = SentBatch { to: &room, messages };
+        let TargetReply::Answered(answers) = room_reply(text("e 99 8"), &sent) else { panic!("all are stored") };
+        let outcomes: Vec<_> = answers.into_iter().map(|answer| answer.outcome).collect();
+        assert_eq!(outcomes, [published("a", 7, 99, false), published("b", 8, 99, false)]);
+        for malformed in ["e 99", "e 99 0", "e x 8", "e 99 8x"] {
+            let decoded = room_reply(text(malformed), &sent);
+            assert!(matches!(decoded, TargetReply::Unknown(_)), "{malformed}: {decoded:?}");
+        }
     }
 
     #[test]

@@ -10,16 +10,6 @@ local function digits(number)
   return string.format('%d', number)
 end
 
--- Returns the newest forks and one more.
-local function with_fork(forks, epoch, seq)
-  local kept = {}
-  for fork in string.gmatch(forks, '%S+') do
-    kept[#kept + 1] = fork
-  end
-  kept[#kept + 1] = epoch .. ':' .. digits(seq)
-  return table.concat(kept, ' ', math.max(1, #kept - FORKS_MAX + 1))
-end
-
 -- Returns a stream's epoch, seq, time, forks, oldest and display. A stream without an epoch, or with one from another
 -- generation, begins the `fresh` one: messages of the former generation may be lost, and their seqs are about to be
 -- used again. Meta and stream are written together; after one of them was lost or restored alone, the higher seq wins.
@@ -34,7 +24,13 @@ local function touch(meta, log, generation, fresh)
   end
   if not epoch or known[2] ~= generation then
     if epoch then
-      forks = with_fork(forks, epoch, seq)
+      -- The newest forks and one more.
+      local kept = {}
+      for fork in string.gmatch(forks, '%S+') do
+        kept[#kept + 1] = fork
+      end
+      kept[#kept + 1] = epoch .. ':' .. digits(seq)
+      forks = table.concat(kept, ' ', math.max(1, #kept - FORKS_MAX + 1))
       -- For an inbox: a read position beyond the fork would cover messages that reuse the lost seqs.
       local read = tonumber(redis.call('HGET', meta, 'read'))
       if read and read > seq then
