@@ -31,6 +31,19 @@ local function append(stream, bound, seq, time, stamp, payload)
   return seq + 1, written, time, stamp
 end
 
+-- Completes the reply of a step of which not all messages were stored: `answers` has the verdicts of those by place.
+-- The others have the seqs after `seq`.
+local function numbered(reply, seq, answers, count)
+  local head = #reply
+  for place = 1, count do
+    if not answers[place] then
+      seq = seq + 1
+    end
+    reply[head + place] = answers[place] or seq
+  end
+  return reply
+end
+
 -- Runs the step of one target. A step that fails after a write is answered with 'unknown', before it with 'apart'. The
 -- step of an only target fails with its own error: the answer of Redis, with its code. Depending on the server it is
 -- caught as a text or a table.

@@ -8,9 +8,10 @@
 --       outlives its session, 8 an unused epoch, 9 maximum number of bytes in an inbox; then for each receiver its nick
 --       key and its number of messages, and for each message: owner token, '=<idempotency key>', '?<known idempotency
 --       key>' or '', message id, payload
--- Reply: for each receiver {1 if it is online, its session, epoch, time, a seq for each stored message, else {verdict,
---        seq, time, message id, the session of the inbox, its epoch}}; or 'apart' or 'unknown' as in publish.lua.
---        Verdicts: duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
+-- Reply: for each receiver '<1 if it is online> <session> <epoch> <time> <last seq>' if all its messages were stored,
+--        else {1 if it is online, its session, epoch, time, a seq for each stored message or {verdict, seq, time,
+--        message id, the session of the inbox, its epoch}}; or 'apart' or 'unknown' as in publish.lua. Verdicts:
+--        duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
 -- Called by RedisBackplane::direct and by the republish task. A republished message was checked before its ack, so only
 -- the republishing lease is checked; the message goes to its first inbox, even if the nick has another owner now.
 if refusal then
@@ -91,11 +92,15 @@ local function deliver_to(record, nick, senders, at, last)
   local is_reachable = session and (gateway or is_republish or (details[2] or '') ~= '')
   local meta, inbox = base .. 'session:' .. (session or ''), base .. 'inbox:' .. (session or '')
   local epoch, seq, time, stamp, bytes, marks, ttl
-  local reply = { gateway and 1 or 0, session or '', '', 0 }
+  local answers, count, stored = nil, 0, 0
   for place = at, last, WORDS do
     local seen = ARGV[place + 1] ~= '' and keys_seen or ids_seen
-    local verdict = judge(place, KEYS[senders + #reply - 4], seen, is_reachable)
-    if not verdict then
+    local verdict = judge(place, KEYS[senders + count], seen, is_reachable)
+    count = count + 1
+    if verdict then
+      answers = answers or {}
+      answers[count] = verdict
+    else
       local id, payload = ARGV[place + 2], ARGV[place + 3]
       if not seq then
         seq, time, epoch = tonumber(details[5]) or 0, tonumber(details[6]) or 0, details[3]
@@ -109,7 +114,7 @@ local function deliver_to(record, nick, senders, at, last)
       end
       local at_seq
       seq, at_seq, time, stamp = append(inbox, inbox_bound, seq, time, stamp, payload)
-      bytes = bytes + #payload
+      stored, bytes = stored + 1, bytes + #payload
       marks = with_mark(marks, limits, seq, bytes, #payload)
       if seq == 1 then
         shrink(inbox)
@@ -120,15 +125,13 @@ local function deliver_to(record, nick, senders, at, last)
         redis.pcall('PUBLISH', base .. 'ch:gw:' .. gateway,
           head('D ' .. session .. ' ' .. epoch, at_seq, stamp, payload) .. payload)
       end
-      verdict = seq
     end
-    reply[#reply + 1] = verdict
   end
+  local online = gateway and 1 or 0
   if not seq then
-    return reply
+    return numbered({ online, session or '', '', 0 }, 0, answers, count)
   end
 
-  reply[3], reply[4] = epoch, time
   redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp, 'bytes', digits(bytes))
   if marks then
     bound_size(meta, inbox, '@' .. session, limits, seq, bytes, marks)
@@ -138,7 +141,10 @@ local function deliver_to(record, nick, senders, at, last)
     redis.pcall('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)
     redis.pcall('EXPIRE', inbox, ttl > 0 and ttl or inbox_seconds)
   end
-  return reply
+  if answers then
+    return numbered({ online, session, epoch, time }, seq - stored, answers, count)
+  end
+  return online .. ' ' .. session .. ' ' .. epoch .. ' ' .. stamp .. ' ' .. digits(seq)
 end
 
 recall_all()

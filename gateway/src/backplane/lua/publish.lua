@@ -111,18 +111,6 @@ local function judge(place, member, repeats)
   return exhausted(repeats_seen, key)
 end
 
--- Returns the reply for a room with messages that were not stored. The others have the seqs after `seq`.
-local function answered(epoch, time, seq, answers, count)
-  local reply = { epoch, time }
-  for place = 1, count do
-    if not answers[place] then
-      seq = seq + 1
-    end
-    reply[place + 2] = answers[place] or seq
-  end
-  return reply
-end
-
 -- Publishes the messages of one room.
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
@@ -168,7 +156,7 @@ local function publish_in(meta, log, members, channel, at, last)
     end
   end
   if stored == 0 then
-    return answered(epoch, now, seq, answers, count)
+    return numbered({ epoch, now }, seq, answers, count)
   end
 
   redis.pcall('HSET', meta, 'seq', at_seq, 'time', stamp, 'bytes', digits(bytes))
@@ -193,7 +181,7 @@ local function publish_in(meta, log, members, channel, at, last)
   end
   redis.pcall('PUBLISH', channel, frames and table.concat(frames) or frame)
   if answers then
-    return answered(epoch, time, seq - stored, answers, count)
+    return numbered({ epoch, time }, seq - stored, answers, count)
   end
   return epoch .. ' ' .. stamp .. ' ' .. at_seq
 end

@@ -10,10 +10,10 @@ local SEARCH_ENTRIES, SEARCH_BYTES = 1000, 1048576
 local SEARCH_STEP = 50
 
 -- Searches the repeated messages of a room, from the earliest position that one of them names. They are in ARGV from
--- `at` to `last`, as publish.lua describes them. Returns a table: `ids` maps their ids to true, or to {seq, time} if they
--- were found; `searched` is the last seq that was searched, nil if messages before it are missing, of which one may be a
--- searched one; `is_end` if it is the last seq of all. Most calls of a script do not get here, so it creates its
--- functions itself.
+-- `at` to `last`, as publish.lua describes them. Returns a table: `ids` maps their ids to true, or to {seq, time} if
+-- they were found; `searched` is the last seq that was searched, nil if messages before it are missing, of which one
+-- may be a searched one; `is_end` if it is the last seq of all. Most calls of a script do not get here, so it creates
+-- its functions itself.
 local function find_repeats(stream, meta, at, last, words)
   -- Returns the seq up to which a stream has all that it had at a position, as StreamEnd::shares in model/stream.rs: a
   -- position of another epoch is valid up to the lowest fork since. A stale stream has had no message in this

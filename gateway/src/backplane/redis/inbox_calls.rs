@@ -15,7 +15,7 @@ use super::calls::{
     APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, WHEREABOUTS, outcome,
 };
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
-use super::room_calls::target_parts;
+use super::room_calls::{StoredRange, target_parts};
 use super::{epoch, script};
 use crate::backplane::Published;
 
@@ -77,7 +77,31 @@ impl ScriptCalls {
 }
 
 /// Decodes the reply for a nickname. What cannot be decoded may have been done.
-fn inbox_reply(reply: Value, SentBatch { to, messages }: &SentBatch<'_, NickKey>) -> TargetReply {
+fn inbox_reply(reply: Value, sent: &SentBatch<'_, NickKey>) -> TargetReply {
+    match reply {
+        Value::BulkString(text) if text.contains(&b' ') => {
+            stored_reply(&text, sent).unwrap_or(TargetReply::Unknown("script returned a malformed reply"))
+        }
+        reply => judged_reply(reply, sent),
+    }
+}
+
+/// Decodes the reply for an inbox that stored all messages: `<1 if online> <session> <epoch> <time> <last seq>`.
+fn stored_reply(text: &[u8], SentBatch { to, messages }: &SentBatch<'_, NickKey>) -> Option<TargetReply> {
+    let (online, rest) = str::from_utf8(text).ok()?.split_once(' ')?;
+    let (session, rest) = rest.split_once(' ')?;
+    let StoredRange { epoch, time, first } = StoredRange::parse(rest, messages.len())?;
+    let inbox = WriteTarget::Inbox { session: SessionId::from_store(session), to: (*to).clone() };
+    let answer = |(seq, message): (u64, &&StoredMessage)| {
+        let (msg_id, online) = (message.msg_id.clone(), online == "1");
+        let published = Published { msg_id, seq, time, duplicate: false, online };
+        MessageAnswer { outcome: MessageOutcome::Done(Ok(published)), stored_in: Some((inbox.clone(), epoch.clone())) }
+    };
+    Some(TargetReply::Answered((first..).zip(messages).map(answer).collect()))
+}
+
+/// Decodes the reply for a nickname with a verdict for each message.
+fn judged_reply(reply: Value, SentBatch { to, messages }: &SentBatch<'_, NickKey>) -> TargetReply {
     let parts = match target_parts(reply, messages.len() + 4) {
         Ok(parts) => parts,
         Err(reply) => return reply,
@@ -161,6 +185,10 @@ mod tests {
         ];
         assert_eq!(inbox_reply(reply, &sent), TargetReply::Answered(answers));
         assert_eq!(inbox_reply(text("apart"), &sent), TargetReply::Apart);
+        let TargetReply::Answered(stored) = inbox_reply(text("1 s e 99 9"), &sent) else { panic!("all are stored") };
+        let at = |msg_id, seq| answer(published(msg_id, seq, 99, false), "s", "e");
+        assert_eq!(stored, [at("a", 7), at("b", 8), at("c", 9)]);
+        assert!(matches!(inbox_reply(text("1 s e 99 1"), &sent), TargetReply::Unknown(_)), "three messages, one seq");
         assert!(matches!(inbox_reply(text("unknown"), &sent), TargetReply::Unknown(_)));
     }
 }

@@ -71,12 +71,28 @@ fn room_reply(reply: Value, sent: &SentBatch<'_, RoomKey>) -> TargetReply {
     }
 }
 
-/// Decodes the reply for a room that stored all messages: `<epoch> <time> <last seq>`.
+/// The positions of messages that were all stored, one after the other.
+pub(super) struct StoredRange {
+    pub(super) epoch: Arc<str>,
+    /// The time of all of them.
+    pub(super) time: u64,
+    /// The seq of the first one.
+    pub(super) first: u64,
+}
+
+impl StoredRange {
+    /// Decodes `<epoch> <time> <last seq>` for this number of messages.
+    pub(super) fn parse(text: &str, count: usize) -> Option<Self> {
+        let mut words = text.split(' ');
+        let (epoch, time, last) = (words.next()?, words.next()?, words.next()?);
+        let first = (last.parse::<u64>().ok()? + 1).checked_sub(count as u64).filter(|first| *first > 0)?;
+        Some(Self { epoch: epoch.into(), time: time.parse().ok()?, first })
+    }
+}
+
+/// Decodes the reply for a room that stored all messages.
 fn stored_reply(text: &[u8], SentBatch { to: room, messages }: &SentBatch<'_, RoomKey>) -> Option<TargetReply> {
-    let mut words = str::from_utf8(text).ok()?.split(' ');
-    let epoch = Arc::<str>::from(words.next()?);
-    let (time, last) = (words.next()?.parse().ok()?, words.next()?.parse::<u64>().ok()?);
-    let first = (last + 1).checked_sub(messages.len() as u64)?;
+    let StoredRange { epoch, time, first } = StoredRange::parse(str::from_utf8(text).ok()?, messages.len())?;
     let answer = |(seq, message): (u64, &&StoredMessage)| MessageAnswer {
         outcome: stored(message, seq, time),
         stored_in: Some((WriteTarget::Room((*room).clone()), epoch.clone())),

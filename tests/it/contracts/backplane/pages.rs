@@ -126,7 +126,7 @@ pub(crate) async fn lists_are_read_in_turns(store: &StoreFixture) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_pages_share_two_places() {
-    const DELAY: Duration = Duration::from_millis(200);
+    const DELAY: Duration = Duration::from_millis(100);
     let redis = Redis::running().await;
     let proxy = FaultProxy::start(redis.address()).await;
     let store = RedisStore::open(&Redis::url_through(proxy.address()), "parley").unwrap();

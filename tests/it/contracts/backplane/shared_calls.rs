@@ -110,10 +110,17 @@ async fn failing_room_spoils_no_other_room_of_call() {
 async fn stream_ahead_of_meta_keeps_shared_call_whole() {
     let mut scenario = RoomsScenario::new(3).await;
     let requests: Vec<_> = (0..9).map(|number| (number % 3, scenario.ann.request("before"))).collect();
-    scenario.publish_together(&requests).await;
+    let (outcomes, _) = scenario.publish_together(&requests).await;
+    // One stream has messages that its meta does not know, the last of them from a clock that was ahead.
+    let ahead = outcomes[1].as_ref().unwrap().time + 3_600_000;
     let _: u64 = scenario.ask(&["HSET", "parley:{0}:room:r1", "seq", "1"]).await;
+    let stamp = ahead.to_string();
+    let _: String = scenario.ask(&["XADD", "parley:{0}:log:r1", "4-0", "time", &stamp, "payload", "{}"]).await;
     let requests: Vec<_> = (0..6).map(|number| (number % 3, scenario.ann.request("after"))).collect();
     let (outcomes, _) = scenario.publish_together(&requests).await;
-    let seqs: Vec<u64> = outcomes.into_iter().map(|outcome| outcome.unwrap().seq).collect();
-    assert_eq!(seqs, [4, 4, 4, 5, 5, 5]);
+    let published: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+    assert_eq!(published.iter().map(|published| published.seq).collect::<Vec<_>>(), [4, 5, 4, 5, 6, 5]);
+    let times: Vec<u64> = published.iter().map(|published| published.time).collect();
+    assert_eq!([times[1], times[4]], [ahead, ahead], "time went back");
+    assert!(times[0] < ahead && times[2] < ahead, "the time of one room is that of another");
 }
