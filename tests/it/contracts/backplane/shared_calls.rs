@@ -124,3 +124,27 @@ async fn stream_ahead_of_meta_keeps_shared_call_whole() {
     assert_eq!([times[1], times[4]], [ahead, ahead], "time went back");
     assert!(times[0] < ahead && times[2] < ahead, "the time of one room is that of another");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_to_one_inbox_are_judged_apart() {
+    let RoomsScenario { mut store, node, ann, .. } = RoomsScenario::new(0).await;
+    let (eve, receiver) = (node.claim_nick("eve").await, node.claim_nick("receiver").await);
+    // It names eve, but has the claim of ann.
+    let forged = NickHolder { nick: eve.nick.clone(), owner: ann.owner.clone() };
+    let requests =
+        [ann.request("in flight"), ann.request("1"), eve.request("2"), forged.request("no"), eve.request("3")];
+    let send = |request| node.backplane.direct(receiver.nick.key(), request);
+    let first = ann.request("Redis has the script");
+    send(&first).await.unwrap();
+    take_script_calls(&mut store).await;
+
+    store.server().stop_signal().await;
+    let mut sends = Box::pin(join_all(requests.iter().map(send)));
+    assert!(futures_util::poll!(&mut sends).is_pending());
+    store.server().cont();
+    let outcomes = sends.await;
+
+    assert!(take_script_calls(&mut store).await <= 2, "the messages shared a call");
+    let seqs: Vec<_> = outcomes.into_iter().map(|outcome| outcome.map(|published| published.seq)).collect();
+    assert_eq!(seqs, [Ok(2), Ok(3), Ok(4), Err(PublishError::Registry(RegistryError::Fenced)), Ok(5)]);
+}
