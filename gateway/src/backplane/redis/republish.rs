@@ -24,7 +24,7 @@ use self::shares::{HeldSpace, NoSpace, RingShares};
 pub(super) use self::task::run;
 use super::message::{AckedMessage, AckedPosition, StoredMessage};
 
-/// The counted size of a message in addition to its payload and its key.
+/// The counted size of a message in addition to its payload, its key and its sender.
 const OVERHEAD_BYTES: usize = 512;
 
 /// Minimum time between two log lines about refusals.

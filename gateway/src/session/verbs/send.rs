@@ -55,7 +55,7 @@ pub(super) fn decide(
     Ok(SendMessage { to: state.destination(&requested)?, requested, sender, body, key })
 }
 
-/// Bytes counted for the names and numbers around a body that each reader receives.
+/// Bytes counted for the fields around body and names that each reader receives.
 const ENVELOPE_BYTES: usize = 128;
 
 /// Returns the delivery status of a published message. Only rooms have a seq that clients see.
@@ -93,7 +93,8 @@ mod perform {
         pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
             let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&services.backplane, &services.metrics);
-            let (rates, bytes) = (&services.send_rates, ENVELOPE_BYTES + body.json().len());
+            let names = to.as_str().len() + sender.nick.as_str().len();
+            let (rates, bytes) = (&services.send_rates, ENVELOPE_BYTES + names + body.json().len());
             let kind = match &to {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
