@@ -61,6 +61,13 @@ export function directStories(world) {
     await eventually("the conversation is open", async () => (await ann.title()) === "bobr:1");
     bob.say("/msg annr.lee @annr.lee: yes");
     await ann.page.waitForSelector(".mention");
+    for (const [typed, title] of [["@dorar", "dorar"], ["＠emmar", "emmar"], ["#@dorar", "#@dorar"]]) {
+      await ann.page.keyboard.press("Control+k");
+      await ann.page.waitForSelector(".switcher[open]");
+      await ann.page.keyboard.type(typed);
+      await ann.page.keyboard.press("Enter");
+      await eventually(`${typed} is open`, async () => (await ann.title()) === title);
+    }
     bob.leave();
     ann.assertNoErrors();
   });
