@@ -115,13 +115,11 @@ impl RoomName {
         Ok(Self { display: text.into(), key: RoomKey(encode(&mapped)) })
     }
 
-    /// Reads a room that the store has: its shown name, or `#` and its key, if only that is left. Returns `None` if it
-    /// is neither. A shown name contains no `%`; the name of a key may be longer than a client's.
+    /// Reads a room of the store: its shown name, or `#` and its key if only that is left. A shown name contains no `%`.
+    /// Returns `None` if the name is not valid, such as a key that case mapping made longer than a name.
     #[must_use]
     pub fn from_store(text: &str) -> Option<Self> {
-        let name = percent_decode_str(text.strip_prefix('#')?).decode_utf8().ok()?;
-        let mapped = profile::case_map(&name, ROOM_SIGNS).ok()?;
-        Some(Self { display: format!("#{name}").into(), key: RoomKey(encode(&mapped)) })
+        Self::parse(&percent_decode_str(text).decode_utf8().ok()?).ok()
     }
 
     /// Returns the room name for display, with its `#`.

@@ -110,6 +110,9 @@ fn room_name_is_read_back_from_its_key() {
         assert_eq!(read.map(|read| read.key().clone()), Some(room.key().clone()), "{name}");
         assert_eq!(RoomName::from_store(name), Some(room));
     }
+    let longest = room(&format!("#{}", "\u{23A}".repeat(127)));
+    assert_eq!(RoomName::from_store(&format!("#{}", longest.key())), None);
+    assert!(longest.key().as_str().len() <= KEY_BYTES);
     for malformed in ["", "lobby", "#", "#%", "#%FF", "#%20", "#a%2"] {
         assert_eq!(RoomName::from_store(malformed), None, "{malformed}");
     }
