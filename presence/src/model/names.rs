@@ -115,8 +115,8 @@ impl RoomName {
         Ok(Self { display: text.into(), key: RoomKey(encode(&mapped)) })
     }
 
-    /// Reads a room of the store: its shown name, or `#` and its key if only that is left. A shown name contains no `%`.
-    /// Returns `None` if the name is not valid, such as a key that case mapping made longer than a name.
+    /// Reads a room of the store: its shown name, or `#` and its key if only that is left. A shown name contains no
+    /// `%`. Returns `None` if the name is not valid, such as a key that case mapping made longer than a name.
     #[must_use]
     pub fn from_store(text: &str) -> Option<Self> {
         Self::parse(&percent_decode_str(text).decode_utf8().ok()?).ok()
