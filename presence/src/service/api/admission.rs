@@ -35,8 +35,8 @@ use crate::service::waiting::ConnectionPhase;
 const EVENTS_ROUTE: &str = "/v1/events";
 /// The answer to an event stream that reconnects while no seat is free: it retries later.
 const STREAM_REFUSAL: &str = "retry: 10000\nevent: overloaded\ndata: {\"message\":\"the server is overloaded\"}\n\n";
-/// Maximum size of a request body.
-const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Maximum size of a request body: a lookup of 1000 nicknames of the maximum length, with every character escaped.
+const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Time limit of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a body or an answer that takes no seats of bytes: waiting connections and requests bound these.
@@ -165,7 +165,7 @@ async fn arrived(
 }
 
 fn too_large() -> Problem {
-    refused_as(ErrorCode::TooLarge, "the request body exceeds 256 KiB")
+    refused_as(ErrorCode::TooLarge, "the request body exceeds 512 KiB")
 }
 
 fn stream_refusal() -> Response {
