@@ -3,14 +3,14 @@
 //! Configures every socket before anything is read from it. Writes only refusals.
 
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use presence::host::accept_failures::AcceptFailures;
+use presence::host::client_address::ClientAddress;
 use presence::host::metrics::Label;
-use presence::model::codes::ErrorCode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -100,30 +100,42 @@ async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 failures.record_accepted();
-                admit(stream, port, &context);
+                admit(stream, peer.ip(), port, &context);
             }
             Err(error) => failures.record_failed(&error).await,
         }
     }
 }
 
-fn admit<S: ConnectionSession>(stream: TcpStream, port: ListenerKind, context: &Arc<ConnectionContext<S>>) {
+fn admit<S: ConnectionSession>(
+    stream: TcpStream,
+    peer: IpAddr,
+    port: ListenerKind,
+    context: &Arc<ConnectionContext<S>>,
+) {
     if let Err(error) = configure(&stream, port) {
         debug!(port = port.value(), %error, "connection ended before it began");
         return;
     }
-    let Some(permit) = context.permits.take(port, context.limits.get().connections) else {
-        let words = match port {
-            ListenerKind::Ws => HandshakeRefusal::Full.problem().into_bytes(),
-            ListenerKind::Tcp => line::encode_refusal(&ErrorCode::Overloaded.into()),
-        };
-        refuse(stream, words, context);
-        return;
+    let limits = context.limits.get();
+    let names_clients = port == ListenerKind::Ws && limits.addresses.proxies.contain(peer);
+    let address = (!names_clients).then(|| ClientAddress::from(peer));
+    let permit = match context.permits.take(port, &limits, address) {
+        Ok(permit) => permit,
+        Err(limit) => {
+            context.seat_refusals.record(limit, address);
+            let words = match port {
+                ListenerKind::Ws => HandshakeRefusal::from(limit).problem().into_bytes(),
+                ListenerKind::Tcp => line::encode_refusal(&limit.code().into()),
+            };
+            refuse(stream, words, context);
+            return;
+        }
     };
     match port {
-        ListenerKind::Ws => drop(context.tasks.spawn(upgrade::serve(stream, Arc::clone(context), permit))),
+        ListenerKind::Ws => drop(context.tasks.spawn(upgrade::serve(stream, peer, Arc::clone(context), permit))),
         // The HTTP listener reads the request before it refuses, so that other paths keep their answers.
         ListenerKind::Tcp => match context.admission.refusal() {
             Some(code) => refuse(stream, line::encode_refusal(&code.into()), context),

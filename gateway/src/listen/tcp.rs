@@ -29,14 +29,18 @@ use super::permits::ConnectionPermit;
 const WRITE_SLICES: usize = 64;
 
 /// Runs a line connection.
-pub(super) async fn serve<S: ConnectionSession>(
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub(super) fn serve<S: ConnectionSession>(
     tcp: TcpStream,
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
-) {
-    let session = (context.open_session)(Dialect::Line);
-    permit.opened();
-    permit.ended(connection::run(LineTransport::new(tcp), session, &context).await);
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let Some(address) = permit.address() else { return };
+        let session = (context.open_session)(Dialect::Line, address);
+        permit.opened();
+        permit.ended(connection::run(LineTransport::new(tcp), session, &context).await);
+    }
 }
 
 struct LineTransport {

@@ -4,6 +4,7 @@
 //! Every step fails after [`PATIENCE`]. The session rules have their own tests.
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod batches;
 mod cost;
 mod drain;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use presence::host::client_address::ClientAddress;
 use presence::host::reloadable::Reloadable;
 use presence::model::LeftReason;
 use presence::model::codes::CloseCode;
@@ -38,8 +40,8 @@ use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, Dialect, Event, Reply, Request};
 
 use super::{
-    Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession, DrainPace,
-    Listeners,
+    AddressLimits, Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession,
+    DrainPace, Listeners,
 };
 use crate::metrics::{ListenerKind, Metrics};
 
@@ -72,6 +74,8 @@ struct EchoState {
     /// The session of each finished request.
     finished: Mutex<Vec<usize>>,
     alarm: Option<SessionAlarm>,
+    /// Addresses in session start order.
+    addresses: Mutex<Vec<ClientAddress>>,
 }
 
 /// Delay of each session's deadline, and the action at the deadline.
@@ -176,6 +180,7 @@ impl ListenFixture {
             begun: AtomicUsize::new(0),
             finished: Mutex::default(),
             alarm,
+            addresses: Mutex::default(),
         });
         let ready = Arc::new(AtomicBool::new(true));
         let is_ready = Arc::clone(&ready);
@@ -183,7 +188,8 @@ impl ListenFixture {
         let (closing, connection_drain, tasks) =
             (CancellationToken::new(), Arc::new(ConnectionDrain::default()), TaskTracker::new());
         let shared = Arc::clone(&state);
-        let open_session = move |dialect: Dialect| {
+        let open_session = move |dialect: Dialect, address: ClientAddress| {
+            shared.addresses.lock().unwrap().push(address);
             let outbox = Outbox::new(dialect);
             let mut outboxes = shared.outboxes.lock().unwrap();
             outboxes.push(outbox.clone());
@@ -195,6 +201,7 @@ impl ListenFixture {
             open_session,
             admission: Arc::clone(&admission),
             limits,
+            log_addresses: true,
             metrics: Arc::clone(&metrics),
             closing: closing.clone(),
             drain: Arc::clone(&connection_drain),

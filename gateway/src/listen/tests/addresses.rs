@@ -1,0 +1,101 @@
+//! Addresses of clients: who is counted together, and who is refused.
+
+use std::net::IpAddr;
+
+use super::*;
+
+fn address(text: &str) -> ClientAddress {
+    text.parse::<IpAddr>().unwrap().into()
+}
+
+/// Returns limits with a share of `connections` for each address.
+fn shared(connections: usize) -> ConnectionLimits {
+    let addresses = Arc::new(AddressLimits { connections, ..AddressLimits::default() });
+    ConnectionLimits { addresses, ..limits() }
+}
+
+impl ListenFixture {
+    /// Sends a request for a WebSocket as the proxy of this address, and returns the connection with its answer.
+    async fn forwarded(&self, header: &str) -> (RawClient, String) {
+        let mut client = RawClient::connect(self.ws).await;
+        client.send(upgrade_request(header).as_bytes()).await;
+        let head = client.head().await;
+        (client, head)
+    }
+
+    fn addresses(&self) -> Vec<ClientAddress> {
+        self.state.addresses.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn session_learns_the_address_of_its_client() {
+    let fixture = ListenFixture::open();
+    let mut held = Vec::new();
+    for header in ["", "X-Forwarded-For: 203.0.113.9, 198.51.100.1\r\n", "X-Forwarded-For: 2001:db8::1:5\r\n"] {
+        held.push(fixture.forwarded(header).await);
+    }
+    let line = fixture.line_client().await;
+    let expected = ["127.0.0.1", "198.51.100.1", "2001:db8::", "127.0.0.1"].map(address);
+    eventually("all sessions began", || fixture.addresses().len() == 4).await;
+    assert_eq!(fixture.addresses(), expected);
+    assert_eq!(fixture.metrics.forwarded_malformed.get(), 0);
+    let (_garbage, head) = fixture.forwarded("X-Forwarded-For: 198.51.100.1, \x07\r\n").await;
+    assert!(head.contains("400"), "{head}");
+    let (_garbage, head) = fixture.forwarded("X-Forwarded-For: 198.51.100.1, unknown\r\n").await;
+    assert!(head.contains("101"), "{head}");
+    eventually("the session began", || fixture.addresses().len() == 5).await;
+    assert_eq!(fixture.addresses()[4], address("127.0.0.1"), "the peer counts");
+    assert_eq!(fixture.metrics.forwarded_malformed.get(), 1);
+    drop((held, line));
+}
+
+#[tokio::test]
+async fn untrusted_peer_cannot_choose_its_address() {
+    let addresses = Arc::new(AddressLimits { proxies: Vec::new().into(), connections: 1 });
+    let fixture = ListenFixture::with(ConnectionLimits { addresses, ..limits() }, None);
+    let (_held, head) = fixture.forwarded("X-Forwarded-For: 198.51.100.1\r\n").await;
+    assert!(head.contains("101"), "{head}");
+    assert_eq!(fixture.addresses(), [address("127.0.0.1")]);
+    // Refused before its request is read, as over `limits.connections`.
+    let head = RawClient::connect(fixture.ws).await.head().await;
+    assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 1\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn address_fills_only_its_own_share() {
+    let fixture = ListenFixture::with(shared(2), None);
+    let (first, second) = ("X-Forwarded-For: 198.51.100.1\r\n", "X-Forwarded-For: 198.51.100.2\r\n");
+    let mut held = vec![fixture.forwarded(first).await, fixture.forwarded(first).await];
+    let (refused, head) = fixture.forwarded(first).await;
+    assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 1\r\n"), "{head}");
+    assert!(refused.rest().await.contains(r#""code":"rate_limited""#));
+    let (_other, head) = fixture.forwarded(second).await;
+    assert!(head.contains("101"), "{head}");
+    assert_eq!(fixture.metrics.connections_refused[crate::metrics::SeatLimit::Address].get(), 1);
+
+    held.pop();
+    eventually("the seat returned", || fixture.metrics.open(ListenerKind::Ws) == 2).await;
+    let (_again, head) = fixture.forwarded(first).await;
+    assert!(head.contains("101"), "{head}");
+}
+
+#[tokio::test]
+async fn line_client_over_its_share_is_refused() {
+    let fixture = ListenFixture::with(shared(1), None);
+    let held = fixture.line_client().await;
+    let refused = RawClient::connect(fixture.tcp).await.rest().await;
+    assert!(refused.starts_with("! rate_limited") && refused.lines().count() == 1, "{refused}");
+    drop(held);
+    eventually("the seat returned", || fixture.metrics.open(ListenerKind::Tcp) == 0).await;
+    fixture.line_client().await;
+}
+
+#[tokio::test]
+async fn page_requests_of_a_proxy_take_no_share() {
+    let fixture = ListenFixture::with(shared(0), None);
+    let mut client = RawClient::connect(fixture.ws).await;
+    client.send(b"GET / HTTP/1.1\r\nHost: parley\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n").await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}
