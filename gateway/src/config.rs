@@ -38,6 +38,9 @@ pub const KEYS: &[Key] = &[
     Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).live().meaning(
         "Addresses and networks of reverse proxies. Only from these, X-Forwarded-For names the address of the client.",
     ),
+    Key::flag("listen.tcp_proxy_protocol").default("false").live().meaning(
+        "Require a PROXY header (version 1 or 2) on listen.tcp from listen.trusted_proxies. Others never may send one.",
+    ),
     Key::address("admin.addr")
         .default("127.0.0.1:9180")
         .meaning("IP:PORT or NAME:PORT of /livez, /readyz, /metrics and /holdings. Never expose it to clients."),
@@ -156,8 +159,8 @@ pub struct GatewayConfig {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
-    /// `listen.origins`, `listen.page`, `listen.trusted_proxies`, `limits.*` and `heartbeat.*`: limits of client
-    /// connections.
+    /// `listen.origins`, `listen.page`, `listen.trusted_proxies`, `listen.tcp_proxy_protocol`, `limits.*`,
+    /// `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
     /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
     pub reply_bytes: usize,
@@ -280,7 +283,9 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
         connections: connections("limits.connections")? as usize,
         addresses: Arc::new(AddressLimits {
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
+            proxy_protocol: settings.flag("listen.tcp_proxy_protocol")?,
             connections: connections("limits.connections_per_address")? as usize,
+            ..AddressLimits::default()
         }),
         write_stall: Duration::from_secs(stall),
         proxy_idle: heartbeat(settings, "heartbeat.proxy_idle_seconds")?,
@@ -326,6 +331,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "listen.origins = {:?}", self.limits.origins)?;
         writeln!(f, "listen.page = {}", self.limits.page)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;
+        writeln!(f, "listen.tcp_proxy_protocol = {}", self.limits.addresses.proxy_protocol)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "limits.connections = {}", self.limits.connections)?;
         writeln!(f, "limits.connections_per_address = {}", self.limits.addresses.connections)?;

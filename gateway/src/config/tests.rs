@@ -132,6 +132,11 @@ fn environment_overrides_the_file_key_by_key() {
                 Arc::make_mut(&mut c.limits.addresses).proxies = networks.into();
             }),
         ),
+        (
+            named,
+            env("PARLEY__LISTEN__TCP_PROXY_PROTOCOL", "true"),
+            changed(|c| Arc::make_mut(&mut c.limits.addresses).proxy_protocol = true),
+        ),
         (named, env("PARLEY__LOG__ADDRESSES", "false"), changed(|c| c.logs.addresses = false)),
         (
             named,
@@ -324,8 +329,12 @@ fn printed_config_loads_again() {
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.page = false;
             c.limits.connections = 2;
-            *Arc::make_mut(&mut c.limits.addresses) =
-                AddressLimits { proxies: vec!["10.0.0.0/8".parse().unwrap()].into(), connections: 3 };
+            *Arc::make_mut(&mut c.limits.addresses) = AddressLimits {
+                proxies: vec!["10.0.0.0/8".parse().unwrap()].into(),
+                proxy_protocol: true,
+                connections: 3,
+                ..AddressLimits::default()
+            };
             c.logs.addresses = false;
             c.limits.write_stall = Duration::from_secs(4);
             c.limits.proxy_idle = None;

@@ -17,6 +17,8 @@ mod http_socket;
 mod lines;
 mod page;
 mod permits;
+pub mod proxy_header;
+mod refuse;
 mod seat_refusals;
 mod stalled;
 mod tcp;
@@ -57,13 +59,22 @@ use self::timer_wheel::TimerWheel;
 pub struct AddressLimits {
     /// Proxies that may name the address of a client.
     pub proxies: TrustedProxies,
+    /// True if these proxies send a PROXY header on the line port.
+    pub proxy_protocol: bool,
+    /// The maximum time for that header.
+    pub header_wait: Duration,
     /// Maximum number of connections of one address; one more is refused as `rate_limited`.
     pub connections: usize,
 }
 
 impl Default for AddressLimits {
     fn default() -> Self {
-        Self { proxies: TrustedProxies::of_this_machine(), connections: 256 }
+        Self {
+            proxies: TrustedProxies::of_this_machine(),
+            proxy_protocol: false,
+            header_wait: Duration::from_secs(3),
+            connections: 256,
+        }
     }
 }
 

@@ -93,6 +93,41 @@ async fn address_behind_nginx_fills_only_its_share() {
 }
 
 #[tokio::test]
+async fn line_clients_behind_nginx_have_their_own_addresses() {
+    let cluster = Cluster::builder()
+        .nginx(true)
+        .gateway_setting("PARLEY__LIMITS__CONNECTIONS_PER_ADDRESS", &share())
+        .start()
+        .await;
+    let front = cluster.nginx.as_ref().unwrap();
+    let mut held = Vec::new();
+    for number in 0..SHARE {
+        let client = LineClient::connect_from(GREEDY, front.tcp()).await;
+        client.register(&format!("greedy{number}")).await;
+        held.push(client);
+    }
+    let answer = line_answer(GREEDY, front.tcp()).await;
+    assert!(answer.starts_with("! rate_limited") && answer.lines().count() == 1, "{answer}");
+    // Both ports share the seats of an address.
+    assert_eq!(refused_status(GREEDY, front.ws()).await, 429);
+    let other = LineClient::connect_from(OTHER, front.tcp()).await;
+    other.register("other").await;
+    other.join("#lobby").await;
+
+    // A client that reaches the gateway itself cannot name an address.
+    let forger = LineClient::connect_from(OTHER, cluster.gateways[0].tcp()).await;
+    forger.types("PROXY TCP4 198.51.100.1 127.0.0.1 1 2\r").await;
+    forger.closed_within(SOON).await;
+    assert_eq!(forger.received("! bad_request: a PROXY header is not accepted from this address").len(), 1);
+    // Through nginx the header of a client is the second one.
+    let forger = LineClient::connect_from(OTHER, front.tcp()).await;
+    forger.types("PROXY TCP4 198.51.100.1 127.0.0.1 1 2\r").await;
+    forger.closed_within(SOON).await;
+    drop(held);
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn half_open_connections_keep_no_other_address_out() {
     let gateway = Node::gateway("g1")
         .setting("PARLEY__LIMITS__CONNECTIONS", "20")

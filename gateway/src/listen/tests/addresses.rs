@@ -52,7 +52,7 @@ async fn session_learns_the_address_of_its_client() {
 
 #[tokio::test]
 async fn untrusted_peer_cannot_choose_its_address() {
-    let addresses = Arc::new(AddressLimits { proxies: Vec::new().into(), connections: 1 });
+    let addresses = Arc::new(AddressLimits { proxies: Vec::new().into(), connections: 1, ..AddressLimits::default() });
     let fixture = ListenFixture::with(ConnectionLimits { addresses, ..limits() }, None);
     let (_held, head) = fixture.forwarded("X-Forwarded-For: 198.51.100.1\r\n").await;
     assert!(head.contains("101"), "{head}");
@@ -98,4 +98,71 @@ async fn page_requests_of_a_proxy_take_no_share() {
     client.send(b"GET / HTTP/1.1\r\nHost: parley\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n").await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}
+
+/// Returns limits of a line port behind proxies of this machine.
+fn behind_proxy(connections: usize, header_wait: Duration) -> ConnectionLimits {
+    let addresses = AddressLimits { proxy_protocol: true, connections, header_wait, ..AddressLimits::default() };
+    ConnectionLimits { addresses: Arc::new(addresses), ..limits() }
+}
+
+const HEADER: &[u8] = b"PROXY TCP4 198.51.100.1 203.0.113.1 12345 9000\r\n";
+
+#[tokio::test]
+async fn proxy_header_names_the_line_client() {
+    let fixture = ListenFixture::with(behind_proxy(1, PATIENCE), None);
+    let mut held = Vec::new();
+    for (number, header) in [HEADER, b"PROXY UNKNOWN\r\n", b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n"].iter().enumerate() {
+        let mut client = RawClient::connect(fixture.tcp).await;
+        // Byte by byte, the client's first line behind it in one piece.
+        for byte in &header[..header.len() - 1] {
+            client.send(&[*byte]).await;
+        }
+        client.send(&[&header[header.len() - 1..], b"/ping\n"].concat()).await;
+        client.until("pong").await;
+        held.push(client);
+        let expected = ["198.51.100.1", "127.0.0.1", "2001:db8::"].map(address);
+        assert_eq!(fixture.addresses(), expected[..=number]);
+    }
+    let mut refused = RawClient::connect(fixture.tcp).await;
+    refused.send(HEADER).await;
+    let answer = refused.rest().await;
+    assert!(answer.starts_with("! rate_limited") && answer.lines().count() == 1, "{answer}");
+    assert_eq!(fixture.metrics.forwarded_malformed.get(), 0);
+}
+
+#[tokio::test]
+async fn connection_without_its_header_is_refused() {
+    let fixture = ListenFixture::with(behind_proxy(8, Duration::from_millis(300)), None);
+    for sent in [&b"/nick ann\n"[..], b"", b"PROXY TCP4 198.5", b"PROXY TCP4 nonsense\r\n", &[b'P'; 200]] {
+        let mut client = RawClient::connect(fixture.tcp).await;
+        client.send(sent).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("! bad_request") && answer.lines().count() == 1, "{answer}");
+    }
+    assert_eq!(fixture.metrics.forwarded_malformed.get(), 5);
+    assert!(fixture.addresses().is_empty(), "no session began");
+    fixture.permits_returned().await;
+}
+
+#[tokio::test]
+async fn unexpected_proxy_header_is_refused() {
+    let untrusted = AddressLimits { proxies: Vec::new().into(), proxy_protocol: true, ..AddressLimits::default() };
+    for addresses in [untrusted, AddressLimits::default()] {
+        let fixture = ListenFixture::with(ConnectionLimits { addresses: Arc::new(addresses), ..limits() }, None);
+        for header in [HEADER, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+            let mut forger = RawClient::connect(fixture.tcp).await;
+            forger.send(header).await;
+            let answer = forger.rest().await;
+            assert!(answer.contains("! bad_request: a PROXY header is not accepted from this address"), "{answer}");
+            assert!(answer.ends_with("* closing: protocol_error\n"), "{answer}");
+        }
+        fixture.line_client().await;
+        assert!(fixture.addresses().iter().all(|seen| *seen == address("127.0.0.1")));
+    }
+    // One header only.
+    let fixture = ListenFixture::with(behind_proxy(8, PATIENCE), None);
+    let mut client = RawClient::connect(fixture.tcp).await;
+    client.send(&[HEADER, HEADER].concat()).await;
+    assert!(client.rest().await.ends_with("* closing: protocol_error\n"));
 }
