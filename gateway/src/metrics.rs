@@ -108,6 +108,8 @@ label_table! {
     SeatLimit {
         /// `limits.connections`.
         Gateway => "gateway",
+        /// The share of connections that have not registered.
+        Unregistered => "unregistered",
         /// `limits.connections_per_address`.
         Address => "address",
     }

@@ -52,7 +52,7 @@ macro_rules! handshake_refusals {
 
 handshake_refusals! {
     /// Every permit is taken.
-    Full, Overloaded, None, "the gateway has reached its number of connections";
+    Full, Overloaded, None, "the gateway has reached its number of connections, or of those that have not registered";
     /// The address has all its permits.
     AddressFull, RateLimited, None, "the address has reached its number of connections";
     /// No such path.
@@ -87,7 +87,7 @@ handshake_refusals! {
 impl From<SeatLimit> for HandshakeRefusal {
     fn from(limit: SeatLimit) -> Self {
         match limit {
-            SeatLimit::Gateway => Self::Full,
+            SeatLimit::Gateway | SeatLimit::Unregistered => Self::Full,
             SeatLimit::Address => Self::AddressFull,
         }
     }

@@ -23,16 +23,26 @@ impl SeatLimit {
     /// Returns the code of a refusal.
     pub(super) fn code(self) -> ErrorCode {
         match self {
-            Self::Gateway => ErrorCode::Overloaded,
+            Self::Gateway | Self::Unregistered => ErrorCode::Overloaded,
             Self::Address => ErrorCode::RateLimited,
         }
     }
+}
+
+/// Minimum share of the connections that have not registered: that of one address by default.
+const UNREGISTERED_MIN: usize = 256;
+
+/// Adds one to a count below its maximum. Returns false at the maximum.
+fn add_below(count: &AtomicUsize, maximum: usize) -> bool {
+    let next = |taken: usize| (taken < maximum).then_some(taken + 1);
+    count.try_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
 }
 
 /// The permits in use.
 #[derive(Debug, Default)]
 struct TakenPermits {
     all: AtomicUsize,
+    unregistered: AtomicUsize,
     addresses: AddressShares,
 }
 
@@ -59,13 +69,20 @@ impl ConnectionPermits {
         limits: &ConnectionLimits,
         address: Option<ClientAddress>,
     ) -> Result<ConnectionPermit, SeatLimit> {
-        let is_free = |taken: usize| (taken < limits.connections).then_some(taken + 1);
-        let all = &self.taken.all;
-        all.try_update(Ordering::Relaxed, Ordering::Relaxed, is_free).map_err(|_| SeatLimit::Gateway)?;
+        let TakenPermits { all, unregistered, addresses } = &*self.taken;
+        if !add_below(all, limits.connections) {
+            return Err(SeatLimit::Gateway);
+        }
+        // Clients that never register leave half of the connections to others.
+        if !add_below(unregistered, (limits.connections / 2).max(UNREGISTERED_MIN)) {
+            all.fetch_sub(1, Ordering::Relaxed);
+            return Err(SeatLimit::Unregistered);
+        }
         if let Some(address) = address
-            && !self.taken.addresses.take(address, limits.addresses.connections)
+            && !addresses.take(address, limits.addresses.connections)
         {
             all.fetch_sub(1, Ordering::Relaxed);
+            unregistered.fetch_sub(1, Ordering::Relaxed);
             return Err(SeatLimit::Address);
         }
         self.metrics.connection_accepted(port);
@@ -76,6 +93,7 @@ impl ConnectionPermits {
             metrics: Arc::clone(&self.metrics),
             taken: Arc::clone(&self.taken),
             is_open: AtomicBool::new(false),
+            is_registered: AtomicBool::new(false),
         })
     }
 
@@ -94,6 +112,7 @@ pub(super) struct ConnectionPermit {
     metrics: Arc<Metrics>,
     taken: Arc<TakenPermits>,
     is_open: AtomicBool,
+    is_registered: AtomicBool,
 }
 
 impl ConnectionPermit {
@@ -126,6 +145,13 @@ impl ConnectionPermit {
         }
     }
 
+    /// Counts the connection as registered.
+    pub(super) fn registered(&self) {
+        if !self.is_registered.swap(true, Ordering::Relaxed) {
+            self.taken.unregistered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Records the end of an open connection.
     pub(super) fn ended(&self, end: ConnectionEnd) {
         let _ = self.end.set(end);
@@ -134,6 +160,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
+        self.registered();
         self.taken.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address.get() {
             self.taken.addresses.release(*address);

@@ -29,6 +29,9 @@ impl SeatRefusals {
         self.metrics.connections_refused[met].inc();
         let (limit, address) = match met {
             SeatLimit::Gateway => (MetLimit { name: "connections", scope: LimitScope::Process }, None),
+            SeatLimit::Unregistered => {
+                (MetLimit { name: "unregistered connections", scope: LimitScope::Process }, None)
+            }
             SeatLimit::Address => (MetLimit { name: "connections", scope: LimitScope::Address }, address),
         };
         let address = address.filter(|_| self.names_addresses);

@@ -110,7 +110,7 @@ pub(super) fn serve<S: ConnectionSession>(
         let Some(address) = permit.address() else { return };
         let session = (context.open_session)(Dialect::Line, address);
         permit.opened();
-        permit.ended(connection::run(LineTransport::new(socket), session, &context).await);
+        permit.ended(connection::run(LineTransport::new(socket), session, &permit, &context).await);
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn serve<S: ConnectionSession>(
     let transport = WebSocketTransport(FrameSocket::new(io.into_inner().into_inner(), read_buf.into(), LIMITS));
     let session = (context.open_session)(Dialect::Json, address);
     permit.opened();
-    permit.ended(connection::run(transport, session, &context).await);
+    permit.ended(connection::run(transport, session, &permit, &context).await);
 }
 
 struct WebSocketTransport(FrameSocket);

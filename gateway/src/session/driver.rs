@@ -78,6 +78,12 @@ impl Driver {
         self.performer.outbox.clone()
     }
 
+    /// Returns true once the client has registered.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.core.identity().is_some()
+    }
+
     /// Records input from the client.
     pub fn note_input(&mut self) {
         self.core.liveness_mut().received(Instant::now());

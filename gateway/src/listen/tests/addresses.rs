@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::metrics::SeatLimit;
+
 use super::*;
 
 fn address(text: &str) -> ClientAddress {
@@ -72,7 +74,7 @@ async fn address_fills_only_its_own_share() {
     assert!(refused.rest().await.contains(r#""code":"rate_limited""#));
     let (_other, head) = fixture.forwarded(second).await;
     assert!(head.contains("101"), "{head}");
-    assert_eq!(fixture.metrics.connections_refused[crate::metrics::SeatLimit::Address].get(), 1);
+    assert_eq!(fixture.metrics.connections_refused[SeatLimit::Address].get(), 1);
 
     held.pop();
     eventually("the seat returned", || fixture.metrics.open(ListenerKind::Ws) == 2).await;
@@ -165,4 +167,38 @@ async fn unexpected_proxy_header_is_refused() {
     let mut client = RawClient::connect(fixture.tcp).await;
     client.send(&[HEADER, HEADER].concat()).await;
     assert!(client.rest().await.ends_with("* closing: protocol_error\n"));
+}
+
+#[tokio::test]
+async fn unregistered_clients_leave_half_of_the_connections() {
+    let addresses = Arc::new(AddressLimits { connections: 10_000, ..AddressLimits::default() });
+    let fixture = ListenFixture::with(ConnectionLimits { connections: 600, addresses, ..limits() }, None);
+    let mut registered = Vec::new();
+    fixture.state.gate.add_permits(10);
+    for _ in 0..10 {
+        let mut client = fixture.websocket().await;
+        client.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
+        client.text().await;
+        registered.push(client);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(fixture.line_client().await);
+    }
+    let answer = RawClient::connect(fixture.tcp).await.rest().await;
+    assert!(answer.starts_with("! overloaded") && answer.lines().count() == 1, "{answer}");
+    let head = RawClient::connect(fixture.ws).await.head().await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    let refused = |limit| fixture.metrics.connections_refused[limit].get();
+    assert_eq!((refused(SeatLimit::Unregistered), refused(SeatLimit::Gateway)), (2, 0));
+
+    // One that registers makes room for the next one.
+    fixture.state.gate.add_permits(1);
+    silent[0].send(b"/nick bob\n").await;
+    silent[0].until("pong").await;
+    silent.push(fixture.line_client().await);
+    registered[0].assert_alive().await;
+    drop((silent, registered));
+    fixture.permits_returned().await;
+    fixture.line_client().await;
 }

@@ -88,12 +88,18 @@ struct EchoSession {
     number: usize,
     outbox: Outbox,
     deadline: Option<Instant>,
+    /// True after a `register`.
+    is_registered: bool,
     state: Arc<EchoState>,
 }
 
 impl ConnectionSession for EchoSession {
     fn outbox(&self) -> Outbox {
         self.outbox.clone()
+    }
+
+    fn is_registered(&self) -> bool {
+        self.is_registered
     }
 
     fn note_input(&mut self) {
@@ -110,7 +116,10 @@ impl ConnectionSession for EchoSession {
             Err((id, refusal)) => (id, Answer::Refused(refusal)),
             Ok(Request { id, command }) => {
                 match command {
-                    Command::Register { .. } => self.state.gate.acquire().await.unwrap().forget(),
+                    Command::Register { .. } => {
+                        self.state.gate.acquire().await.unwrap().forget();
+                        self.is_registered = true;
+                    }
                     Command::Rooms { .. } => {
                         self.state.gate.acquire().await.unwrap().forget();
                         self.outbox.wait_for_space().await;
@@ -194,7 +203,13 @@ impl ListenFixture {
             let mut outboxes = shared.outboxes.lock().unwrap();
             outboxes.push(outbox.clone());
             let deadline = shared.alarm.map(|(wait, _)| Instant::now() + wait);
-            EchoSession { number: outboxes.len() - 1, outbox, deadline, state: Arc::clone(&shared) }
+            EchoSession {
+                number: outboxes.len() - 1,
+                outbox,
+                deadline,
+                is_registered: false,
+                state: Arc::clone(&shared),
+            }
         };
         let metrics = Arc::new(Metrics::new());
         let context = ConnectionContext::new(ConnectionParts {
