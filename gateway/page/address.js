@@ -15,15 +15,17 @@ export function readLink(typed) {
   return fragment && (/^https?:/i.test(typed) || fragment.includes("!k=")) ? readFragment(fragment) : null;
 }
 
+/** `#@ann` is the conversation with ann. The room `#@ann` is written `#%40ann`. */
 function readFragment(fragment) {
   const { room, key } = parseLink(fragment.trim());
   if (!room) return { name: null, secret: null };
-  return { name: room.startsWith("#@") ? room.slice(1) : room, secret: key && keyToText(key) };
+  return { name: fragment.trim().startsWith("#@") ? room.slice(1) : room, secret: key && keyToText(key) };
 }
 
 /** Address of this page that opens a conversation. */
 export function addressOf(key, secret = null) {
-  const fragment = secret ? linkTo(key, keyFromText(secret)) : "#" + encodeURIComponent(key.replace(/^#/, "")).replace(/^%40/, "@");
+  const name = "#" + (key[0] === "@" ? "@" : "") + encodeURIComponent(key.slice(1));
+  const fragment = secret ? linkTo(key, keyFromText(secret)) : name;
   return location.origin + location.pathname + fragment;
 }
 

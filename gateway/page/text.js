@@ -9,6 +9,8 @@ const INLINE = /`([^`\n]+)`|(https?:\/\/[^\s<>"'`\u0000-\u001f\u2066-\u2069\u202
 const OPENINGS = { ")": "(", "]": "[", "}": "{" };
 const SENTENCE_MARK = /[.,;:!?\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f\u3011\u300b\u300d\u300f]/u;
 const NAME_CHARACTER = /[\p{L}\p{N}\p{M}_-]/u;
+/** Signs that join the parts of a name, such as `john.doe`. Behind a name they usually end it. */
+const NAME_JOINT = /[.:/+]/u;
 
 /** Text of an action of `/me`, whose body is `{ me: text }`; or `null`. */
 export function actionOf(body) {
@@ -105,7 +107,8 @@ function places(text, nick) {
   const name = lowerInPlace(nick);
   for (let at = low.indexOf(name); at >= 0; at = low.indexOf(name, at + name.length)) {
     const end = at + name.length;
-    if (NAME_CHARACTER.test(characterAt(low, end))) continue;
+    const next = NAME_JOINT.test(low[end] ?? "") ? end + 1 : end;
+    if (NAME_CHARACTER.test(characterAt(low, next))) continue;
     if (low[at - 1] === "@" && !NAME_CHARACTER.test(characterBefore(low, at - 1))) found.push([at - 1, end]);
     else if (at === 0 && /[:,]/.test(low[end] ?? "")) found.push([at, end]);
   }

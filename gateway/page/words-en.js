@@ -15,7 +15,7 @@ export const en = {
   "entry.in_use": "This name is taken. Choose another one.",
   "entry.held": "This name is held for its last user. Trying again in {n} s.",
   "entry.confusable": "This name looks too much like one in use. Choose another one.",
-  "entry.bad": "Use up to 32 letters and digits, without spaces, emoji or signs such as @ # : !",
+  "entry.bad": "Use up to 48 letters and digits, and . : + / after the first one. No spaces, emoji or signs such as @ # !",
   "entry.unreachable": "The server cannot be reached. Trying again …",
   "entry.other": "The server refused this name: {reason}.",
 
@@ -145,7 +145,7 @@ export const en = {
   "room.leave": "Leave room",
   "direct.close": "Close conversation",
 
-  "error.bad_room": "A room name has letters and digits, without spaces, emoji or signs such as @ : !",
+  "error.bad_room": "A room name has letters, digits and . : / @ + =, without spaces, emoji or signs such as # , !",
   "error.no_such_user": "{name} is not known here.",
   "error.too_many_rooms": "You are in as many rooms as possible. Leave one first.",
   "error.too_large": "The message is too long.",

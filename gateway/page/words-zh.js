@@ -15,7 +15,7 @@ export const zh = {
   "entry.in_use": "这个名字已被使用，请换一个。",
   "entry.held": "这个名字还为上一位用户保留着，{n} 秒后重试。",
   "entry.confusable": "这个名字与已有的名字太相似，请换一个。",
-  "entry.bad": "请使用不超过 32 个字符的文字或数字，不含空格、表情和 @ # : ! 等符号。",
+  "entry.bad": "请使用不超过 48 个字符的文字或数字，首字符之后可用 . : + /；不含空格、表情和 @ # ! 等符号。",
   "entry.unreachable": "无法连接服务器，正在重试……",
   "entry.other": "服务器拒绝了这个名字：{reason}。",
 
@@ -145,7 +145,7 @@ export const zh = {
   "room.leave": "离开房间",
   "direct.close": "关闭会话",
 
-  "error.bad_room": "房间名由文字或数字组成，不含空格、表情和 @ : ! 等符号。",
+  "error.bad_room": "房间名由文字、数字和 . : / @ + = 组成，不含空格、表情和 # , ! 等符号。",
   "error.no_such_user": "这里没有 {name}。",
   "error.too_many_rooms": "加入的房间已达上限，请先离开一个。",
   "error.too_large": "消息太长。",

@@ -6,15 +6,17 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT};
 use presence::host::settings::key::{self, Key};
 use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
 
-use crate::listen::ConnectionLimits;
+use crate::listen::{AddressLimits, ConnectionLimits};
 
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
@@ -33,6 +35,12 @@ pub const KEYS: &[Key] = &[
     Key::flag("listen.page").default("true").live().meaning(
         "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page.",
     ),
+    Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).live().meaning(
+        "Addresses and networks of reverse proxies. Only from these, X-Forwarded-For names the address of the client.",
+    ),
+    Key::flag("listen.tcp_proxy_protocol").default("false").live().meaning(
+        "Require a PROXY header (version 1 or 2) on listen.tcp from listen.trusted_proxies. Others never may send one.",
+    ),
     Key::address("admin.addr")
         .default("127.0.0.1:9180")
         .meaning("IP:PORT or NAME:PORT of /livez, /readyz, /metrics and /holdings. Never expose it to clients."),
@@ -40,6 +48,10 @@ pub const KEYS: &[Key] = &[
         .default("16384")
         .live()
         .meaning("Maximum number of connections on both ports together, 1 to 1000000. Fewer if descriptors are short. More are refused."),
+    Key::number("limits.connections_per_address").default("256").live().meaning(
+        "Maximum number of connections of one address, 1 to 1000000; an IPv6 address counts by its /64. More are refused \
+         as rate_limited. Behind a proxy that is not in listen.trusted_proxies all clients have its address.",
+    ),
     Key::number("limits.write_stall_seconds").default("30").live().meaning(
         "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",
     ),
@@ -94,6 +106,7 @@ pub const KEYS: &[Key] = &[
     ),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
+    key::LOG_ADDRESSES,
     key::LOG_FORMAT,
     key::LOG_FILE,
     key::LOG_FILES,
@@ -112,7 +125,7 @@ const HISTORY_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
 const HISTORY_HOURS_MAX: u64 = 8760;
 /// Maximum value of `history.quiet_room_hours`: the lifetime of other rooms and of sessions.
 const QUIET_ROOM_HOURS_MAX: u64 = 72;
-/// Maximum value of `limits.connections`.
+/// Maximum value of `limits.connections` and `limits.connections_per_address`.
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Maximum value of `limits.write_stall_seconds`.
 const WRITE_STALL_SECONDS_MAX: u64 = 3600;
@@ -146,7 +159,8 @@ pub struct GatewayConfig {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
-    /// `listen.origins`, `listen.page`, `limits.*` and `heartbeat.*`: limits of client connections.
+    /// `listen.origins`, `listen.page`, `listen.trusted_proxies`, `listen.tcp_proxy_protocol`, `limits.*`,
+    /// `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
     /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
     pub reply_bytes: usize,
@@ -257,8 +271,7 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
 
 fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     let origins = settings.list("listen.origins", origin)?;
-    let connections =
-        settings.number("limits.connections", 1..=CONNECTIONS_MAX, "expected a whole number from 1 to 1000000")?;
+    let connections = |key| settings.number(key, 1..=CONNECTIONS_MAX, "expected a whole number from 1 to 1000000");
     let stall = settings.number(
         "limits.write_stall_seconds",
         1..=WRITE_STALL_SECONDS_MAX,
@@ -267,7 +280,13 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     Ok(ConnectionLimits {
         origins: Arc::from(origins),
         page: settings.flag("listen.page")?,
-        connections: connections as usize,
+        connections: connections("limits.connections")? as usize,
+        addresses: Arc::new(AddressLimits {
+            proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
+            proxy_protocol: settings.flag("listen.tcp_proxy_protocol")?,
+            connections: connections("limits.connections_per_address")? as usize,
+            ..AddressLimits::default()
+        }),
         write_stall: Duration::from_secs(stall),
         proxy_idle: heartbeat(settings, "heartbeat.proxy_idle_seconds")?,
         line_sign: heartbeat(settings, "heartbeat.line_sign_seconds")?,
@@ -311,8 +330,11 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
         writeln!(f, "listen.origins = {:?}", self.limits.origins)?;
         writeln!(f, "listen.page = {}", self.limits.page)?;
+        writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;
+        writeln!(f, "listen.tcp_proxy_protocol = {}", self.limits.addresses.proxy_protocol)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "limits.connections = {}", self.limits.connections)?;
+        writeln!(f, "limits.connections_per_address = {}", self.limits.addresses.connections)?;
         writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;
         let seconds = |interval: Option<Duration>| interval.map_or(0, |interval| interval.as_secs());
         writeln!(f, "heartbeat.proxy_idle_seconds = {}", seconds(self.limits.proxy_idle))?;

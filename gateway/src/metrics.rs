@@ -103,6 +103,18 @@ label_table! {
     }
 }
 
+label_table! {
+    /// Limit of connections that a refused one has met.
+    SeatLimit {
+        /// `limits.connections`.
+        Gateway => "gateway",
+        /// The share of connections that have not registered.
+        Unregistered => "unregistered",
+        /// `limits.connections_per_address`.
+        Address => "address",
+    }
+}
+
 /// Metrics of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -110,6 +122,10 @@ pub struct Metrics {
     pub registry: Registry,
     connections: [Labelled<Stage, IntGauge>; 2],
     connections_total: Labelled<ListenerKind, IntCounter>,
+    /// Connections refused for want of a seat, by the limit that they met.
+    pub connections_refused: Labelled<SeatLimit, IntCounter>,
+    /// Clients whose address a trusted proxy did not name correctly.
+    pub forwarded_malformed: IntCounter,
     /// Attempts to start a session, by outcome.
     pub registrations: Labelled<RegistrationOutcome, IntCounter>,
     /// Attempts to resume a session, by outcome.
@@ -161,6 +177,17 @@ impl Metrics {
                 "parley_connections_total",
                 "Client connections accepted.",
                 "door",
+            ),
+            connections_refused: Labelled::counters(
+                on,
+                "parley_connections_refused_total",
+                "Client connections refused because a limit of connections was reached.",
+                "limit",
+            ),
+            forwarded_malformed: counter(
+                on,
+                "parley_forwarded_malformed_total",
+                "Client addresses from trusted proxies that were malformed: X-Forwarded-For and PROXY headers.",
             ),
             registrations: Labelled::counters(
                 on,

@@ -198,7 +198,8 @@ impl Gateway {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        listeners.clients.serve(&connections.context(services, limits.clone()));
+        let log_addresses = config.logs.addresses;
+        listeners.clients.serve(&connections.context(services, limits.clone(), log_addresses));
 
         let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second };
         let background = background.drop_guard();
@@ -264,20 +265,26 @@ impl BoundListeners {
 
 impl Connections {
     /// Creates the context of every connection, which opens a session on `services` for each.
-    fn context(&self, services: Arc<Services>, limits: Reloadable<ConnectionLimits>) -> Arc<ConnectionContext<Driver>> {
+    fn context(
+        &self,
+        services: Arc<Services>,
+        limits: Reloadable<ConnectionLimits>,
+        log_addresses: bool,
+    ) -> Arc<ConnectionContext<Driver>> {
         let session_limits = limits.clone();
         ConnectionContext::new(ConnectionParts {
             metrics: Arc::clone(&services.metrics),
-            open_session: move |dialect| {
+            open_session: move |dialect, address| {
                 let limits = session_limits.get();
                 let sign_within = match dialect {
                     Dialect::Json => limits.proxy_idle,
                     Dialect::Line => limits.line_sign,
                 };
-                Driver::new(&services, dialect, sign_within)
+                Driver::new(&services, dialect, address, sign_within)
             },
             admission: Arc::clone(&self.admission),
             limits,
+            log_addresses,
             closing: self.closing.clone(),
             drain: Arc::clone(&self.drain),
             tasks: self.tasks.clone(),

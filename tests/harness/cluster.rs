@@ -61,6 +61,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// Trusts proxies of this machine, such as the production nginx, as gateways do by default.
+    #[must_use]
+    pub fn local_proxies(self) -> Self {
+        self.gateway_setting("PARLEY__LISTEN__TRUSTED_PROXIES", "127.0.0.1")
+    }
+
     /// Changes a setting of the shipped Redis configuration.
     #[must_use]
     pub fn redis_setting(mut self, name: &str, value: &str) -> Self {

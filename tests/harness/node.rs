@@ -22,6 +22,9 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(35);
 /// Log message of a drained gateway that only waits until Redis cannot lose acknowledged messages.
 const DRAINED_LOG: &str = "connections drained, waiting for acknowledged messages to be safe";
 
+/// The address from which the local nginx connects to gateways.
+const NGINX_ADDRESS: &str = "127.0.0.9";
+
 /// The program of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeKind {
@@ -48,6 +51,11 @@ impl NodeBuilder {
         let mut settings: BTreeMap<_, _> =
             listeners.iter().map(|key| ((*key).to_owned(), "127.0.0.1:0".to_owned())).collect();
         settings.insert("PARLEY__NODE__ID".to_owned(), name.to_owned());
+        if kind == NodeKind::Gateway {
+            // As in deploy/run: nginx has an address of its own, and other clients of this machine are no proxies.
+            settings.insert("PARLEY__LISTEN__TRUSTED_PROXIES".to_owned(), NGINX_ADDRESS.to_owned());
+            settings.insert("PARLEY__LISTEN__TCP_PROXY_PROTOCOL".to_owned(), "true".to_owned());
+        }
         Self { kind, name: name.to_owned(), settings, config: None, ports: Vec::new() }
     }
 

@@ -79,7 +79,7 @@ test("any JSON value survives sealing", async (t) => {
 
 test("links carry room and key", () => {
   const key = createKey();
-  for (const room of ["#lobby", "#café", "#a b%"]) assert.deepEqual(parseLink(linkTo(room, key)), { room, key });
+  for (const room of ["#lobby", "#café", "#a b%", "#@ann", "#https://a.example/b:c+d=e"]) assert.deepEqual(parseLink(linkTo(room, key)), { room, key });
   assert.deepEqual(parseLink("#lobby"), { room: "#lobby", key: null });
   assert.deepEqual(parseLink("#lobby!k=short"), { room: "#lobby", key: null });
   assert.deepEqual(parseLink("#%ff!k="), { room: "", key: null });

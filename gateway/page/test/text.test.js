@@ -63,7 +63,16 @@ test("parts join to the text of the body", () => {
 
 test("mentions need the whole name", () => {
   for (const body of ["@ann", "hi @Ann!", "ann: look", "ANN, look", "(@ann)"]) assert.equal(mentions(body, "ann"), true, body);
-  for (const body of ["ann", "@anna", "@annä", "joann: x", "mail@ann", "annul: x", { text: "@ann" }]) assert.equal(mentions(body, "ann"), false, String(body));
+  for (const body of ["@ann.", "@ann: look", "@ann, @bob", "@ann/ @bob", "@ann..."]) assert.equal(mentions(body, "ann"), true, body);
+  for (const body of ["ann", "@anna", "@annä", "joann: x", "mail@ann", "annul: x", "@ann.lee", "@ann:1", "@org/ann", "@ann+bot", { text: "@ann" }]) assert.equal(mentions(body, "ann"), false, String(body));
+});
+
+test("names with signs are mentioned", () => {
+  for (const nick of ["john.doe", "user:123", "org/team+bot", "c++"]) {
+    for (const body of [`@${nick}`, `hi @${nick}!`, `@${nick}: look`, `@${nick}.`, `${nick}: look`, `${nick}, look`]) assert.equal(mentions(body, nick), true, body);
+    for (const body of [`@x${nick}`, `@${nick}x`, `@${nick}.x`, `@a.${nick}`, nick]) assert.equal(mentions(body, nick), false, body);
+  }
+  assert.deepEqual(kinds("ask @john.doe.", "john.doe"), [["text", "ask "], ["mention", "@john.doe"], ["text", "."]]);
 });
 
 test("mentions work in any script", () => {

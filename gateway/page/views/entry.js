@@ -12,7 +12,7 @@ class Entry extends View {
         <p class="muted">${room ? say(lang, "entry.room", { room: isolate(room) }) : say(lang, "entry.lead")}</p>
         <label class="visually-hidden" for="entry-nick">${say(lang, "entry.nick")}</label>
         <input id="entry-nick" class="field" name="nick" autocomplete="nickname" autocapitalize="none" spellcheck="false"
-          dir="auto" maxlength="64" autofocus .value=${nick} placeholder=${say(lang, "entry.placeholder")}
+          dir="auto" maxlength="128" autofocus .value=${nick} placeholder=${say(lang, "entry.placeholder")}
           aria-invalid=${error ? "true" : "false"} aria-describedby=${error ? "entry-error" : nothing}>
         <p id="entry-error" class="entry-error" role="alert" .textContent=${error ?? ""}></p>
         <button class="button primary" ?disabled=${busy}>${say(lang, busy ? "entry.busy" : "entry.submit")}</button>

@@ -58,7 +58,7 @@ class Switcher extends DialogView {
    */
   #choices() {
     const { order, conversations, current, people, publicRooms } = this.props;
-    const typed = this.#typed.trim().replace(/^\uff03/u, "#");
+    const typed = this.#typed.trim().replace(/^\uff03/u, "#").replace(/^\uff20/u, "@");
     const link = readLink(typed);
     if (link?.name) return [{ type: link.name[0] === "@" ? "direct" : "join", name: link.name.replace(/^@/, ""), link: typed }];
     const known = new Set(order);
@@ -78,7 +78,7 @@ class Switcher extends DialogView {
       ...strangers.map((name) => ({ type: "direct", name })),
     ].slice(0, SHOWN_MAX);
     const taken = choices.some(({ name }) => name.toLowerCase() === roomName(typed).toLowerCase());
-    if (typed !== "" && !taken) choices.push({ type: "join", name: roomName(typed) });
+    if (typed !== "" && typed[0] !== "@" && !taken) choices.push({ type: "join", name: roomName(typed) });
     if (typed !== "" && typed[0] !== "#" && !choices.some(({ name }) => name.toLowerCase() === typed.toLowerCase())) {
       choices.push({ type: "direct", name: typed.replace(/^@/, "") });
     }

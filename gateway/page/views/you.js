@@ -13,7 +13,7 @@ class You extends DialogView {
       </div>
       <form class="line" @submit=${this.#rename}>
         <label for="you-nick">${say(lang, "you.nick")}</label>
-        <input id="you-nick" class="field" name="nick" dir="auto" maxlength="64" autocomplete="off" spellcheck="false" .value=${nick}>
+        <input id="you-nick" class="field" name="nick" dir="auto" maxlength="128" autocomplete="off" spellcheck="false" .value=${nick}>
         <button class="button">${say(lang, "you.rename")}</button>
       </form>
       <form class="line" @submit=${this.#saveStatus}>

@@ -47,6 +47,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         room_bytes_per_second: 2 * 1024 * 1024,
         logs: Logs {
             level: "info".to_owned(),
+            addresses: true,
             format: LogFormat::Auto,
             file: None,
             kept: 5,
@@ -118,6 +119,25 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\nlisten.origins = ['https://a']", env("PARLEY__LISTEN__ORIGINS", ""), changed(|_| {})),
         (named, env("PARLEY__LISTEN__PAGE", "false"), changed(|c| c.limits.page = false)),
         (named, env("PARLEY__LIMITS__CONNECTIONS", "5"), changed(|c| c.limits.connections = 5)),
+        (
+            named,
+            env("PARLEY__LIMITS__CONNECTIONS_PER_ADDRESS", "5"),
+            changed(|c| Arc::make_mut(&mut c.limits.addresses).connections = 5),
+        ),
+        (
+            named,
+            env("PARLEY__LISTEN__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+            changed(|c| {
+                let networks: Vec<ProxyNetwork> = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+                Arc::make_mut(&mut c.limits.addresses).proxies = networks.into();
+            }),
+        ),
+        (
+            named,
+            env("PARLEY__LISTEN__TCP_PROXY_PROTOCOL", "true"),
+            changed(|c| Arc::make_mut(&mut c.limits.addresses).proxy_protocol = true),
+        ),
+        (named, env("PARLEY__LOG__ADDRESSES", "false"), changed(|c| c.logs.addresses = false)),
         (
             named,
             env("PARLEY__LIMITS__WRITE_STALL_SECONDS", "5"),
@@ -245,6 +265,16 @@ fn invalid_settings_are_named_on_one_line() {
             r#"limits.connections = "0": expected a whole number from 1 to 1000000"#.into(),
         ),
         (
+            "limits.connections_per_address = 0",
+            &[],
+            r#"limits.connections_per_address = "0": expected a whole number from 1 to 1000000"#.into(),
+        ),
+        (
+            "listen.trusted_proxies = ['nginx']",
+            &[],
+            r#"listen.trusted_proxies = "nginx": expected IP addresses or networks, such as 10.0.0.0/8 or ::1"#.into(),
+        ),
+        (
             "limits.write_stall_seconds = 0",
             &[],
             r#"limits.write_stall_seconds = "0": expected a whole number of seconds from 1 to 3600"#.into(),
@@ -299,6 +329,13 @@ fn printed_config_loads_again() {
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.page = false;
             c.limits.connections = 2;
+            *Arc::make_mut(&mut c.limits.addresses) = AddressLimits {
+                proxies: vec!["10.0.0.0/8".parse().unwrap()].into(),
+                proxy_protocol: true,
+                connections: 3,
+                ..AddressLimits::default()
+            };
+            c.logs.addresses = false;
             c.limits.write_stall = Duration::from_secs(4);
             c.limits.proxy_idle = None;
             c.limits.line_sign = Some(Duration::from_secs(50));

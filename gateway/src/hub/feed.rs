@@ -195,7 +195,8 @@ impl StreamFeed {
                 StreamStep::Message(seq, mut message) => {
                     // The stream does not store the display form of a name.
                     (*self.display).clone_into(&mut message.to);
-                    let size = message.body.json().len() + EVENT_OVERHEAD_BYTES;
+                    let names = message.to.len() + message.from.len();
+                    let size = message.body.json().len() + names + EVENT_OVERHEAD_BYTES;
                     let event = Broadcast::new(Event::Message(message));
                     self.push(Sequenced { from: seq, to: seq, size, is_message: true, event });
                 }

@@ -14,7 +14,7 @@ use crate::outbound::outbox::{Broadcast, Outbox};
 use crate::outbound::policy::SLOW_READER;
 use crate::wire::Event;
 
-/// Bytes counted for each event in addition to its body.
+/// Bytes counted for each event in addition to its body and names.
 pub(super) const EVENT_OVERHEAD_BYTES: usize = 256;
 
 /// A connection's subscription to one stream.

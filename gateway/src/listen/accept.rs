@@ -1,20 +1,17 @@
 //! The two listening sockets and their accept loops, which run until they are cancelled; a failed accept is retried.
 //!
-//! Configures every socket before anything is read from it. Writes only refusals.
+//! Configures every socket before anything is read from it. Writes nothing.
 
-use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use presence::host::accept_failures::AcceptFailures;
+use presence::host::client_address::ClientAddress;
 use presence::host::metrics::Label;
-use presence::model::codes::ErrorCode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 use tracing::debug;
 
 use crate::metrics::ListenerKind;
@@ -22,8 +19,8 @@ use crate::outbound::policy::SLOW_READER;
 use crate::wire::line;
 
 use super::connection::ConnectionSession;
-use super::frame::hang_up;
 use super::handshake::HandshakeRefusal;
+use super::refuse::refuse;
 use super::timer_wheel::TimerWheel;
 use super::{ConnectionContext, tcp, upgrade};
 
@@ -100,34 +97,50 @@ async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 failures.record_accepted();
-                admit(stream, port, &context);
+                admit(stream, peer.ip(), port, &context);
             }
             Err(error) => failures.record_failed(&error).await,
         }
     }
 }
 
-fn admit<S: ConnectionSession>(stream: TcpStream, port: ListenerKind, context: &Arc<ConnectionContext<S>>) {
+fn admit<S: ConnectionSession>(
+    stream: TcpStream,
+    peer: IpAddr,
+    port: ListenerKind,
+    context: &Arc<ConnectionContext<S>>,
+) {
     if let Err(error) = configure(&stream, port) {
         debug!(port = port.value(), %error, "connection ended before it began");
         return;
     }
-    let Some(permit) = context.permits.take(port, context.limits.get().connections) else {
-        let words = match port {
-            ListenerKind::Ws => HandshakeRefusal::Full.problem().into_bytes(),
-            ListenerKind::Tcp => line::encode_refusal(&ErrorCode::Overloaded.into()),
-        };
-        refuse(stream, words, context);
-        return;
+    let limits = context.limits.get();
+    let names_clients =
+        (port == ListenerKind::Ws || limits.addresses.proxy_protocol) && limits.addresses.proxies.contain(peer);
+    let address = (!names_clients).then(|| ClientAddress::from(peer));
+    let permit = match context.permits.take(port, &limits, address) {
+        Ok(permit) => permit,
+        Err(limit) => {
+            context.seat_refusals.record(limit, address);
+            let words = match port {
+                ListenerKind::Ws => HandshakeRefusal::from(limit).problem().into_bytes(),
+                ListenerKind::Tcp => line::encode_refusal(&limit.code().into()),
+            };
+            refuse(stream, words, context);
+            return;
+        }
     };
     match port {
-        ListenerKind::Ws => drop(context.tasks.spawn(upgrade::serve(stream, Arc::clone(context), permit))),
+        ListenerKind::Ws => drop(context.tasks.spawn(upgrade::serve(stream, peer, Arc::clone(context), permit))),
         // The HTTP listener reads the request before it refuses, so that other paths keep their answers.
         ListenerKind::Tcp => match context.admission.refusal() {
             Some(code) => refuse(stream, line::encode_refusal(&code.into()), context),
-            None => drop(context.tasks.spawn(tcp::serve(stream, Arc::clone(context), permit))),
+            None if names_clients => {
+                drop(context.tasks.spawn(tcp::serve_forwarded(stream, peer, Arc::clone(context), permit)));
+            }
+            None => drop(context.tasks.spawn(tcp::serve(stream.into(), Arc::clone(context), permit))),
         },
     }
 }
@@ -143,33 +156,4 @@ fn configure(stream: &TcpStream, port: ListenerKind) -> io::Result<()> {
         socket.set_tcp_keepalive(&keepalive)?;
     }
     Ok(())
-}
-
-/// Refuses a connection with these bytes and closes it.
-fn refuse<S: ConnectionSession>(stream: TcpStream, words: Bytes, context: &ConnectionContext<S>) {
-    let Some(leave) = context.permits.refuse() else {
-        refuse_at_once(&stream, &words);
-        return;
-    };
-    let limit = context.limits.get().close_wait;
-    context.tasks.spawn(async move {
-        let _ = timeout(limit, async {
-            let (input, mut output) = stream.into_split();
-            if output.write_all(&words).await.is_ok() {
-                hang_up(input, Arc::new(output)).await;
-            }
-        })
-        .await;
-        drop(leave);
-    });
-}
-
-/// Sends a refusal and closes the socket without a wait for the client. A request that is unread at the close could
-/// destroy the answer, so it is read first.
-fn refuse_at_once(stream: &TcpStream, words: &[u8]) {
-    let socket = SockRef::from(stream);
-    let _ = (&*socket).read(&mut [0; 4096]);
-    if socket.send(words).is_ok() {
-        let _ = socket.shutdown(Shutdown::Write);
-    }
 }

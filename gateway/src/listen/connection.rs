@@ -26,6 +26,7 @@ use crate::session::{ConnectionEnd, DecodedRequest, Driver};
 use crate::wire::Event;
 
 use super::drain::{DrainMoment, due};
+use super::permits::ConnectionPermit;
 use super::{ConnectionContext, ConnectionLimits};
 
 /// The maximum time that a close waits for the session to release its claims. Usually milliseconds.
@@ -35,6 +36,8 @@ const RELEASE_WAIT: Duration = Duration::from_millis(500);
 pub trait ConnectionSession: Send + 'static {
     /// Returns the queue of output for the transport.
     fn outbox(&self) -> Outbox;
+    /// Returns true once the client has registered.
+    fn is_registered(&self) -> bool;
     /// Notes that the client sent something.
     fn note_input(&mut self);
     /// Handles one request if it needs no wait; otherwise returns it.
@@ -58,6 +61,10 @@ pub trait ConnectionSession: Send + 'static {
 impl ConnectionSession for Driver {
     fn outbox(&self) -> Outbox {
         self.outbox()
+    }
+
+    fn is_registered(&self) -> bool {
+        self.is_registered()
     }
 
     fn note_input(&mut self) {
@@ -139,11 +146,12 @@ pub(super) trait Transport: Send {
 pub(super) fn run<D: Transport, S: ConnectionSession>(
     mut transport: D,
     mut session: S,
+    permit: &ConnectionPermit,
     context: &ConnectionContext<S>,
 ) -> impl Future<Output = ConnectionEnd> + Send {
     async move {
         let limits = context.limits.get();
-        let Err(end) = run_loop(&mut transport, &mut session, context, &limits).await;
+        let Err(end) = run_loop(&mut transport, &mut session, (permit, context), &limits).await;
         Box::pin(end_connection(transport, session, end, &limits)).await;
         end
     }
@@ -173,7 +181,7 @@ async fn end_connection<D: Transport, S: ConnectionSession>(
 async fn run_loop<D: Transport, S: ConnectionSession>(
     transport: &mut D,
     session: &mut S,
-    context: &ConnectionContext<S>,
+    (permit, context): (&ConnectionPermit, &ConnectionContext<S>),
     limits: &ConnectionLimits,
 ) -> Result<Infallible, ConnectionEnd> {
     let outbox = session.outbox();
@@ -193,6 +201,9 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
         }
         // A text line is decoded with what the replies before it have changed, so these are encoded first.
         let is_written = output.write(transport).await?;
+        if session.is_registered() {
+            permit.registered();
+        }
         timer.set(session.deadline());
         let mut is_closing = false;
         let selected = tokio::select! {

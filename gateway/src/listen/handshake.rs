@@ -18,6 +18,8 @@ use tungstenite::Error;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
+use crate::metrics::SeatLimit;
+
 /// The only path of a WebSocket.
 const PATH: &str = "/ws";
 /// The only subprotocol; a client that offers none uses it too.
@@ -50,7 +52,9 @@ macro_rules! handshake_refusals {
 
 handshake_refusals! {
     /// Every permit is taken.
-    Full, Overloaded, None, "the gateway has reached its number of connections";
+    Full, Overloaded, None, "the gateway has reached its number of connections, or of those that have not registered";
+    /// The address has all its permits.
+    AddressFull, RateLimited, None, "the address has reached its number of connections";
     /// No such path.
     UnknownPath, NotFound, None, "the path is neither `/ws` nor a file of the chat page";
     /// A file of the page is only read.
@@ -78,6 +82,15 @@ handshake_refusals! {
     BadKey, BadRequest, None, "`Sec-WebSocket-Key` is missing or not 16 bytes in base64";
     /// A body, whose bytes would be read as frames.
     HasBody, BadRequest, None, "the request has a body";
+}
+
+impl From<SeatLimit> for HandshakeRefusal {
+    fn from(limit: SeatLimit) -> Self {
+        match limit {
+            SeatLimit::Gateway | SeatLimit::Unregistered => Self::Full,
+            SeatLimit::Address => Self::AddressFull,
+        }
+    }
 }
 
 impl HandshakeRefusal {

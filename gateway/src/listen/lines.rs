@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::wire::REQUEST_BYTES_MAX;
 
+use super::proxy_header::is_header;
 use super::telnet::TelnetFilter;
 
 /// The buffer space for one read.
@@ -28,6 +29,8 @@ pub(super) enum InputLine {
     TooLong,
     /// The connection began with a binary frame.
     Binary,
+    /// The connection began with a PROXY header that is not expected.
+    Header,
 }
 
 /// The input of one connection.
@@ -44,6 +47,11 @@ pub(super) struct LineSplitter {
 }
 
 impl LineSplitter {
+    /// Creates the splitter of a connection of which these bytes are already read.
+    pub(super) fn after(read_ahead: &[u8]) -> Self {
+        Self { bytes: read_ahead.into(), ..Self::default() }
+    }
+
     /// Reads the bytes that have arrived. Returns their number, 0 at the end of the input, and the answers to telnet
     /// commands among them. Dropping the future loses nothing.
     ///
@@ -74,7 +82,12 @@ impl LineSplitter {
             if self.bytes.starts_with(&BINARY_MAGIC) {
                 return Some(InputLine::Binary);
             }
-            self.begun = !BINARY_MAGIC.starts_with(&self.bytes);
+            match is_header(&self.bytes) {
+                Some(true) => return Some(InputLine::Header),
+                // At most some empty lines wait.
+                None if !self.bytes.is_empty() => return None,
+                _ => self.begun = !BINARY_MAGIC.starts_with(&self.bytes),
+            }
         }
         loop {
             let Some(found) = self.bytes[self.scanned..].iter().position(|&byte| byte == b'\n') else {
@@ -137,7 +150,7 @@ mod tests {
                 match line {
                     InputLine::Whole(line) => found.push(Some(line.to_vec())),
                     InputLine::TooLong => found.push(None),
-                    InputLine::Binary => panic!("took text for a binary frame"),
+                    InputLine::Binary | InputLine::Header => panic!("took text for {line:?}"),
                 }
             }
             assert!(lines.bytes.len() <= REQUEST_BYTES_MAX + 1, "holds more than one line");
@@ -180,6 +193,21 @@ mod tests {
         lines.bytes.extend_from_slice(&[0xFE, 0xBA, 0xBE]);
         assert_eq!(lines.next(), Some(InputLine::Binary));
         assert_eq!(cut(&[b"\n", b"\xCA\xFE\n"]), [whole(""), Some(vec![0xCA, 0xFE])]);
+    }
+
+    #[test]
+    fn header_is_seen_at_the_very_beginning_only() {
+        for header in [&b"PROXY TCP4 198.51.100.1 203.0.113.1 1 2\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n!"] {
+            for split in 1..header.len() {
+                let mut lines = LineSplitter::default();
+                lines.bytes.extend_from_slice(&header[..split]);
+                let early = lines.next();
+                lines.bytes.extend_from_slice(&header[split..]);
+                assert_eq!(early.or_else(|| lines.next()), Some(InputLine::Header), "{split}");
+            }
+        }
+        assert_eq!(cut(&[b"\r\n", b"PROXY TCP4 \n"]), [whole(""), whole("PROXY TCP4 ")]);
+        assert_eq!(cut(&[b"\r\n", b"/nick ann\n"]), [whole(""), whole("/nick ann")]);
     }
 
     proptest! {

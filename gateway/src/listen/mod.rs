@@ -7,6 +7,7 @@
 //! nicknames or store.
 
 mod accept;
+mod address_shares;
 mod admission;
 mod connection;
 mod drain;
@@ -16,6 +17,9 @@ mod http_socket;
 mod lines;
 mod page;
 mod permits;
+pub mod proxy_header;
+mod refuse;
+mod seat_refusals;
 mod stalled;
 mod tcp;
 mod telnet;
@@ -35,6 +39,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::host::client_address::{ClientAddress, TrustedProxies};
 use presence::host::descriptors::DescriptorLimit;
 use presence::host::reloadable::Reloadable;
 use tokio_util::sync::CancellationToken;
@@ -45,8 +50,33 @@ use crate::outbound::policy::SLOW_READER;
 use crate::wire::Dialect;
 
 use self::permits::ConnectionPermits;
+use self::seat_refusals::SeatRefusals;
 use self::stalled::StalledConnections;
 use self::timer_wheel::TimerWheel;
+
+/// Addresses of clients, and their share of the connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressLimits {
+    /// Proxies that may name the address of a client.
+    pub proxies: TrustedProxies,
+    /// True if these proxies send a PROXY header on the line port.
+    pub proxy_protocol: bool,
+    /// The maximum time for that header.
+    pub header_wait: Duration,
+    /// Maximum number of connections of one address; one more is refused as `rate_limited`.
+    pub connections: usize,
+}
+
+impl Default for AddressLimits {
+    fn default() -> Self {
+        Self {
+            proxies: TrustedProxies::of_this_machine(),
+            proxy_protocol: false,
+            header_wait: Duration::from_secs(3),
+            connections: 256,
+        }
+    }
+}
 
 /// Connection limits, read when a connection begins and valid until it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +87,8 @@ pub struct ConnectionLimits {
     pub page: bool,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
+    /// The share of one address. Shared, because every connection keeps its limits.
+    pub addresses: Arc<AddressLimits>,
     /// Maximum number of refusals that wait for the client to close. Further ones do not wait. A reload does not
     /// change it.
     pub refusals: usize,
@@ -78,6 +110,7 @@ impl Default for ConnectionLimits {
             origins: Arc::default(),
             page: true,
             connections: 16_384,
+            addresses: Arc::default(),
             refusals: 256,
             header_wait: Duration::from_secs(10),
             write_stall: SLOW_READER.write_stall,
@@ -99,10 +132,11 @@ impl ConnectionLimits {
 
 /// The shared state of all connections of a gateway.
 pub struct ConnectionContext<S> {
-    open_session: Box<dyn Fn(Dialect) -> S + Send + Sync>,
+    open_session: Box<dyn Fn(Dialect, ClientAddress) -> S + Send + Sync>,
     admission: Arc<Admission>,
     limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
+    seat_refusals: SeatRefusals,
     closing: CancellationToken,
     drain: Arc<ConnectionDrain>,
     /// Ticks for as long as the context lives.
@@ -115,12 +149,14 @@ pub struct ConnectionContext<S> {
 /// The parts from which a [`ConnectionContext`] is made.
 #[derive(Debug)]
 pub struct ConnectionParts<F> {
-    /// Opens a session for every admitted connection.
+    /// Opens a session for every admitted connection, with the address of its client.
     pub open_session: F,
     /// Decides whether a connection is admitted.
     pub admission: Arc<Admission>,
     /// Limits of every connection; a reload changes them.
     pub limits: Reloadable<ConnectionLimits>,
+    /// True if the log names the addresses of refused clients.
+    pub log_addresses: bool,
     /// Metrics of the gateway.
     pub metrics: Arc<Metrics>,
     /// Ends the accept loops and every HTTP connection when it is cancelled.
@@ -134,8 +170,9 @@ pub struct ConnectionParts<F> {
 
 impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
-    pub fn new<F: Fn(Dialect) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
-        let ConnectionParts { open_session, admission, limits, metrics, closing, drain, tasks } = parts;
+    pub fn new<F: Fn(Dialect, ClientAddress) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
+        let ConnectionParts { open_session, admission, limits, log_addresses, metrics, closing, drain, tasks } = parts;
+        let seat_refusals = SeatRefusals::new(Arc::clone(&metrics), log_addresses);
         let permits = ConnectionPermits::new(Arc::clone(&metrics), limits.get().refusals);
         let stalled = StalledConnections::default();
         stalled.register_metrics(&metrics);
@@ -144,6 +181,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
             admission,
             limits,
             permits,
+            seat_refusals,
             closing,
             drain,
             wheel: Arc::new(TimerWheel::new()),

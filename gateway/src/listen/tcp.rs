@@ -7,13 +7,15 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use presence::model::codes::{CloseCode, ErrorCode};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
 
 use crate::outbound::outbox::Outgoing;
 use crate::wire::line::{self, Decoded, LineDialect};
@@ -24,19 +26,92 @@ use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{hang_up, poll_write};
 use super::lines::{InputLine, LineSplitter};
 use super::permits::ConnectionPermit;
+use super::proxy_header::{self, HEADER_BYTES_MAX, HeaderStart};
+use super::refuse::refuse;
 
 /// Maximum number of buffers in one write.
 const WRITE_SLICES: usize = 64;
 
-/// Runs a line connection.
-pub(super) async fn serve<S: ConnectionSession>(
+/// The socket of a line connection.
+#[derive(Debug)]
+pub(super) struct LineSocket {
     tcp: TcpStream,
+    /// Bytes of the client that arrived together with the header of its proxy.
+    read_ahead: Box<[u8]>,
+}
+
+impl From<TcpStream> for LineSocket {
+    fn from(tcp: TcpStream) -> Self {
+        Self { tcp, read_ahead: Box::default() }
+    }
+}
+
+/// Reads the header with which a trusted proxy names its client, and runs the line connection behind it.
+pub(super) async fn serve_forwarded<S: ConnectionSession>(
+    tcp: TcpStream,
+    peer: IpAddr,
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
 ) {
-    let session = (context.open_session)(Dialect::Line);
-    permit.opened();
-    permit.ended(connection::run(LineTransport::new(tcp), session, &context).await);
+    let (limits, mut bytes) = (context.limits.get().addresses, BytesMut::with_capacity(HEADER_BYTES_MAX));
+    let header = tokio::select! {
+        header = timeout(limits.header_wait, read_header(&tcp, &mut bytes)) => header.unwrap_or(Ok(None)),
+        () = context.closing.cancelled() => return,
+    };
+    let Ok(header) = header else { return };
+    let Some(client) = header else {
+        context.metrics.forwarded_malformed.inc();
+        let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port requires a valid PROXY header");
+        refuse(tcp, line::encode_refusal(&refusal), &context);
+        return;
+    };
+    let address = client.unwrap_or(peer).into();
+    if let Err(limit) = permit.identify(address, limits.connections) {
+        context.seat_refusals.record(limit, Some(address));
+        refuse(tcp, line::encode_refusal(&limit.code().into()), &context);
+        return;
+    }
+    let socket = LineSocket { tcp, read_ahead: bytes[..].into() };
+    // A task of its own, so that the header takes no memory of the connection.
+    context.tasks.spawn(serve(socket, Arc::clone(&context), permit));
+}
+
+/// Reads a header and leaves the bytes behind it. Returns the address that it names, or `None` if it is malformed.
+///
+/// # Errors
+/// The proxy closed the connection.
+async fn read_header(tcp: &TcpStream, bytes: &mut BytesMut) -> io::Result<Option<Option<IpAddr>>> {
+    loop {
+        tcp.readable().await?;
+        match tcp.try_read_buf(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => read?,
+        };
+        match proxy_header::parse(bytes) {
+            HeaderStart::Incomplete => {}
+            HeaderStart::Malformed => return Ok(None),
+            HeaderStart::Complete { client, length } => {
+                bytes.advance(length);
+                return Ok(Some(client));
+            }
+        }
+    }
+}
+
+/// Runs a line connection.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub(super) fn serve<S: ConnectionSession>(
+    socket: LineSocket,
+    context: Arc<ConnectionContext<S>>,
+    permit: ConnectionPermit,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let Some(address) = permit.address() else { return };
+        let session = (context.open_session)(Dialect::Line, address);
+        permit.opened();
+        permit.ended(connection::run(LineTransport::new(socket), session, &permit, &context).await);
+    }
 }
 
 struct LineTransport {
@@ -48,14 +123,14 @@ struct LineTransport {
 }
 
 impl LineTransport {
-    fn new(tcp: TcpStream) -> Self {
+    fn new(LineSocket { tcp, read_ahead }: LineSocket) -> Self {
         let queued = VecDeque::from([line::greeting()]);
         let (input, output) = tcp.into_split();
         Self {
             input,
             output: Arc::new(output),
             dialect: LineDialect::default(),
-            lines: LineSplitter::default(),
+            lines: LineSplitter::after(&read_ahead),
             queued,
         }
     }
@@ -113,6 +188,12 @@ impl Transport for LineTransport {
                     self.queue_bytes(line::encode_refusal(&refusal));
                     return TransportInput::Unacceptable(CloseCode::Unsupported);
                 }
+                Some(InputLine::Header) => {
+                    let refusal = Refusal::from(ErrorCode::BadRequest)
+                        .with_detail("a PROXY header is not accepted from this address");
+                    self.queue_bytes(line::encode_refusal(&refusal));
+                    return TransportInput::Unacceptable(CloseCode::ProtocolError);
+                }
                 None => {}
             }
             match self.lines.fill(self.input.as_ref()).await {
@@ -120,7 +201,7 @@ impl Transport for LineTransport {
                 Ok((0, _)) => match self.lines.finish() {
                     Some(InputLine::Whole(line)) => return self.decode(&line),
                     Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
-                    Some(InputLine::Binary) | None => return TransportInput::Ended,
+                    Some(InputLine::Binary | InputLine::Header) | None => return TransportInput::Ended,
                 },
                 Err(_) => return TransportInput::Gone,
                 Ok((_, answers)) if !answers.is_empty() => {

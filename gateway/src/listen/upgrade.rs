@@ -5,6 +5,7 @@
 //! proxies do.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -37,18 +38,21 @@ pub(super) const REQUESTS_MAX: usize = 100;
 /// Maximum time between an answer and the next request.
 pub(super) const IDLE_WAIT: Duration = Duration::from_secs(5);
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 type FullResponse = Response<Full<Bytes>>;
 
 /// Answers the requests of a new connection, until one upgrades it or is refused.
 pub(super) async fn serve<S: ConnectionSession>(
     tcp: TcpStream,
+    peer: IpAddr,
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
 ) {
     let (limits, permit, requests) = (context.limits.get(), Arc::new(permit), AtomicUsize::new(0));
     let service = service_fn(|request| {
         let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS_MAX;
-        let answer = answer(request, &context, &permit, is_last);
+        let answer = answer(request, peer, (&context, &permit), is_last);
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()
@@ -72,8 +76,8 @@ pub(super) async fn serve<S: ConnectionSession>(
 /// Answers one request. The connection ends after a refusal, and after a file if it is the last request.
 fn answer<S: ConnectionSession>(
     request: Request<Incoming>,
-    context: &Arc<ConnectionContext<S>>,
-    permit: &Arc<ConnectionPermit>,
+    peer: IpAddr,
+    (context, permit): (&Arc<ConnectionContext<S>>, &Arc<ConnectionPermit>),
     is_last: bool,
 ) -> FullResponse {
     let asset = page::find(request.uri().path()).filter(|_| context.limits.get().page);
@@ -84,11 +88,35 @@ fn answer<S: ConnectionSession>(
             }
             answer
         }),
-        None => upgrade(request, context, permit),
+        None => identify(&request, peer, context, permit).and_then(|()| upgrade(request, context, permit)),
     };
     answered.unwrap_or_else(|refusal| {
         debug!(reason = refusal.cause(), "request refused");
         refusal.problem().into_http()
+    })
+}
+
+/// Counts the connection for the address of its client, which a trusted proxy names. A file of the page counts for no
+/// address: a proxy loads files for many clients over one connection.
+fn identify<S: ConnectionSession>(
+    request: &Request<Incoming>,
+    peer: IpAddr,
+    context: &ConnectionContext<S>,
+    permit: &ConnectionPermit,
+) -> Result<(), HandshakeRefusal> {
+    if permit.address().is_some() {
+        return Ok(());
+    }
+    let limits = context.limits.get().addresses;
+    let forwarded: Vec<&str> =
+        request.headers().get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    let client = limits.proxies.client(peer, forwarded.into_iter());
+    if client.is_malformed {
+        context.metrics.forwarded_malformed.inc();
+    }
+    permit.identify(client.address, limits.connections).map_err(|limit| {
+        context.seat_refusals.record(limit, Some(client.address));
+        HandshakeRefusal::from(limit)
     })
 }
 

@@ -37,10 +37,12 @@ pub(super) async fn serve<S: ConnectionSession>(
         debug!("upgraded connection is not a TCP stream");
         return;
     };
+    // The request for the upgrade has named it.
+    let Some(address) = permit.address() else { return };
     let transport = WebSocketTransport(FrameSocket::new(io.into_inner().into_inner(), read_buf.into(), LIMITS));
-    let session = (context.open_session)(Dialect::Json);
+    let session = (context.open_session)(Dialect::Json, address);
     permit.opened();
-    permit.ended(connection::run(transport, session, &context).await);
+    permit.ended(connection::run(transport, session, &permit, &context).await);
 }
 
 struct WebSocketTransport(FrameSocket);

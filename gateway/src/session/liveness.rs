@@ -15,10 +15,8 @@ pub const ACTIVE_LIMIT: Duration = Duration::from_secs(90);
 pub const IDLE_LIMIT: Duration = Duration::from_secs(180);
 /// Time without a request after which a connection is idle.
 pub const IDLE_AFTER: Duration = Duration::from_secs(300);
-/// Time for a program to register.
+/// Time for a client to register.
 pub const REGISTER_LIMIT: Duration = Duration::from_secs(30);
-/// Time for a person on a line connection to register.
-pub const REGISTER_LIMIT_LINES: Duration = Duration::from_secs(600);
 
 /// The action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +104,7 @@ impl Liveness {
     /// Returns the time at which silence ends the connection.
     fn closed_at(&self) -> Option<(Instant, CloseCode)> {
         if !self.is_registered {
-            return Some((self.opened_at + self.register_limit(), CloseCode::RegisterTimeout));
+            return Some((self.opened_at + REGISTER_LIMIT, CloseCode::RegisterTimeout));
         }
         self.policy.pings.then(|| (self.received_at + self.limit(), CloseCode::Timeout))
     }
@@ -127,10 +125,6 @@ impl Liveness {
     fn limit(&self) -> Duration {
         let is_idle = self.received_at.saturating_duration_since(self.acted_at) >= IDLE_AFTER;
         if is_idle { IDLE_LIMIT } else { ACTIVE_LIMIT }
-    }
-
-    fn register_limit(&self) -> Duration {
-        if self.policy.pings { REGISTER_LIMIT } else { REGISTER_LIMIT_LINES }
     }
 }
 
@@ -204,7 +198,7 @@ mod tests {
     fn dialect_without_pings_has_no_limit_once_registered() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, LINES);
-        assert_eq!(liveness.due(start + REGISTER_LIMIT_LINES), LivenessAction::Close(CloseCode::RegisterTimeout));
+        assert_eq!(liveness.due(start + REGISTER_LIMIT), LivenessAction::Close(CloseCode::RegisterTimeout));
         liveness.registered(start);
         assert_eq!(liveness.deadline(), None);
         assert_eq!(liveness.due(start + SECOND * 86_400), LivenessAction::Nothing);

@@ -4,7 +4,7 @@
 //! address that one client controls. Pure: sockets and headers are read elsewhere.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -13,21 +13,29 @@ use ipnet::IpNet;
 pub const TRUSTED_PROXIES_DEFAULT: &str = "127.0.0.0/8,::1/128";
 /// Maximum number of forwarded hops that are examined.
 const HOPS_MAX: usize = 32;
-/// The bits of an IPv6 address that a network assigns to one client.
-const CLIENT_PREFIX_BITS: u32 = 64;
+/// The bytes of an IPv6 address that a network assigns to one client.
+const CLIENT_PREFIX_BYTES: usize = 8;
 
-/// An address as a unit of sharing: an IPv4 address, or the /64 of an IPv6 address.
+/// An address as a unit of sharing: an IPv4 address, or the /64 of an IPv6 address. Every connection has one, so it is
+/// stored in 9 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientAddress(IpAddr);
+pub struct ClientAddress(AddressBytes);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum AddressBytes {
+    V4([u8; 4]),
+    V6([u8; CLIENT_PREFIX_BYTES]),
+}
 
 impl From<IpAddr> for ClientAddress {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
+            IpAddr::V4(address) => AddressBytes::V4(address.octets()),
             IpAddr::V6(address) => {
-                let prefix = u128::from(address) & (u128::MAX << (128 - CLIENT_PREFIX_BITS));
-                Ipv6Addr::from(prefix).into()
+                let mut prefix = [0; CLIENT_PREFIX_BYTES];
+                prefix.copy_from_slice(&address.octets()[..CLIENT_PREFIX_BYTES]);
+                AddressBytes::V6(prefix)
             }
-            address => address,
         })
     }
 }
@@ -35,8 +43,12 @@ impl From<IpAddr> for ClientAddress {
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            IpAddr::V4(address) => write!(f, "{address}"),
-            IpAddr::V6(address) => write!(f, "{address}/{CLIENT_PREFIX_BITS}"),
+            AddressBytes::V4(bytes) => write!(f, "{}", Ipv4Addr::from(bytes)),
+            AddressBytes::V6(prefix) => {
+                let mut bytes = [0; 16];
+                bytes[..CLIENT_PREFIX_BYTES].copy_from_slice(&prefix);
+                write!(f, "{}/{}", Ipv6Addr::from(bytes), CLIENT_PREFIX_BYTES * 8)
+            }
         }
     }
 }
@@ -70,27 +82,52 @@ impl From<Vec<ProxyNetwork>> for TrustedProxies {
     }
 }
 
+/// The client of a request, see [`TrustedProxies::client`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardedClient {
+    /// Its address.
+    pub address: ClientAddress,
+    /// True if a trusted proxy sent a hop that is not an address. `address` is then the hop before it, or the peer.
+    pub is_malformed: bool,
+}
+
 impl TrustedProxies {
+    /// Returns [`TRUSTED_PROXIES_DEFAULT`].
+    ///
+    /// # Panics
+    /// Never: the default is valid.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        let networks = TRUSTED_PROXIES_DEFAULT.split(',').map(|word| word.parse().expect("a valid network"));
+        Self(networks.collect())
+    }
+
     /// Returns the client's address: the peer, or behind trusted proxies the right-most hop that is not one of them.
     ///
     /// `forwarded` yields the values of `X-Forwarded-For` in the order of the request. Each proxy appends its own peer,
     /// so the hops are read from the right, and everything left of an untrusted or malformed hop is ignored.
-    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> ClientAddress {
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> ForwardedClient {
         let hops = forwarded.rev().flat_map(|value| value.rsplit(',')).map(str::trim).take(HOPS_MAX);
-        let mut client = peer.to_canonical();
+        let (mut client, mut is_malformed) = (peer.to_canonical(), false);
         for hop in hops {
             if !self.contain(client) {
                 break;
             }
             match parse_hop(hop) {
                 Some(address) => client = address,
-                None => break,
+                None => {
+                    is_malformed = true;
+                    break;
+                }
             }
         }
-        client.into()
+        ForwardedClient { address: client.into(), is_malformed }
     }
 
-    fn contain(&self, address: IpAddr) -> bool {
+    /// Returns true if this address is a trusted proxy.
+    #[must_use]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.0.iter().any(|network| network.0.contains(&address))
     }
 
@@ -142,8 +179,12 @@ mod tests {
             ("::ffff:127.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
         ] {
             let seen = trusted.client(peer.parse().unwrap(), forwarded.iter().copied());
-            assert_eq!(seen.to_string(), client, "{peer} {forwarded:?}");
+            assert_eq!(seen.address.to_string(), client, "{peer} {forwarded:?}");
+            let is_malformed = forwarded.iter().any(|hops| hops.contains("unknown"));
+            assert_eq!(seen.is_malformed, is_malformed, "{peer} {forwarded:?}");
         }
+        assert!(trusted.contain("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!trusted.contain("10.2.0.1".parse().unwrap()));
     }
 
     #[test]
@@ -153,6 +194,8 @@ mod tests {
         assert_ne!(unit("2001:db8:1:2::1"), unit("2001:db8:1:3::1"));
         assert_eq!(unit("::ffff:192.0.2.1"), unit("192.0.2.1"));
         assert_ne!(unit("192.0.2.1"), unit("192.0.2.2"));
+        assert_ne!(unit("::1"), unit("0.0.0.0"));
+        assert_eq!(size_of::<ClientAddress>(), 9);
     }
 
     #[test]
@@ -160,8 +203,7 @@ mod tests {
         for word in ["10.0.0.0/33", "nginx", "10.0.0", "::1/129", ""] {
             assert!(word.parse::<ProxyNetwork>().is_err(), "{word}");
         }
-        let networks = TRUSTED_PROXIES_DEFAULT.split(',').map(|word| word.parse().unwrap());
-        let shown = TrustedProxies::from(networks.collect::<Vec<_>>()).words();
+        let shown = TrustedProxies::of_this_machine().words();
         assert_eq!(shown.join(","), TRUSTED_PROXIES_DEFAULT);
     }
 }

@@ -13,5 +13,6 @@ pub mod client_address;
 pub mod entity_tag;
 pub mod host_header;
 pub mod problem;
+pub mod refusal_episodes;
 pub mod loop_lag;
 pub mod failpoints;

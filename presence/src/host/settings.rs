@@ -366,7 +366,8 @@ impl Settings {
         let kept = self.number("log.files", 1..=MAX_LOG_FILES, "expected a whole number from 1 to 1000")?;
         let size_mib =
             self.number("log.file_mib", 1..=MAX_LOG_MIB, "expected a whole number of MiB from 1 to 65536")?;
-        Ok(Logs { level, format, file, kept: kept as usize, size_mib, spans: None })
+        let addresses = self.flag("log.addresses")?;
+        Ok(Logs { level, addresses, format, file, kept: kept as usize, size_mib, spans: None })
     }
 
     /// Checks that the log file can be written, without creating it.

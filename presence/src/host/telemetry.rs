@@ -40,6 +40,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub struct Logs {
     /// A level or directives, as [`filter`] accepts them.
     pub level: String,
+    /// True if the lines about refusals name the addresses of clients.
+    pub addresses: bool,
     /// Format of the lines on stderr.
     pub format: LogFormat,
     /// A file for the lines, in addition to stderr.
@@ -65,6 +67,7 @@ pub struct SpansTo {
 impl fmt::Display for Logs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "log.level = {:?}", self.level)?;
+        writeln!(f, "log.addresses = {}", self.addresses)?;
         writeln!(f, "log.format = \"{}\"", self.format)?;
         match &self.file {
             Some(file) => writeln!(f, "log.file = {file:?}")?,

@@ -68,6 +68,8 @@ error_table! {
     MethodNotAllowed, "method_not_allowed", false, 405, "this URL path does not support the method";
     /// The origin of the web page is not in `listen.origins`.
     ForbiddenOrigin, "forbidden_origin", false, 403, "web pages of this origin are not allowed to connect";
+    /// The client has reached a limit of its address; nothing was done.
+    RateLimited, "rate_limited", true, 429, "this client has reached its limit";
     /// The server has reached a limit; nothing was done.
     Overloaded, "overloaded", true, 503, "the server is overloaded";
     /// The cluster cannot serve the request now; nothing was done.

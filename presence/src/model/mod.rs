@@ -18,8 +18,8 @@ use std::time::Duration;
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
 pub use self::list_cursor::{ListCursor, keep_newest};
 pub use self::names::{
-    LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES, ROOM_GRAPHEMES,
-    RoomKey, RoomName,
+    KEY_BYTES, LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES,
+    ROOM_GRAPHEMES, RoomKey, RoomName,
 };
 pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,

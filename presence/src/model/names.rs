@@ -11,23 +11,33 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
 pub use self::error::NameError;
 pub use self::skeletons::{LookalikePolicy, NickSkeletons};
 
+use self::profile::SignRule;
 use super::token::token;
 
 /// Maximum length of a nickname, in grapheme clusters.
-pub const NICK_GRAPHEMES: usize = 32;
+pub const NICK_GRAPHEMES: usize = 48;
 /// Maximum length of a nickname, in bytes of UTF-8.
-pub const NICK_BYTES: usize = 64;
+pub const NICK_BYTES: usize = 128;
 /// Maximum length of a room name without its `#`, in grapheme clusters.
-pub const ROOM_GRAPHEMES: usize = 63;
+pub const ROOM_GRAPHEMES: usize = 128;
 /// Maximum length of a room name with its `#`, in bytes of UTF-8.
-pub const ROOM_BYTES: usize = 128;
+pub const ROOM_BYTES: usize = 255;
+/// Maximum length of a [`NickKey`] or [`RoomKey`], in bytes. In lower case a name is at most half as long again, and an
+/// encoded byte becomes three.
+pub const KEY_BYTES: usize = ROOM_BYTES * 3 / 2 * 3;
+
+/// Signs in nicknames, such that ids of applications fit. `@` is forbidden: an e-mail address identifies a person and
+/// should not be shown to others. A leading `/` would look like a command, a leading `.` like a path.
+const NICK_SIGNS: SignRule = SignRule { forbidden: "#&@%~!,*?$\"\\{}", not_first: ".+:/" };
+/// Signs in rooms. A room begins with `#`, so the sign behind it may be any of them.
+const ROOM_SIGNS: SignRule = SignRule { forbidden: "#&%~!,*?$\"\\{}", not_first: "" };
 
 /// Characters that a key keeps. All others are encoded as `%XX`, so a name never adds a separator or a hash tag to a
 /// key.
@@ -49,7 +59,8 @@ impl Nick {
     /// # Errors
     /// [`NameError`] for the first broken rule.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let mapped = case_map(text, NICK_GRAPHEMES, NICK_BYTES)?;
+        check_length(text, NICK_GRAPHEMES, NICK_BYTES)?;
+        let mapped = profile::case_map(text, NICK_SIGNS)?;
         let skeletons = NickSkeletons::new(text, &mapped);
         Ok(Self { display: text.into(), key: NickKey(encode(&mapped)), skeletons })
     }
@@ -99,8 +110,16 @@ impl RoomName {
     /// [`NameError`] for the first broken rule.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let name = text.strip_prefix('#').ok_or(if text.is_empty() { NameError::Empty } else { NameError::NoHash })?;
-        let mapped = case_map(name, ROOM_GRAPHEMES, ROOM_BYTES - 1)?;
+        check_length(name, ROOM_GRAPHEMES, ROOM_BYTES - 1)?;
+        let mapped = profile::case_map(name, ROOM_SIGNS)?;
         Ok(Self { display: text.into(), key: RoomKey(encode(&mapped)) })
+    }
+
+    /// Reads a room of the store: its shown name, or `#` and its key if only that is left. A shown name contains no
+    /// `%`. Returns `None` if the name is not valid, such as a key that case mapping made longer than a name.
+    #[must_use]
+    pub fn from_store(text: &str) -> Option<Self> {
+        Self::parse(&percent_decode_str(text).decode_utf8().ok()?).ok()
     }
 
     /// Returns the room name for display, with its `#`.
@@ -122,15 +141,13 @@ impl fmt::Display for RoomName {
     }
 }
 
-fn case_map(text: &str, graphemes: usize, bytes: usize) -> Result<String, NameError> {
+fn check_length(text: &str, graphemes: usize, bytes: usize) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
     // A text has at least one byte for each grapheme.
-    if text.len() > bytes || text.len() > graphemes && text.graphemes(true).count() > graphemes {
-        return Err(NameError::TooLong);
-    }
-    profile::case_map(text)
+    let is_too_long = text.len() > bytes || text.len() > graphemes && text.graphemes(true).count() > graphemes;
+    if is_too_long { Err(NameError::TooLong) } else { Ok(()) }
 }
 
 fn encode(mapped: &str) -> Arc<str> {

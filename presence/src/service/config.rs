@@ -33,6 +33,7 @@ pub const KEYS: &[Key] = &[
         .meaning("IP:PORT or NAME:PORT of /livez, /readyz and /metrics. Never expose it to clients."),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
+    key::LOG_ADDRESSES,
     key::LOG_FORMAT,
     key::LOG_FILE,
     key::LOG_FILES,

@@ -104,7 +104,7 @@ impl Presence {
         };
         tasks.spawn(admin::serve(admin, answers, stop.clone()));
         let connections = DescriptorLimit::of_process().connections(CONNECTIONS_MAX);
-        let clients = ApiClients { proxies: config.proxies, connections };
+        let clients = ApiClients { proxies: config.proxies, connections, log_addresses: config.logs.addresses };
         let router = api::router(registry, metrics.clone(), clients, closing.clone());
         let api_ended = CancellationToken::new();
         let ended = api_ended.clone().drop_guard();

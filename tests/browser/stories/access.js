@@ -92,7 +92,7 @@ export function accessStories(world) {
   });
 
   test("narrow windows never scroll sideways", async () => {
-    const ann = await world.people.enter("a-very-long-nickname-of-32-chars", { room: "#a-room-with-a-very-long-name-that-does-not-fit-in-its-line", viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true });
+    const ann = await world.people.enter("user:a-very-long-nickname/that.has+48.characters", { room: "#https://a.example/a-room/with-a-very-long-name-that-does-not-fit-in-its-line", viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true });
     await ann.say(`https://a.example/${"x".repeat(300)}\n\`\`\`\n${"y".repeat(300)}\n\`\`\`\n${"z".repeat(300)}`);
     await ann.sees("zzz");
     const fits = () => ann.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth && document.querySelector(".scroller").scrollWidth <= innerWidth);

@@ -45,6 +45,33 @@ export function directStories(world) {
     bob.leave();
   });
 
+  test("a link tells a room behind an at sign from a user", async () => {
+    const hash = () => ann.page.evaluate(() => location.hash);
+    const ann = await world.people.enter("annr.lee", { room: "#%40bobr:1" });
+    const bob = await LineUser.enter("bobr:1", "#@bobr:1");
+    await eventually("the room is open", async () => (await ann.title()) === "#@bobr:1");
+    assert.equal(await hash(), "#%40bobr%3A1");
+    await ann.page.reload();
+    await ann.say("in the room");
+    await bob.sees("[#@bobr:1] <annr.lee> in the room");
+    await ann.say("/msg bobr:1 and directly");
+    await bob.sees("<- annr.lee: and directly");
+    assert.equal(await hash(), "#@bobr%3A1");
+    await ann.page.reload();
+    await eventually("the conversation is open", async () => (await ann.title()) === "bobr:1");
+    bob.say("/msg annr.lee @annr.lee: yes");
+    await ann.page.waitForSelector(".mention");
+    for (const [typed, title] of [["@dorar", "dorar"], ["＠emmar", "emmar"], ["#@dorar", "#@dorar"]]) {
+      await ann.page.keyboard.press("Control+k");
+      await ann.page.waitForSelector(".switcher[open]");
+      await ann.page.keyboard.type(typed);
+      await ann.page.keyboard.press("Enter");
+      await eventually(`${typed} is open`, async () => (await ann.title()) === title);
+    }
+    bob.leave();
+    ann.assertNoErrors();
+  });
+
   test("a message to an unknown name fails visibly", async () => {
     const ann = await world.people.enter("annc", { room: "#dm" });
     await ann.say("/msg nobody-here hello?");

@@ -2,12 +2,11 @@
 //!
 //! A task reads all the time; expectations search its transcript. Invariant: dropping the client closes the connection.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,9 +38,17 @@ impl LineClient {
     /// # Panics
     /// When the connection is not accepted.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = timeout(RESPONSE_TIMEOUT, TcpStream::connect(address)).await.expect("an answer in time");
+        Self::connect_from(Ipv4Addr::LOCALHOST, address).await
+    }
+
+    /// Connects to this address from an address of the machine.
+    ///
+    /// # Panics
+    /// When the connection is not accepted.
+    pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let connecting = super::connect_from(source, address);
+        let stream = timeout(RESPONSE_TIMEOUT, connecting).await.expect("an answer in time");
         let stream = stream.unwrap_or_else(|error| panic!("no line port at {address}: {error}"));
-        stream.set_nodelay(true).expect("a TCP socket");
         let (reader, writer) = stream.into_split();
         let transcript = Arc::new(Transcript::new());
         let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));

@@ -12,7 +12,23 @@ pub use self::raw::{RawFrame, RawWs};
 pub use self::transcript::{ReceivedItem, TranscriptEnd};
 pub use self::ws::{RefusedRequest, RequestResult, WsClient};
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Time limit for a reply or event that should arrive at once.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects from this address of the machine, such as 127.0.0.2.
+///
+/// # Errors
+/// The connection is refused.
+pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

@@ -3,7 +3,7 @@
 //! A task reads all the time, so pings are answered and every event has its time of arrival. Requests panic if they are
 //! refused; their `try_` forms return the refusal.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,9 +66,16 @@ impl WsClient {
     /// # Errors
     /// The error of tungstenite; an HTTP response other than the upgrade is `Error::Http`.
     pub async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
+        Self::try_connect_from(Ipv4Addr::LOCALHOST, address).await
+    }
+
+    /// Connects to `/ws` at this address from an address of the machine.
+    ///
+    /// # Errors
+    /// As [`WsClient::try_connect`].
+    pub async fn try_connect_from(source: Ipv4Addr, address: SocketAddr) -> Result<Self, Error> {
         let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let stream = super::connect_from(source, address).await?;
             client_async(format!("ws://{address}/ws"), stream).await
         };
         let (socket, _) = timeout(RESPONSE_TIMEOUT, connecting).await.map_err(|late| Error::Io(late.into()))??;

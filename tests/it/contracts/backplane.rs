@@ -12,6 +12,7 @@ mod directs;
 mod epochs;
 mod faults;
 mod listed;
+mod names;
 mod pages;
 mod repeats;
 mod republish;
@@ -51,6 +52,9 @@ on_both_arms! {
     new_incarnation_receives_only_its_own_channel
     malformed_payloads_are_counted_and_skipped
     dropping_last_clone_stops_deliveries;
+
+    names:
+    idempotency_keys_never_collide_across_names;
 
     pages:
     bounded_pages_return_every_message_once

@@ -97,7 +97,15 @@ async fn serve(url: &str, api: SocketAddr) -> Presence {
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),
         admin: free,
         grace: SOON,
-        logs: Logs { level: "info".to_owned(), format: LogFormat::Auto, file: None, kept: 1, size_mib: 1, spans: None },
+        logs: Logs {
+            level: "info".to_owned(),
+            addresses: true,
+            format: LogFormat::Auto,
+            file: None,
+            kept: 1,
+            size_mib: 1,
+            spans: None,
+        },
     };
     Presence::start(config).await.expect("free ports")
 }

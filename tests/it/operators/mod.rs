@@ -1,5 +1,6 @@
 //! Tests of operation: configuration, deployment, logs, metrics, alerts and `gateway ctl`.
 
+mod addresses;
 mod config;
 mod configuration_page;
 mod ctl;

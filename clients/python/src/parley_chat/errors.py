@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-TEMPORARY_CODES: Final = frozenset({"overloaded", "unavailable", "outcome_unknown", "going_away", "internal"})
+TEMPORARY_CODES: Final = frozenset(
+    {"rate_limited", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"}
+)
 """Codes after which the same request is expected to succeed later."""
 
 CLOSE_NAMES: Final = {

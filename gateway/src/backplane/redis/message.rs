@@ -58,7 +58,7 @@ impl StoredMessage {
 
     /// Returns the bytes that count for limits: the other parts are short and bounded.
     pub(super) fn bytes(&self) -> usize {
-        self.payload.len() + self.key.len()
+        self.payload.len() + self.key.len() + self.nick.len()
     }
 
     /// Returns the same message under the id of the first attempt.

@@ -24,7 +24,7 @@ use self::shares::{HeldSpace, NoSpace, RingShares};
 pub(super) use self::task::run;
 use super::message::{AckedMessage, AckedPosition, StoredMessage};
 
-/// The counted size of a message in addition to its payload and its key.
+/// The counted size of a message in addition to its payload, its key and its sender.
 const OVERHEAD_BYTES: usize = 512;
 
 /// Minimum time between two log lines about refusals.
@@ -202,7 +202,7 @@ impl RepublishState {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use presence::model::RoomKey;
+    use presence::model::{Fence, Nick, Owner, RoomKey, SessionId};
 
     use crate::backplane::redis::message::WriteTarget;
 
@@ -223,6 +223,19 @@ mod tests {
         let target = WriteTarget::Room(RoomKey::from_store("lobby"));
         let position = AckedPosition { epoch: "e".into(), seq: 1 };
         ring.add(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
+    }
+
+    /// The ring keeps texts beside the payload; the key of a nickname is the longest of them.
+    #[test]
+    fn counted_bytes_cover_the_longest_nickname() {
+        let nick = Nick::parse(&"\u{23A}".repeat(48)).unwrap();
+        let owner = Owner { incarnation: Incarnation::random(), session: SessionId::random(), fence: Fence(u64::MAX) };
+        let [token, msg_id, epoch] = [owner.token(), SessionId::random().to_string(), SessionId::random().to_string()];
+        let (key, prior) = (format!("={}", "k".repeat(64)), format!("{epoch} {}", u64::MAX));
+        let message = StoredMessage { token, nick: nick.key().to_string(), key, msg_id, prior, ..message(600) };
+        let StoredMessage { token, nick, key, msg_id, payload, prior } = &message;
+        let held: usize = [token, nick, key, msg_id, payload, prior].iter().map(|text| text.len()).sum();
+        assert!(message.bytes() + OVERHEAD_BYTES >= held + size_of::<StoredMessage>(), "{held} bytes of text");
     }
 
     #[tokio::test]

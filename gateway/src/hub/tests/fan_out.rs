@@ -127,6 +127,19 @@ fn batch_size_is_bounded() {
     assert!(batches.len() >= 4 && is_bounded, "{} batches", batches.len());
 }
 
+#[test]
+fn batch_size_counts_long_names() {
+    let hub = new_hub();
+    let (room, members) = crowd(&hub, &format!("#{}", "r".repeat(128)), 1, Dialect::Json);
+    for seq in 1..=400 {
+        let message = ChatMessage { from: "\u{10400}".repeat(32), ..message(seq) };
+        hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message });
+    }
+    fan_out_all(&hub);
+    let sizes: Vec<usize> = take_batches(&members[0].1).iter().map(|batch| batch.len()).collect();
+    assert!(sizes.iter().all(|size| *size < 64 * 1024), "{sizes:?}");
+}
+
 /// Counts portions instead of time, so a busy machine does not matter.
 #[test]
 fn small_room_waits_for_one_portion_each() {

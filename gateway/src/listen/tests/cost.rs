@@ -6,7 +6,9 @@ use hyper::upgrade::OnUpgrade;
 use crate::session::Driver;
 
 use super::super::frame::{FrameReader, FrameSocket};
-use super::super::{permits::ConnectionPermit, tcp, ws};
+use super::super::permits::ConnectionPermit;
+use super::super::tcp::{self, LineSocket};
+use super::super::ws;
 use super::*;
 
 /// Maximum size of a connection task without its driver.
@@ -26,8 +28,8 @@ fn idle_connection_stays_within_its_size() {
     let ws = future_size(|upgrade: OnUpgrade, context: Arc<ConnectionContext<Driver>>, permit| {
         ws::serve(upgrade, context, permit)
     });
-    let line = future_size(|tcp: TcpStream, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
-        tcp::serve(tcp, context, permit)
+    let line = future_size(|socket: LineSocket, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
+        tcp::serve(socket, context, permit)
     });
     let (driver, socket, reader) = (size_of::<Driver>(), size_of::<FrameSocket>(), size_of::<FrameReader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");

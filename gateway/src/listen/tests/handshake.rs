@@ -113,6 +113,7 @@ fn refused_requests() -> Vec<HandshakeRequest> {
     let as_is: fn(&ListenFixture) = |_| {};
     vec![
         (valid.clone(), as_is),
+        (valid.clone(), as_is),
         (valid.replacen("/ws", "/wss", 1), as_is),
         (valid.replacen("GET /ws", "POST /", 1), as_is),
         (valid.clone(), |fixture| fixture.admission.go_away()),
@@ -136,7 +137,9 @@ async fn answers_match_the_rows_of_the_page() {
     for (number, (row, (request, change))) in rows.into_iter().zip(requests).enumerate() {
         let connections = if number == 0 { 0 } else { 1 };
         let origins = ["https://chat.example.org".to_owned()].into();
-        let fixture = ListenFixture::with(ConnectionLimits { connections, origins, ..limits() }, None);
+        let share = if number == 1 { 0 } else { 1 };
+        let addresses = Arc::new(AddressLimits { connections: share, ..AddressLimits::default() });
+        let fixture = ListenFixture::with(ConnectionLimits { connections, addresses, origins, ..limits() }, None);
         change(&fixture);
         let mut client = RawClient::connect(fixture.ws).await;
         client.send(request.as_bytes()).await;

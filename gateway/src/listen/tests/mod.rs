@@ -4,6 +4,7 @@
 //! Every step fails after [`PATIENCE`]. The session rules have their own tests.
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod batches;
 mod cost;
 mod drain;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use presence::host::client_address::ClientAddress;
 use presence::host::reloadable::Reloadable;
 use presence::model::LeftReason;
 use presence::model::codes::CloseCode;
@@ -38,8 +40,8 @@ use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, Dialect, Event, Reply, Request};
 
 use super::{
-    Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession, DrainPace,
-    Listeners,
+    AddressLimits, Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession,
+    DrainPace, Listeners,
 };
 use crate::metrics::{ListenerKind, Metrics};
 
@@ -72,6 +74,8 @@ struct EchoState {
     /// The session of each finished request.
     finished: Mutex<Vec<usize>>,
     alarm: Option<SessionAlarm>,
+    /// Addresses in session start order.
+    addresses: Mutex<Vec<ClientAddress>>,
 }
 
 /// Delay of each session's deadline, and the action at the deadline.
@@ -84,12 +88,18 @@ struct EchoSession {
     number: usize,
     outbox: Outbox,
     deadline: Option<Instant>,
+    /// True after a `register`.
+    is_registered: bool,
     state: Arc<EchoState>,
 }
 
 impl ConnectionSession for EchoSession {
     fn outbox(&self) -> Outbox {
         self.outbox.clone()
+    }
+
+    fn is_registered(&self) -> bool {
+        self.is_registered
     }
 
     fn note_input(&mut self) {
@@ -106,7 +116,10 @@ impl ConnectionSession for EchoSession {
             Err((id, refusal)) => (id, Answer::Refused(refusal)),
             Ok(Request { id, command }) => {
                 match command {
-                    Command::Register { .. } => self.state.gate.acquire().await.unwrap().forget(),
+                    Command::Register { .. } => {
+                        self.state.gate.acquire().await.unwrap().forget();
+                        self.is_registered = true;
+                    }
                     Command::Rooms { .. } => {
                         self.state.gate.acquire().await.unwrap().forget();
                         self.outbox.wait_for_space().await;
@@ -176,6 +189,7 @@ impl ListenFixture {
             begun: AtomicUsize::new(0),
             finished: Mutex::default(),
             alarm,
+            addresses: Mutex::default(),
         });
         let ready = Arc::new(AtomicBool::new(true));
         let is_ready = Arc::clone(&ready);
@@ -183,18 +197,26 @@ impl ListenFixture {
         let (closing, connection_drain, tasks) =
             (CancellationToken::new(), Arc::new(ConnectionDrain::default()), TaskTracker::new());
         let shared = Arc::clone(&state);
-        let open_session = move |dialect: Dialect| {
+        let open_session = move |dialect: Dialect, address: ClientAddress| {
+            shared.addresses.lock().unwrap().push(address);
             let outbox = Outbox::new(dialect);
             let mut outboxes = shared.outboxes.lock().unwrap();
             outboxes.push(outbox.clone());
             let deadline = shared.alarm.map(|(wait, _)| Instant::now() + wait);
-            EchoSession { number: outboxes.len() - 1, outbox, deadline, state: Arc::clone(&shared) }
+            EchoSession {
+                number: outboxes.len() - 1,
+                outbox,
+                deadline,
+                is_registered: false,
+                state: Arc::clone(&shared),
+            }
         };
         let metrics = Arc::new(Metrics::new());
         let context = ConnectionContext::new(ConnectionParts {
             open_session,
             admission: Arc::clone(&admission),
             limits,
+            log_addresses: true,
             metrics: Arc::clone(&metrics),
             closing: closing.clone(),
             drain: Arc::clone(&connection_drain),

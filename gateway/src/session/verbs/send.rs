@@ -3,6 +3,7 @@
 //! Messages of a connection are published together (`session/sends_in_flight.rs`). The backplane keeps their order and
 //! repeats lost answers; for that it gets a position of the room from before the first attempt.
 
+use presence::model::Nick;
 use presence::model::codes::ErrorCode;
 use presence::model::stream::StreamId;
 
@@ -55,8 +56,13 @@ pub(super) fn decide(
     Ok(SendMessage { to: state.destination(&requested)?, requested, sender, body, key })
 }
 
-/// Bytes counted for the names and numbers around a body that each reader receives.
+/// Bytes counted for the fields around body and names that each reader receives.
 const ENVELOPE_BYTES: usize = 128;
+
+/// Returns the bytes of a message that each reader receives.
+fn delivered_bytes(to: &Target, from: &Nick, body: &Body) -> usize {
+    ENVELOPE_BYTES + to.as_str().len() + from.as_str().len() + body.json().len()
+}
 
 /// Returns the delivery status of a published message. Only rooms have a seq that clients see.
 fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
@@ -76,7 +82,7 @@ mod perform {
     use presence::registry::RegistryError;
     use tracing::Instrument;
 
-    use super::{ENVELOPE_BYTES, SendMessage, StoredSend, delivery_status};
+    use super::{SendMessage, StoredSend, delivered_bytes, delivery_status};
     use crate::backplane::{PriorPosition, PublishAttempt, PublishError, PublishRequest, Published};
     use crate::hub::Hub;
     use crate::hub::position::StreamPosition;
@@ -93,7 +99,7 @@ mod perform {
         pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
             let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&services.backplane, &services.metrics);
-            let (rates, bytes) = (&services.send_rates, ENVELOPE_BYTES + body.json().len());
+            let (rates, bytes) = (&services.send_rates, delivered_bytes(&to, &sender.nick, &body));
             let kind = match &to {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
@@ -171,9 +177,31 @@ mod perform {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use presence::model::{Nick, RoomName};
+    use presence::model::RoomName;
 
     use super::*;
+    use crate::message::{Accepted, ChatMessage};
+    use crate::wire::{Event, json};
+
+    #[test]
+    fn delivered_bytes_cover_names_of_any_length() {
+        for (to, from) in [("#a", "b"), (&*format!("#{}", "r".repeat(128)), &*"\u{10400}".repeat(32))] {
+            let (to, from) = (Target::Room(RoomName::parse(to).unwrap()), Nick::parse(from).unwrap());
+            let body = Body::from_text("hi");
+            let bytes = delivered_bytes(&to, &from, &body);
+            let event = Event::Message(ChatMessage {
+                to: to.as_str().to_owned(),
+                from: from.as_str().to_owned(),
+                msg_id: uuid::Uuid::now_v7().to_string(),
+                seq: 1,
+                time: 1_795_252_200_000,
+                body,
+                accepted: Accepted::default(),
+            });
+            let frame = json::encode_event(&event);
+            assert!((frame.len()..frame.len() + 32).contains(&bytes), "{bytes} bytes for a frame of {}", frame.len());
+        }
+    }
 
     #[test]
     fn ack_reports_seq_or_presence() {

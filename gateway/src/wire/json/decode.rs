@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, ListCursor, Nick, RoomName};
+use presence::model::{Availability, KEY_BYTES, ListCursor, Nick, RoomName};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -28,8 +28,6 @@ use super::interoperable::{self, JsonString};
 const ID_BYTES_MAX: usize = 128;
 /// Maximum length of an idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 64;
-/// Maximum length of a cursor, in bytes: enough for the longest key that a listing can end on.
-const CURSOR_BYTES_MAX: usize = 512;
 /// Maximum nesting of a frame, the frame itself included.
 const DEPTH_MAX: usize = 32;
 /// Number of messages of a page of history for a client that names no limit.
@@ -159,8 +157,8 @@ impl<'a> JsonFields<'a> {
 
     fn cursor(&self) -> Result<Option<String>, Refusal> {
         let Some(cursor) = self.optional_string("cursor")? else { return Ok(None) };
-        if cursor.len() > CURSOR_BYTES_MAX {
-            return Err(bad_request(format!("`cursor` must be at most {CURSOR_BYTES_MAX} bytes")));
+        if cursor.len() > KEY_BYTES {
+            return Err(bad_request(format!("`cursor` must be at most {KEY_BYTES} bytes")));
         }
         Ok(Some(cursor.into_owned()))
     }

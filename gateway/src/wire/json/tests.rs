@@ -170,7 +170,7 @@ fn refusal_keeps_the_id_and_names_the_field() {
     let deep = format!(r#""type":"send","to":"bob","body":{}{}"#, "[".repeat(32), "]".repeat(32));
     let deeper = format!(r#""type":"ping","a":{}1{}"#, "{\"a\":".repeat(10_000), "}".repeat(10_000));
     let key = format!(r#""type":"send","to":"bob","body":1,"key":"{}""#, "k".repeat(65));
-    let cursor = format!(r#""type":"rooms","cursor":"{}""#, "c".repeat(513));
+    let cursor = format!(r#""type":"rooms","cursor":"{}""#, "c".repeat(1147));
     let text = format!(r#""type":"status","status":"away","text":"{}""#, "é".repeat(129));
     let rows = "bad_request: `limit` must be a whole number from 1 to 1000";
     let history_rows = "bad_request: `limit` must be a whole number from 1 to 200";
@@ -277,7 +277,7 @@ fn refusal_keeps_the_id_and_names_the_field() {
             r##""type":"members","room":"#a","cursor":"ann""##,
             "bad_request: `cursor` must be a `next_cursor` of this list",
         ),
-        (&cursor, "bad_request: `cursor` must be at most 512 bytes"),
+        (&cursor, "bad_request: `cursor` must be at most 1146 bytes"),
         (r#""type":"history""#, "bad_request: `to` is missing"),
         (r#""type":"history","to":"bob""#, "bad_room: a room name must begin with #"),
         (r##""type":"history","to":"#a","limit":0"##, history_rows),

@@ -55,6 +55,10 @@ pub const LOG_LEVEL: Key = Key::text("log.level")
     .default("info")
     .live()
     .meaning("Log level: off, error, warn, info, debug or trace, or directives such as info,gateway=debug.");
+/// `log.addresses`, of both programs.
+pub const LOG_ADDRESSES: Key = Key::flag("log.addresses")
+    .default("true")
+    .meaning("Name the addresses of refused clients in logs. Nothing else has the address of a client.");
 /// `log.format`, of both programs.
 pub const LOG_FORMAT: Key = Key::text("log.format")
     .default("auto")

@@ -226,6 +226,7 @@ const SAMPLE_KEYS: &[Key] = &[
     Key::address("listen.tcp").default("127.0.0.1:9000"),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
+    key::LOG_ADDRESSES,
     key::LOG_FORMAT,
     key::LOG_FILE,
     key::LOG_FILES,

@@ -17,6 +17,9 @@ pub enum NameError {
     /// A character that names must not contain, or must not contain in this place.
     #[error("the name contains {}, which is not allowed", Shown(*.0))]
     Forbidden(char),
+    /// A sign that nicknames contain only after their first character.
+    #[error("the name must not begin with {}", Shown(*.0))]
+    Leading(char),
     /// A combining mark without a character before it.
     #[error("the name begins with a combining mark, {}", Shown(*.0))]
     LeadingMark(char),

@@ -12,8 +12,27 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCa
 
 use super::NameError;
 
-/// Characters with a meaning in a protocol (rooms, IRC, masks, keys), which are forbidden in names.
-pub(super) const RESERVED: &str = "#&:@+%~!,*?.$\"/\\{}";
+/// The rule for signs with a meaning in a protocol: commands, IRC, masks, links, keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SignRule {
+    /// Signs that a name does not contain.
+    pub(super) forbidden: &'static str,
+    /// Signs that a name contains only after its first character.
+    pub(super) not_first: &'static str,
+}
+
+impl SignRule {
+    /// Checks a name of narrow characters.
+    fn check(self, narrow: &str) -> Result<(), NameError> {
+        if let Some(sign) = narrow.chars().find(|c| self.forbidden.contains(*c)) {
+            return Err(NameError::Forbidden(sign));
+        }
+        match narrow.chars().next().filter(|c| self.not_first.contains(*c)) {
+            Some(sign) => Err(NameError::Leading(sign)),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Zero width non-joiner and joiner. They are allowed where a script needs them (RFC 5892 appendices A.1 and A.2), and
 /// are left out of keys, because two names must not differ by invisible characters.
@@ -33,20 +52,23 @@ const VIRAMA: char = '\u{94D}';
 ///
 /// # Errors
 /// [`NameError`] for the first broken rule.
-pub(super) fn case_map(text: &str) -> Result<String, NameError> {
-    if text.is_ascii() { case_map_ascii(text) } else { case_map_unicode(text) }
+pub(super) fn case_map(text: &str, signs: SignRule) -> Result<String, NameError> {
+    if text.is_ascii() { case_map_ascii(text, signs) } else { case_map_unicode(text, signs) }
 }
 
 /// [`case_map_unicode`] for ASCII, of which the profile allows the printable characters. Every message has such a name.
-fn case_map_ascii(text: &str) -> Result<String, NameError> {
+fn case_map_ascii(text: &str, signs: SignRule) -> Result<String, NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    let forbidden = text.chars().find(|c| !c.is_ascii_graphic()).or(text.chars().find(|c| RESERVED.contains(*c)));
-    forbidden.map_or_else(|| Ok(text.to_ascii_lowercase()), |forbidden| Err(NameError::Forbidden(forbidden)))
+    if let Some(forbidden) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(NameError::Forbidden(forbidden));
+    }
+    signs.check(text)?;
+    Ok(text.to_ascii_lowercase())
 }
 
-fn case_map_unicode(text: &str) -> Result<String, NameError> {
+fn case_map_unicode(text: &str, signs: SignRule) -> Result<String, NameError> {
     let first = text.chars().next().ok_or(NameError::Empty)?;
     let profile = UsernameCaseMapped::new();
     // The profile refuses white space, controls, bidi controls, default-ignorables and unassigned code points. It also
@@ -59,10 +81,8 @@ fn case_map_unicode(text: &str) -> Result<String, NameError> {
     }
     let judged: String = narrow.chars().map(stand_in).collect();
     IdentifierClass::default().allows(judged).map_err(|error| refusal(&narrow, &error))?;
-    // Checked after the width mapping, which can turn a wide sign into a reserved one (U+FF03 into '#').
-    if let Some(reserved) = narrow.chars().find(|c| RESERVED.contains(*c)) {
-        return Err(NameError::Forbidden(reserved));
-    }
+    // Checked after the width mapping, which makes wide signs the usual ones (U+FF03 becomes '#').
+    signs.check(&narrow)?;
     let lower = profile.case_mapping_rule(narrow).map_err(|error| refusal(text, &error))?;
     let visible: String = lower.chars().filter(|c| !JOINERS.contains(c)).collect();
     let mapped = profile.normalization_rule(visible).map_err(|error| refusal(text, &error))?;
@@ -160,8 +180,9 @@ mod tests {
     fn ascii_names_map_as_the_profile_maps_them() {
         let ascii = || (0..128_u8).map(char::from);
         let pairs = ascii().flat_map(|first| ascii().map(move |second| format!("{first}{second}")));
+        let signs = SignRule { forbidden: "#@", not_first: ".:" };
         for name in ascii().map(String::from).chain(pairs).chain([String::new(), "a b#".to_owned(), "42".to_owned()]) {
-            assert_eq!(case_map(&name), case_map_unicode(&name), "{name:?}");
+            assert_eq!(case_map(&name, signs), case_map_unicode(&name, signs), "{name:?}");
         }
     }
 }

@@ -83,13 +83,16 @@ impl LookalikePolicy {
 /// (After_Soft_Dotted in SpecialCasing.txt), so `İzmir`, in lower case an `i` and U+0307, equals `izmir`. The same mark
 /// twice is drawn in one place (UTS 39 section 5.4).
 fn skeleton(text: &str) -> String {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || PLAIN_SIGNS.contains(&byte)) {
         return plain_skeleton(text);
     }
     unicode_skeleton(text)
 }
 
-/// [`unicode_skeleton`] for ASCII letters, digits, `-` and `_`, of which most names consist.
+/// Signs that are their own skeleton.
+const PLAIN_SIGNS: &[u8] = b"-_.:/+";
+
+/// [`unicode_skeleton`] for ASCII letters, digits and [`PLAIN_SIGNS`], of which most names consist.
 fn plain_skeleton(text: &str) -> String {
     let mut skeleton = String::with_capacity(text.len());
     for char in text.chars() {
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn plain_characters_have_their_unicode_skeletons() {
-        for char in ('a'..='z').chain('A'..='Z').chain('0'..='9').chain(['-', '_']) {
+        for char in ('a'..='z').chain('A'..='Z').chain('0'..='9').chain(PLAIN_SIGNS.iter().copied().map(char::from)) {
             let text = String::from(char);
             assert_eq!(plain_skeleton(&text), unicode_skeleton(&text));
         }
@@ -135,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn plain_names_have_their_unicode_skeletons(text in "[A-Za-z0-9_-]{0,24}") {
+        fn plain_names_have_their_unicode_skeletons(text in "[A-Za-z0-9_.:/+-]{0,24}") {
             prop_assert_eq!(plain_skeleton(&text), unicode_skeleton(&text));
         }
     }

@@ -4,8 +4,12 @@
 use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
 
-use super::profile::RESERVED;
 use super::*;
+
+mod applications;
+
+/// Signs that no name contains.
+const RESERVED: &str = "#&%~!,*?$\"\\{}";
 
 fn nick(text: &str) -> Nick {
     Nick::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
@@ -123,14 +127,14 @@ fn invisible_and_reserved_characters_are_forbidden() {
         "²",
         "a·b", // middle dot outside Catalan
         "＃a", // wide forms of reserved signs
-        "a：b",
+        "a！b",
         "a＊",
     ] {
         assert!(matches!(Nick::parse(text), Err(NameError::Forbidden(_))), "{text:?}: {:?}", Nick::parse(text));
         let room = RoomName::parse(&format!("#{text}"));
         assert!(matches!(room, Err(NameError::Forbidden(_))), "#{text:?}: {room:?}");
     }
-    for reserved in "#&:@+%~!,*?.$\"/\\{}".chars() {
+    for reserved in RESERVED.chars() {
         for text in [format!("{reserved}"), format!("{reserved}a"), format!("a{reserved}"), format!("a{reserved}b")] {
             assert_eq!(Nick::parse(&text), Err(NameError::Forbidden(reserved)), "{text}");
             assert_eq!(RoomName::parse(&format!("#{text}")), Err(NameError::Forbidden(reserved)), "#{text}");
@@ -143,15 +147,17 @@ fn name_length_is_limited_in_graphemes_and_bytes() {
     let wide = "क\u{947}"; // 6 bytes, one grapheme
     for (text, outcome) in [
         (String::new(), Err(NameError::Empty)),
-        ("a".repeat(32), Ok(())),
-        ("a".repeat(33), Err(NameError::TooLong)),
-        ("é".repeat(32), Ok(())),
-        (format!("{}a", "é".repeat(32)), Err(NameError::TooLong)),
-        (format!("{}abcd", wide.repeat(10)), Ok(())),
-        (format!("{}abcde", wide.repeat(10)), Err(NameError::TooLong)),
+        ("a".repeat(48), Ok(())),
+        ("a".repeat(49), Err(NameError::TooLong)),
+        ("é".repeat(48), Ok(())),
+        (format!("{}a", "é".repeat(48)), Err(NameError::TooLong)),
+        ("𐒰".repeat(32), Ok(())),
+        (format!("{}a", "𐒰".repeat(32)), Err(NameError::TooLong)),
+        (format!("{}ab", wide.repeat(21)), Ok(())),
+        (format!("{}abc", wide.repeat(21)), Err(NameError::TooLong)),
         (format!("x{}", "\u{301}".repeat(4)), Ok(())),
         (format!("x{}", "\u{301}".repeat(5)), Err(NameError::TooManyMarks)),
-        (format!("x{}", "\u{301}".repeat(32)), Err(NameError::TooLong)),
+        (format!("x{}", "\u{301}".repeat(64)), Err(NameError::TooLong)),
     ] {
         assert_eq!(Nick::parse(&text).map(drop), outcome, "{} bytes {text}", text.len());
     }
@@ -162,12 +168,12 @@ fn name_length_is_limited_in_graphemes_and_bytes() {
         ("##a".into(), Err(NameError::Forbidden('#'))),
         ("lobby".into(), Err(NameError::NoHash)),
         (" #lobby".into(), Err(NameError::NoHash)),
-        (format!("#{}", "a".repeat(63)), Ok(())),
-        (format!("#{}", "a".repeat(64)), Err(NameError::TooLong)),
-        (format!("#{}a", "é".repeat(62)), Ok(())),
-        (format!("#{}", "é".repeat(63)), Ok(())),
-        (format!("#{}a", wide.repeat(21)), Ok(())),
-        (format!("#{}ab", wide.repeat(21)), Err(NameError::TooLong)),
+        (format!("#{}", "a".repeat(128)), Ok(())),
+        (format!("#{}", "a".repeat(129)), Err(NameError::TooLong)),
+        (format!("#{}", "é".repeat(127)), Ok(())),
+        (format!("#{}", "é".repeat(128)), Err(NameError::TooLong)),
+        (format!("#{}ab", wide.repeat(42)), Ok(())),
+        (format!("#{}abc", wide.repeat(42)), Err(NameError::TooLong)),
     ] {
         assert_eq!(RoomName::parse(&text).map(drop), outcome, "{} bytes {text}", text.len());
     }
@@ -327,7 +333,8 @@ fn refusal_names_the_forbidden_character() {
         ("a b", "the name contains a space, which is not allowed"),
         ("a\u{7}", "the name contains U+0007, which is not allowed"),
         ("a@b", "the name contains the character @, which is not allowed"),
-        ("j.doe", "the name contains the character ., which is not allowed"),
+        (".a", "the name must not begin with the character ."),
+        ("＋a", "the name must not begin with the character +"),
         ("＠a", "the name contains the character @, which is not allowed"),
         ("a😀", "the name contains U+1F600, which is not allowed"),
         ("a\u{202E}", "the name contains U+202E, which is not allowed"),
@@ -353,6 +360,10 @@ fn check(text: &str) {
     }
     let room = room(&format!("#{text}"));
     assert_eq!(room.key().as_str(), key, "one mapping for both");
+    let read = RoomName::from_store(&format!("#{key}"));
+    assert_eq!(read.as_ref().map(RoomName::key), Some(room.key()), "{text:?} read from its key");
+    let (mapped_bytes, bytes) = (decoded(key).len(), text.len());
+    assert!(2 * mapped_bytes <= 3 * bytes, "{text:?} is {mapped_bytes} bytes as a key");
     let forbidden = |c: char| {
         let is_ignorable = unicode_security::skeleton(c.encode_utf8(&mut [0; 4])).count() == 0;
         let is_ignorable = is_ignorable && !matches!(c, '\u{200C}' | '\u{200D}');
@@ -386,7 +397,7 @@ fn every_character_is_refused_or_a_valid_name() {
 
 proptest! {
     #[test]
-    fn any_text_is_refused_or_a_valid_name(text in any::<String>(), name in "[A-Za-zéÉςΣσАа安علي·\u{300}-\u{303}İıＡ-Ｚ_-]{1,12}") {
+    fn any_text_is_refused_or_a_valid_name(text in any::<String>(), name in "[A-Za-zéÉςΣσАа安علي·\u{300}-\u{303}İıＡ-Ｚ_.:/+：．-]{1,12}") {
         check(&text);
         check(&name);
     }
@@ -399,7 +410,7 @@ proptest! {
     }
 
     #[test]
-    fn ascii_names_conflict_by_case_only(one in "[A-Za-z0-9_-]{1,6}", other in "[A-Za-z0-9_-]{1,6}") {
+    fn ascii_names_conflict_by_case_only(one in "[A-Za-z0-9_][A-Za-z0-9_.:/+-]{0,5}", other in "[A-Za-z0-9_][A-Za-z0-9_.:/+-]{0,5}") {
         prop_assert_eq!(nick(&one).key() == nick(&other).key(), one.eq_ignore_ascii_case(&other));
         prop_assert!(nick(&one).key() == nick(&one.to_uppercase()).key());
     }

@@ -160,7 +160,7 @@ impl StoreState {
             // A room that was forgotten meanwhile has only its key left, and begins again with the join.
             let (room, epoch, seq) = match self.rooms.position(key) {
                 Some(position) => position,
-                None => (RoomName::parse(&format!("#{key}")).ok()?, String::new(), 0),
+                None => (RoomName::from_store(&format!("#{key}"))?, String::new(), 0),
             };
             Some(RestoredMembership { room, epoch, seq })
         };

@@ -79,7 +79,7 @@ fn resumed(mut reply: ScriptReply) -> Result<ResumedSession, RegistryError> {
 }
 
 fn restored(mut row: ScriptReply) -> Result<Option<RestoredMembership>, RegistryError> {
-    let Ok(room) = RoomName::parse(&row.text()?) else { return Ok(None) };
+    let Some(room) = RoomName::from_store(&row.text()?) else { return Ok(None) };
     Ok(Some(RestoredMembership { room, epoch: row.text()?, seq: row.number()? }))
 }
 

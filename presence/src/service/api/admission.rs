@@ -19,15 +19,17 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::ApiClients;
 use super::events::LAST_EVENT_ID;
 use super::extract::bad;
 use super::problem::refused_as;
 use super::read_shares::{ReadKind, ReadShares};
-use super::refusal_log::{MetLimit, RefusalLog};
+use super::refusal_log::RefusalLog;
 use super::seats::{SeatKind, SeatPermit, SeatRefusal, SeatTable};
 use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::host_header::names_one_host;
 use crate::host::problem::Problem;
+use crate::host::refusal_episodes::{LimitScope, MetLimit};
 use crate::model::codes::ErrorCode;
 use crate::service::waiting::ConnectionPhase;
 
@@ -35,8 +37,8 @@ use crate::service::waiting::ConnectionPhase;
 const EVENTS_ROUTE: &str = "/v1/events";
 /// The answer to an event stream that reconnects while no seat is free: it retries later.
 const STREAM_REFUSAL: &str = "retry: 10000\nevent: overloaded\ndata: {\"message\":\"the server is overloaded\"}\n\n";
-/// Maximum size of a request body.
-const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Maximum size of a request body: a lookup of 1000 nicknames of the maximum length, with every character escaped.
+const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Time limit of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a body or an answer that takes no seats of bytes: waiting connections and requests bound these.
@@ -58,13 +60,13 @@ pub(super) struct ApiAdmission {
 }
 
 impl ApiAdmission {
-    /// Creates the limits of a process that may have `connections` connections.
-    pub(super) fn new(proxies: TrustedProxies, connections: usize) -> Self {
+    /// Creates the limits of a process for its clients.
+    pub(super) fn new(clients: ApiClients) -> Self {
         Self {
-            proxies: Arc::new(proxies),
-            seats: SeatTable::new(connections),
+            proxies: Arc::new(clients.proxies),
+            seats: SeatTable::new(clients.connections),
             reads: ReadShares::default(),
-            refusals: RefusalLog::default(),
+            refusals: RefusalLog::new(clients.log_addresses),
         }
     }
 
@@ -72,7 +74,7 @@ impl ApiAdmission {
         let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |PeerAddress(peer)| *peer);
         let forwarded: Vec<&str> =
             request.headers().get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default()).collect();
-        self.proxies.client(peer, forwarded.into_iter())
+        self.proxies.client(peer, forwarded.into_iter()).address
     }
 
     /// Waits for a place among the reads of this address. Returns `None` if none is free in time.
@@ -90,11 +92,11 @@ impl ApiAdmission {
     }
 
     fn refuse(&self, limit: &'static str, refusal: SeatRefusal, client: ClientAddress) -> Problem {
-        let (limits, address) = match refusal {
-            SeatRefusal::AllTaken => ("this server has reached its limit of", None),
-            SeatRefusal::AddressFull => ("your address has reached its limit of", Some(client)),
+        let (limits, scope, address) = match refusal {
+            SeatRefusal::AllTaken => ("this server has reached its limit of", LimitScope::Process, None),
+            SeatRefusal::AddressFull => ("your address has reached its limit of", LimitScope::Address, Some(client)),
         };
-        self.refusals.record(MetLimit { name: limit, refusal }, address);
+        self.refusals.record(MetLimit { name: limit, scope }, address);
         refused_as(ErrorCode::Overloaded, format!("{limits} {limit}"))
     }
 
@@ -105,7 +107,7 @@ impl ApiAdmission {
 
     /// Refuses a read for which this process has no time.
     pub(super) fn refuse_read(&self) -> Problem {
-        self.refusals.record(MetLimit { name: "concurrent reads", refusal: SeatRefusal::AllTaken }, None);
+        self.refusals.record(MetLimit { name: "concurrent reads", scope: LimitScope::Process }, None);
         refused_as(ErrorCode::Overloaded, "too many listings and other reads are under way")
     }
 }
@@ -165,7 +167,7 @@ async fn arrived(
 }
 
 fn too_large() -> Problem {
-    refused_as(ErrorCode::TooLarge, "the request body exceeds 256 KiB")
+    refused_as(ErrorCode::TooLarge, "the request body exceeds 512 KiB")
 }
 
 fn stream_refusal() -> Response {

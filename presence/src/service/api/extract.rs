@@ -14,14 +14,11 @@ use utoipa::IntoParams;
 use super::problem::refused_as;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{ListCursor, Nick, RoomName};
+use crate::model::{KEY_BYTES, ListCursor, Nick, RoomName};
 use crate::registry::PAGE_LIMIT;
 
 /// Rows of a page without a `limit`.
 const DEFAULT_LIMIT: usize = 100;
-/// Maximum length of a cursor: above a room key with every byte encoded.
-const CURSOR_BYTES: usize = 512;
-
 /// The nickname in the path.
 pub(super) struct NickPath(pub(super) Nick);
 
@@ -131,7 +128,7 @@ pub(super) fn cursor_out(key: &str) -> String {
 /// Decodes a cursor. The key must be an encoded name of valid UTF-8.
 fn cursor_in(cursor: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if cursor.is_empty() || cursor.len() > CURSOR_BYTES || !cursor.bytes().all(plain) {
+    if cursor.is_empty() || cursor.len() > KEY_BYTES || !cursor.bytes().all(plain) {
         return None;
     }
     let key = cursor.replace('.', "%");

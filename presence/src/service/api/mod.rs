@@ -83,6 +83,8 @@ pub struct ApiClients {
     pub proxies: TrustedProxies,
     /// Maximum number of connections; fewer than usual make every share smaller.
     pub connections: usize,
+    /// True if the log names the addresses of refused clients.
+    pub log_addresses: bool,
 }
 
 /// Returns the HTTP API over `registry`, with a share of its seats for each of its `clients`. Cancelling `stop` ends
@@ -93,7 +95,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);
-    let admission = ApiAdmission::new(clients.proxies, clients.connections);
+    let admission = ApiAdmission::new(clients);
     router
         // The path of the lookup hides this nickname from the handler of `/v1/users/{nick}`.
         .route("/v1/users/lookup", get(users::user_called_lookup))

@@ -1,180 +1,34 @@
-//! [`RefusalLog`]: the refusals of overload, logged as episodes: one line at the begin and one at the end.
-//!
-//! An episode belongs to one limit, of the process or of addresses. It ends when no request has met the limit for a
-//! while. Nothing here refuses.
+//! [`RefusalLog`]: the refusals of overload in the log: one line at the begin of an episode and one at its end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-use super::seats::SeatRefusal;
 use crate::host::client_address::ClientAddress;
+use crate::host::refusal_episodes::{EndedEpisode, MetLimit, RefusalEpisodes};
 
-/// Time without refusals after which an episode ends.
-const QUIET_TIME: Duration = Duration::from_secs(10);
-
-/// Maximum number of addresses that the end of an episode names.
-const NAMED_MAX: usize = 8;
-
-/// A limit in logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MetLimit {
-    /// The limited resource, in plural.
-    pub(super) name: &'static str,
-    /// Its scope: the process, or one address.
-    pub(super) refusal: SeatRefusal,
+/// The log of refusals. Cheap to clone: clones share the episodes.
+#[derive(Debug, Clone)]
+pub(super) struct RefusalLog {
+    episodes: RefusalEpisodes,
+    names_addresses: bool,
 }
-
-impl MetLimit {
-    fn scope(self) -> &'static str {
-        match self.refusal {
-            SeatRefusal::AllTaken => "process",
-            SeatRefusal::AddressFull => "address",
-        }
-    }
-}
-
-/// The present episodes. Cheap to clone: clones share them.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RefusalLog(Arc<Mutex<OverloadEpisodes>>);
 
 impl RefusalLog {
+    /// Creates the log; `names_addresses` is `log.addresses`.
+    pub(super) fn new(names_addresses: bool) -> Self {
+        Self { episodes: RefusalEpisodes::default(), names_addresses }
+    }
+
     /// Records a refusal, with the address if it has met its own limit. Logs the episode that begins with it, and
     /// spawns a task that logs its end, with the addresses of the episode.
     pub(super) fn record(&self, limit: MetLimit, address: Option<ClientAddress>) {
-        if self.lock().record(limit, address, Instant::now()) {
-            let address = address.map(tracing::field::display);
-            tracing::warn!(limit = limit.name, scope = limit.scope(), address, "api requests refused");
-            tokio::spawn(self.clone().log_end(limit));
-        }
-    }
-
-    async fn log_end(self, limit: MetLimit) {
-        loop {
-            tokio::time::sleep(QUIET_TIME / 2).await;
-            let Some(ended) = self.lock().take_ended(limit, Instant::now()) else { continue };
-            let OverloadEpisode { began, newest, refused, addresses, .. } = ended;
-            let seconds = newest.duration_since(began).as_secs();
-            let addresses = addresses.shown();
-            tracing::info!(
-                limit = limit.name,
-                scope = limit.scope(),
-                addresses,
-                refused,
-                seconds,
-                "api refusals ended"
-            );
+        let address = address.filter(|_| self.names_addresses);
+        if !self.episodes.record(limit, address) {
             return;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, OverloadEpisodes> {
-        // Held for a few instructions; a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// At most one episode of each limit.
-#[derive(Debug, Default)]
-struct OverloadEpisodes(Vec<OverloadEpisode>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct OverloadEpisode {
-    limit: MetLimit,
-    began: Instant,
-    newest: Instant,
-    refused: u64,
-    addresses: RefusedAddresses,
-}
-
-/// The first [`NAMED_MAX`] addresses of an episode.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct RefusedAddresses {
-    named: Vec<ClientAddress>,
-    has_more: bool,
-}
-
-impl RefusedAddresses {
-    fn note(&mut self, address: ClientAddress) {
-        if self.named.contains(&address) {
-            return;
-        }
-        if self.named.len() < NAMED_MAX {
-            self.named.push(address);
-        } else {
-            self.has_more = true;
-        }
-    }
-
-    /// Returns the list for a log line; `None` without addresses.
-    fn shown(&self) -> Option<String> {
-        let named: Vec<String> = self.named.iter().map(ToString::to_string).collect();
-        let more = if self.has_more { " and more" } else { "" };
-        (!named.is_empty()).then(|| named.join(", ") + more)
-    }
-}
-
-impl OverloadEpisodes {
-    /// Counts a refusal. Returns true if an episode begins with it.
-    fn record(&mut self, limit: MetLimit, address: Option<ClientAddress>, now: Instant) -> bool {
-        let known = self.0.iter().position(|episode| episode.limit == limit);
-        if known.is_none() {
-            let addresses = RefusedAddresses::default();
-            self.0.push(OverloadEpisode { limit, began: now, newest: now, refused: 0, addresses });
-        }
-        let at = known.unwrap_or(self.0.len() - 1);
-        let episode = &mut self.0[at];
-        (episode.newest, episode.refused) = (now, episode.refused + 1);
-        address.into_iter().for_each(|address| episode.addresses.note(address));
-        known.is_none()
-    }
-
-    /// Removes the episode of this limit if it has ended.
-    fn take_ended(&mut self, limit: MetLimit, now: Instant) -> Option<OverloadEpisode> {
-        let has_ended =
-            |episode: &mut OverloadEpisode| episode.limit == limit && now.duration_since(episode.newest) >= QUIET_TIME;
-        self.0.extract_if(.., has_ended).next()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn address(number: u32) -> ClientAddress {
-        std::net::IpAddr::from(number.to_be_bytes()).into()
-    }
-
-    #[test]
-    fn episode_counts_the_refusals_of_its_limit() {
-        let limit = |name, refusal| MetLimit { name, refusal };
-        let streams = limit("event streams", SeatRefusal::AllTaken);
-        let listings = limit("listings under way", SeatRefusal::AddressFull);
-        let (mut episodes, start, second) = (OverloadEpisodes::default(), Instant::now(), Duration::from_secs(1));
-        assert!(episodes.record(listings, Some(address(1)), start));
-        assert!(!episodes.record(listings, Some(address(2)), start + second), "one line for each episode");
-        assert!(episodes.record(streams, None, start + second));
-        assert!(episodes.record(limit("listings under way", SeatRefusal::AllTaken), None, start + second));
-        assert!(!episodes.record(listings, Some(address(1)), start + 2 * second));
-
-        assert_eq!(episodes.take_ended(listings, start + QUIET_TIME), None, "the newest refusal counts");
-        let ended = episodes.take_ended(streams, start + second + QUIET_TIME).unwrap();
-        assert_eq!((ended.began, ended.newest, ended.refused), (start + second, start + second, 1));
-        assert_eq!(ended.addresses.shown(), None);
-        let ended = episodes.take_ended(listings, start + 2 * second + QUIET_TIME).unwrap();
-        assert_eq!((ended.began, ended.newest, ended.refused), (start, start + 2 * second, 3));
-        assert_eq!(ended.addresses.shown().as_deref(), Some("0.0.0.1, 0.0.0.2"));
-        assert!(episodes.record(listings, None, start + 2 * QUIET_TIME), "another episode begins");
-    }
-
-    #[test]
-    fn end_names_a_bounded_number_of_addresses() {
-        let mut addresses = RefusedAddresses::default();
-        (1..=8).chain(1..=8).for_each(|number| addresses.note(address(number)));
-        assert!(addresses.shown().unwrap().ends_with(", 0.0.0.8"));
-        addresses.note(address(9));
-        addresses.note(address(1));
-        assert!(addresses.shown().unwrap().ends_with(", 0.0.0.8 and more"));
+        let (address, scope) = (address.map(tracing::field::display), limit.scope.name());
+        tracing::warn!(limit = limit.name, scope, address, "api requests refused");
+        let ended = self.episodes.clone().ended(limit);
+        tokio::spawn(async move {
+            let EndedEpisode { addresses, refused, seconds } = ended.await;
+            tracing::info!(limit = limit.name, scope, addresses, refused, seconds, "api refusals ended");
+        });
     }
 }

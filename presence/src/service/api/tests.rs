@@ -74,7 +74,7 @@ impl Served {
         let router = router(
             registry.clone(),
             metrics.clone(),
-            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX },
+            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX, log_addresses: true },
             stop.clone(),
         );
         tokio::spawn(async { axum::serve(listener, router).await });

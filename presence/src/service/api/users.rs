@@ -12,7 +12,7 @@ use super::problem::{ListRefusals, LookupRefusals, NickRefusals, refused};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{ListCursor, Nick};
+use crate::model::{ListCursor, NameError, Nick};
 use crate::registry::{ListPage, UserRow};
 
 /// Maximum number of nicknames of one lookup.
@@ -130,6 +130,9 @@ pub(super) struct LookupItem {
     user: Option<UserRow>,
     /// The reason if `user` is `null`: `no_such_user`, or `bad_nick` for an invalid nickname. Otherwise `null`.
     code: Option<&'static str>,
+    /// For `bad_nick`, the broken rule in words. Otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 /// Many users in one call
@@ -139,7 +142,7 @@ pub(super) struct LookupItem {
     post,
     path = "/v1/users/lookup",
     tag = "users",
-    request_body(content = LookupRequest, description = "At most 256 KiB.", example = json!({ "nicks": ["ann", "nobody"] })),
+    request_body(content = LookupRequest, description = "At most 512 KiB.", example = json!({ "nicks": ["ann", "nobody"] })),
     responses(
         (status = 200, description = "One item for each requested nickname.", body = LookupAnswer, example = json!({
             "items": [
@@ -166,15 +169,19 @@ pub(super) async fn lookup(
     if nicks.len() > LOOKUP_LIMIT {
         return Err(bad("nicks exceeds 1000 nicknames"));
     }
-    let parsed: Vec<Option<Nick>> = nicks.iter().map(|asked| Nick::parse(asked).ok()).collect();
+    let parsed: Vec<Result<Nick, NameError>> = nicks.iter().map(|asked| Nick::parse(asked)).collect();
     let keys: Vec<_> = parsed.iter().flatten().map(|nick| nick.key().clone()).collect();
     let mut found =
         if keys.is_empty() { Vec::new() } else { api.list(client, api.registry.lookup(&keys)).await? }.into_iter();
-    let item = |(asked, nick): (String, Option<Nick>)| {
-        let absent = if nick.is_some() { ErrorCode::NoSuchUser } else { ErrorCode::BadNick };
-        let user = nick.and_then(|_| found.next().flatten());
-        let code = user.is_none().then(|| absent.slug());
-        LookupItem { asked, user, code }
+    let item = |(asked, nick): (String, Result<Nick, NameError>)| match nick {
+        Ok(_) => {
+            let user = found.next().flatten();
+            let code = user.is_none().then(|| ErrorCode::NoSuchUser.slug());
+            LookupItem { asked, user, code, detail: None }
+        }
+        Err(error) => {
+            LookupItem { asked, user: None, code: Some(ErrorCode::BadNick.slug()), detail: Some(error.to_string()) }
+        }
     };
     Ok(Json(LookupAnswer { items: nicks.into_iter().zip(parsed).map(item).collect() }))
 }

@@ -26,6 +26,7 @@ fn presence_needs_redis_url_only() {
         grace: Duration::from_secs(30),
         logs: Logs {
             level: "info".to_owned(),
+            addresses: true,
             format: LogFormat::Auto,
             file: None,
             kept: 5,

@@ -25,6 +25,7 @@ on_both_arms! {
     expired_session_goes_offline_before_leaving_rooms,
     resume_during_leaves_keeps_remaining_rooms,
     crash_keeps_tokens_and_rooms,
+    resume_returns_to_forgotten_rooms_of_any_name,
     rename_carries_the_session_along,
     resume_under_another_nick_announces_rename,
     resume_restores_the_session_status,
@@ -280,6 +281,22 @@ async fn crash_keeps_tokens_and_rooms(arm: &RegistryArm) {
     bob.rejoin().await;
     let deltas = channel.deltas_until("joined").await;
     assert_eq!(deltas, [(3, left("bob", "gateway_lost")), (4, joined("bob"))]);
+}
+
+/// Nothing is left of a forgotten room but its key in the session, which encodes signs and other scripts.
+async fn resume_returns_to_forgotten_rooms_of_any_name(arm: &RegistryArm) {
+    const ROOMS: [&str; 5] = ["#a/b:c+d=e", "#ann@example.org", "#john.doe", "#lobby", "#\u{674e}"];
+    let (one, two) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = one.user("ann").await;
+    for name in ROOMS {
+        ann.join(name).await;
+        ann.leave_with(name, LeftReason::Timeout, LeaveIntent::ForNow).await;
+        assert!(arm.registry.room(room(name).key()).await.unwrap().is_none(), "{name} was not forgotten");
+    }
+    let resumed = two.resume(&ann, "ann", 0, 1).await.unwrap();
+    let mut rooms: Vec<_> = resumed.found.rooms.iter().map(|membership| membership.room.as_str()).collect();
+    rooms.sort_unstable();
+    assert_eq!(rooms, ROOMS);
 }
 
 async fn rename_carries_the_session_along(arm: &RegistryArm) {

@@ -89,7 +89,7 @@ pub(super) async fn tls_proxy(front: &Nginx, shipped: &ShippedNginx) -> Nginx {
 
 #[tokio::test]
 async fn reload_keeps_clients_and_routes_newcomers() {
-    let cluster = Cluster::builder().gateways(2).start().await;
+    let cluster = Cluster::builder().gateways(2).local_proxies().start().await;
     let shipped = ShippedNginx::read().await;
     let mut front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
     let clients = tls_proxy(&front, &shipped).await;
@@ -158,7 +158,7 @@ async fn reload_keeps_clients_and_routes_newcomers() {
 
 #[tokio::test]
 async fn nginx_refuses_cleartext_and_unknown_certificates() {
-    let cluster = Cluster::builder().gateways(1).start().await;
+    let cluster = Cluster::builder().gateways(1).local_proxies().start().await;
     let shipped = ShippedNginx::read().await;
     let front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
     let answer = http::get(front.ws(), "/ws").await.unwrap();
@@ -173,7 +173,7 @@ async fn nginx_refuses_cleartext_and_unknown_certificates() {
 
 #[tokio::test]
 async fn nginx_without_gateways_answers_503_with_retry_after() {
-    let mut cluster = Cluster::builder().gateways(1).start().await;
+    let mut cluster = Cluster::builder().gateways(1).local_proxies().start().await;
     let shipped = ShippedNginx::read().await;
     let front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
     let clients = tls_proxy(&front, &shipped).await;

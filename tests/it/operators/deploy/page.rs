@@ -46,7 +46,7 @@ async fn local_nginx_serves_page_and_websocket() {
 
 #[tokio::test]
 async fn production_nginx_serves_page_and_websocket() {
-    let cluster = Cluster::builder().gateways(1).start().await;
+    let cluster = Cluster::builder().gateways(1).local_proxies().start().await;
     let shipped = ShippedNginx::read().await;
     let front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
     let clients = tls_proxy(&front, &shipped).await;

@@ -46,7 +46,7 @@ async fn every_route_is_documented() {
         router(
             registry,
             PresenceMetrics::new(),
-            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX },
+            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX, log_addresses: true },
             CancellationToken::new()
         )
     );

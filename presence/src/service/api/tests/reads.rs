@@ -108,7 +108,8 @@ async fn lookup_answers_each_name_in_order() {
     assert_eq!(items[0], json!({ "asked": "zed", "user": null, "code": "no_such_user" }));
     assert_eq!((&items[1]["asked"], &items[1]["user"]["nick"]), (&json!("ANN"), &json!("ann")));
     assert_eq!(items[1]["code"], json!(null));
-    assert_eq!(items[2], json!({ "asked": "b@d", "user": null, "code": "bad_nick" }));
+    let detail = "the name contains the character @, which is not allowed";
+    assert_eq!(items[2], json!({ "asked": "b@d", "user": null, "code": "bad_nick", "detail": detail }));
     assert_eq!(items[3]["user"]["online"], true);
     assert_eq!(served.lookup(r#"{"nicks":[]}"#).await.json(), json!({ "items": [] }));
 }
@@ -122,6 +123,60 @@ async fn lookup_accepts_at_most_a_thousand_names() {
     let answer = served.lookup(&body(1001)).await;
     assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")));
     assert!(answer.json()["detail"].as_str().unwrap().contains("nicks"), "the detail names the field: {answer:?}");
+}
+
+/// Names of the maximum length are accepted in a lookup even if every character is written as an escape.
+#[tokio::test]
+async fn lookup_has_space_for_escaped_names() {
+    let served = Served::empty().await;
+    let nick = "\u{1E922}".repeat(32);
+    served.user(&nick, &[]).await;
+    let escaped: String = nick.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    let body = format!("{{\"nicks\":[{}]}}", vec![format!("\"{escaped}\""); 1000].join(", "));
+    let answer = served.lookup(&body).await;
+    assert_eq!((answer.status, &answer.json()["items"][999]["user"]["nick"]), (200, &json!(nick)), "{}", body.len());
+}
+
+/// A list can end on a room with the longest key: letters that are longer in lower case, all encoded.
+#[tokio::test]
+async fn cursor_of_longest_room_is_accepted() {
+    let served = Served::empty().await;
+    let longest = format!("#{}", "\u{23A}".repeat(127));
+    served.user("ann", &[&longest, "#\u{1E922}"]).await;
+    let first = served.get("/v1/rooms?limit=1").await.json();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = served.get(&format!("/v1/rooms?limit=1&cursor={cursor}")).await;
+    let rooms = [&first["items"][0]["room"], &second.json()["items"][0]["room"]].map(|room| room.clone());
+    assert_eq!(rooms, [json!(longest), json!("#\u{1E922}")], "{} bytes of cursor", cursor.len());
+}
+
+#[tokio::test]
+async fn api_finds_names_with_signs() {
+    let served = Served::empty().await;
+    served.user("org/team+bot", &["#ann@example.org", "#a/b:c"]).await;
+    served.user("user:123.x", &["#a/b:c", "#.."]).await;
+    for (path, nick) in [
+        ("/v1/users/org%2Fteam%2Bbot", "org/team+bot"),
+        ("/v1/users/org%2fteam+bot", "org/team+bot"),
+        ("/v1/users/user:123.x", "user:123.x"),
+        ("/v1/users/USER%3A123%2EX", "user:123.x"),
+    ] {
+        assert_eq!(served.get(path).await.json()["nick"], json!(nick), "{path}");
+    }
+    for (path, room, members) in [
+        ("/v1/rooms/%23ann%40example.org", "#ann@example.org", 1),
+        ("/v1/rooms/ann@example.org", "#ann@example.org", 1),
+        ("/v1/rooms/a%2Fb:c", "#a/b:c", 2),
+        ("/v1/rooms/%23..", "#..", 1),
+    ] {
+        let found = served.get(path).await.json();
+        assert_eq!((&found["room"], &found["member_count"]), (&json!(room), &json!(members)), "{path}");
+        let listed = served.get(&format!("{path}/members")).await.json();
+        assert_eq!(listed["items"].as_array().unwrap().len(), members, "{path}/members");
+    }
+    let answer = served.lookup(r#"{"nicks":["org/team+bot","/bot","USER:123.X"]}"#).await;
+    let codes: Vec<_> = answer.json()["items"].as_array().unwrap().iter().map(|item| item["code"].clone()).collect();
+    assert_eq!(codes, [json!(null), json!("bad_nick"), json!(null)]);
 }
 
 #[tokio::test]

@@ -27,7 +27,11 @@ async fn refusals_are_problem_documents_with_code_and_detail() {
     for (method, path, status, code, about) in [
         ("GET", "/v1/users/zed", 404, "no_such_user", "not known"),
         ("GET", "/v1/users/b%40d", 400, "bad_nick", "character"),
-        ("GET", "/v1/users/a%2Fb", 400, "bad_nick", "character"),
+        ("GET", "/v1/users/a%2Fb", 404, "no_such_user", "not known"),
+        ("GET", "/v1/users/%2Fb", 400, "bad_nick", "begin with the character /"),
+        ("GET", "/v1/users/a%07b", 400, "bad_nick", "U+0007"),
+        ("GET", "/v1/rooms/ann%40example.org", 404, "no_such_room", "not known"),
+        ("GET", "/v1/rooms/a%2Fb/members", 404, "no_such_room", "not known"),
         ("GET", "/v1/users/%zz", 400, "bad_nick", "character"),
         ("GET", "/v1/users/%ff", 400, "bad_request", "percent-encoded"),
         ("GET", "/v1/rooms/%ff/members", 400, "bad_request", "percent-encoded"),
@@ -76,7 +80,7 @@ async fn invalid_lookup_bodies_are_refused() {
         let answer = served.lookup(body).await;
         assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")), "{body:?}");
     }
-    let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(256 * 1024))).await;
+    let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(512 * 1024))).await;
     assert_eq!((answer.status, &answer.json()["code"]), (413, &json!("too_large")));
     // Below the size limit, the name is invalid but the body is not.
     let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(255 * 1024))).await;

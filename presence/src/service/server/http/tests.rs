@@ -45,7 +45,8 @@ impl HttpServer {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, closing) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let clients = ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX };
+        let clients =
+            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX, log_addresses: true };
         let router = api::router(registry.clone(), PresenceMetrics::new(), clients, closing.clone());
         let serving = tokio::spawn(serve(listener, router, WaitingPool::new(1), timeouts, closing.clone()));
         Self { address, registry, incarnation, closing, serving }
