@@ -3,7 +3,8 @@
 /** Numbers of the close codes after which a client must not reconnect. */
 export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1009, 4003, 4004];
 
-const TEMPORARY = /^(rate_limited|overloaded|unavailable|outcome_unknown|going_away|internal)$/;
+// `rate_limited` always has a `retry_after_ms`.
+const TEMPORARY = /^(overloaded|unavailable|outcome_unknown|going_away|internal)$/;
 
 /** Returns true if the same request is expected to succeed later. */
 export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.test(error.code);
