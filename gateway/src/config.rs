@@ -16,7 +16,7 @@ use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
 
-use crate::listen::{AddressLimits, ConnectionLimits};
+use crate::listen::{AddressLimits, ConnectionLimits, OriginWord};
 
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
@@ -30,10 +30,11 @@ pub const KEYS: &[Key] = &[
         .meaning("IP:PORT or NAME:PORT of HTTP: WebSocket (/ws) and the chat page (/). Port 0 selects a free port."),
     Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of the text line protocol."),
     Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
-        "Origins of the web pages that may connect; empty means any. Clients without an Origin header always may.",
+        "Origins of the web pages that may connect. Empty: only pages of the host and port that the request names, such as \
+         the chat page. * admits every page. Clients without an Origin header always may.",
     ),
     Key::flag("listen.page").default("true").live().meaning(
-        "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page.",
+        "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page too.",
     ),
     Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).live().meaning(
         "Addresses and networks of reverse proxies. Only from these, X-Forwarded-For names the address of the client.",
@@ -270,7 +271,7 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
 }
 
 fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
-    let origins = settings.list("listen.origins", origin)?;
+    let origins = settings.list("listen.origins", OriginWord::from_str)?;
     let connections = |key| settings.number(key, 1..=CONNECTIONS_MAX, "expected a whole number from 1 to 1000000");
     let stall = settings.number(
         "limits.write_stall_seconds",
@@ -278,7 +279,7 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
         "expected a whole number of seconds from 1 to 3600",
     )?;
     Ok(ConnectionLimits {
-        origins: Arc::from(origins),
+        origins: origins.into(),
         page: settings.flag("listen.page")?,
         connections: connections("limits.connections")? as usize,
         addresses: Arc::new(AddressLimits {
@@ -300,16 +301,6 @@ fn heartbeat(settings: &Settings, key: &'static str) -> Result<Option<Duration>,
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
-/// Parses an origin as browsers send it: lower-case scheme and host, no default port, no path.
-fn origin(text: &str) -> Result<String, &'static str> {
-    let expected = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
-    let (scheme, host) = text.split_once("://").ok_or(expected)?;
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:[]_".contains(c);
-    let default_port = matches!(scheme, "http") && host.ends_with(":80") || scheme == "https" && host.ends_with(":443");
-    let valid = [scheme, host].iter().all(|part| !part.is_empty() && part.chars().all(is_plain)) && !default_port;
-    if valid { Ok(text.to_owned()) } else { Err(expected) }
-}
-
 /// Parses a collector's URL. The collector runs on the same host or private network, so TLS is not supported.
 fn endpoint(text: &str) -> Result<String, &'static str> {
     let is_plain = text.starts_with("http://") && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -328,7 +319,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
-        writeln!(f, "listen.origins = {:?}", self.limits.origins)?;
+        writeln!(f, "listen.origins = {:?}", self.limits.origins.words())?;
         writeln!(f, "listen.page = {}", self.limits.page)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;
         writeln!(f, "listen.tcp_proxy_protocol = {}", self.limits.addresses.proxy_protocol)?;

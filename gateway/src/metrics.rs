@@ -126,6 +126,8 @@ pub struct Metrics {
     pub connections_refused: Labelled<SeatLimit, IntCounter>,
     /// Clients whose address a trusted proxy did not name correctly.
     pub forwarded_malformed: IntCounter,
+    /// Handshakes of web pages whose origin may not connect.
+    pub origins_refused: IntCounter,
     /// Attempts to start a session, by outcome.
     pub registrations: Labelled<RegistrationOutcome, IntCounter>,
     /// Attempts to resume a session, by outcome.
@@ -188,6 +190,11 @@ impl Metrics {
                 on,
                 "parley_forwarded_malformed_total",
                 "Client addresses from trusted proxies that were malformed: X-Forwarded-For and PROXY headers.",
+            ),
+            origins_refused: counter(
+                on,
+                "parley_origins_refused_total",
+                "WebSocket handshakes refused because listen.origins does not allow their Origin.",
             ),
             registrations: Labelled::counters(
                 on,

@@ -9,8 +9,14 @@ import { eventually } from "./eventually.js";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const offset = Number(process.env.PARLEY_OFFSET ?? 11000);
 
+/** A host without TLS that is not this machine to the browser: it has no Web Locks, clipboard and cryptography. */
+export const PLAIN_HOST = "plain.test";
+
 /** Address of the page. */
 export const pageUrl = process.env.PARLEY_PAGE_URL ?? `http://127.0.0.1:${8080 + offset}`;
+
+/** Address of the examples, which are pages of another web site. */
+export const examplesUrl = `http://127.0.0.1:${8089 + offset}`;
 
 export class Cluster {
   #process;
@@ -25,7 +31,8 @@ export class Cluster {
   async #start() {
     // The rooms of an earlier run would be full.
     rmSync(`${root}.run/${offset}`, { recursive: true, force: true });
-    const env = { ...process.env, OFFSET: String(offset), BIN_DIR: process.env.PARLEY_BIN_DIR };
+    const ORIGINS = [pageUrl, pageUrl.replace("127.0.0.1", PLAIN_HOST), examplesUrl].join(",");
+    const env = { ...process.env, OFFSET: String(offset), BIN_DIR: process.env.PARLEY_BIN_DIR, ORIGINS };
     this.#process = spawn("deploy/run", { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#process.stdout, this.#process.stderr]) stream.on("data", (data) => (this.#output += data));
     await eventually("the cluster is up", () => {

@@ -2,11 +2,9 @@
 
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
-import { pageUrl } from "./cluster.js";
+import { PLAIN_HOST, pageUrl } from "./cluster.js";
 import { eventually } from "./eventually.js";
 
-/** A host without TLS that is not this machine to the browser: it has no Web Locks, clipboard and cryptography. */
-export const PLAIN_HOST = "plain.test";
 const SWITCHES = [`--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`, "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"];
 
 export class People {

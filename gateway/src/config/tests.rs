@@ -6,6 +6,7 @@ use presence::host::settings::Sources;
 use presence::host::telemetry::LogFormat;
 
 use super::*;
+use crate::listen::AllowedOrigins;
 
 /// Returns the loaded settings, or the error line.
 fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfig, String> {
@@ -20,6 +21,12 @@ fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfi
     let settings = Settings::load(KEYS, &sources).map_err(|report| report.to_string());
     let config = settings.and_then(|settings| GatewayConfig::new(&settings).map_err(|error| error.to_string()));
     config.map_err(|error| error.replace(&folder.path().display().to_string(), ""))
+}
+
+/// Returns two allowed origins.
+fn two() -> AllowedOrigins {
+    let words: Vec<OriginWord> = ["https://a", "http://b:1"].map(|word| word.parse().unwrap()).into();
+    words.into()
 }
 
 fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
@@ -63,7 +70,6 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
 fn environment_overrides_the_file_key_by_key() {
     let named = "node.id = 'g1'";
     let env = |name, value| vec![(name, value)];
-    let two = || ["https://a".to_owned(), "http://b:1".to_owned()].into();
     let table = [
         (named, vec![], changed(|_| {})),
         ("[node]\nid = 'g1'\n[listen]\n[redis]\n", vec![], changed(|_| {})),
@@ -117,6 +123,8 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\nlisten.origins = ['https://a', 'http://b:1']", vec![], changed(|c| c.limits.origins = two())),
         (named, env("PARLEY__LISTEN__ORIGINS", "https://a, http://b:1"), changed(|c| c.limits.origins = two())),
         ("node.id = 'g1'\nlisten.origins = ['https://a']", env("PARLEY__LISTEN__ORIGINS", ""), changed(|_| {})),
+        (named, env("PARLEY__LISTEN__ORIGINS", "https://A:443,http://b:1"), changed(|c| c.limits.origins = two())),
+        ("node.id = 'g1'\nlisten.origins = '*'", vec![], changed(|c| c.limits.origins = AllowedOrigins::Any)),
         (named, env("PARLEY__LISTEN__PAGE", "false"), changed(|c| c.limits.page = false)),
         (named, env("PARLEY__LIMITS__CONNECTIONS", "5"), changed(|c| c.limits.connections = 5)),
         (
@@ -173,7 +181,8 @@ fn invalid_settings_are_named_on_one_line() {
     let hours = "expected a whole number of hours from 1 to 8760";
     let quiet = "expected a whole number of hours from 1 to 72";
     let hold = "expected a whole number of seconds from 5 to 3600";
-    let origins = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
+    let origins =
+        "expected * or origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
     let long = "x".repeat(65);
     let table: &[InvalidSettings<'_>] = &[
         // Unknown keys in both places, also a section that is written as a value.
@@ -256,9 +265,8 @@ fn invalid_settings_are_named_on_one_line() {
         ),
         ("listen.origins = 'https://h/'", &[], format!(r#"listen.origins = "https://h/": {origins}"#)),
         ("listen.origins = ['https://h', 'h']", &[], format!(r#"listen.origins = "https://h,h": {origins}"#)),
-        ("listen.origins = '*'", &[], format!(r#"listen.origins = "*": {origins}"#)),
-        ("listen.origins = 'https://H'", &[], format!(r#"listen.origins = "https://H": {origins}"#)),
-        ("listen.origins = 'https://h:443'", &[], format!(r#"listen.origins = "https://h:443": {origins}"#)),
+        ("listen.origins = 'null'", &[], format!(r#"listen.origins = "null": {origins}"#)),
+        ("listen.origins = 'https://ann@h'", &[], format!(r#"listen.origins = "https://ann@h": {origins}"#)),
         (
             "limits.connections = 0",
             &[],
@@ -326,7 +334,7 @@ fn printed_config_loads_again() {
             };
             c.hold = Duration::from_secs(8);
             c.lookalikes = LookalikePolicy::ExceptAscii;
-            c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
+            c.limits.origins = two();
             c.limits.page = false;
             c.limits.connections = 2;
             *Arc::make_mut(&mut c.limits.addresses) = AddressLimits {

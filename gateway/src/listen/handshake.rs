@@ -6,8 +6,8 @@
 
 use hyper::body::Body;
 use hyper::header::{
-    ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use presence::host::entity_tag::list_elements;
@@ -19,6 +19,8 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
 use crate::metrics::SeatLimit;
+
+use super::origins::AllowedOrigins;
 
 /// The only path of a WebSocket.
 const PATH: &str = "/ws";
@@ -69,7 +71,7 @@ handshake_refusals! {
     /// Two headers that have one value.
     RepeatedHeader, BadRequest, None, "`Sec-WebSocket-Key` or `Sec-WebSocket-Version` is sent twice";
     /// The page may not connect.
-    WrongOrigin, ForbiddenOrigin, None, "`listen.origins` does not list the `Origin`, or two are sent";
+    WrongOrigin, ForbiddenOrigin, None, "`listen.origins` does not allow the `Origin`, or two are sent";
     /// Not a GET.
     WrongMethod, MethodNotAllowed, Some((ALLOW, "GET")), "the method is not `GET`";
     /// A version without upgrades.
@@ -133,12 +135,12 @@ impl HandshakeRefusal {
     }
 }
 
-/// Checks a request; `admission` is the code with which the gateway admits no client. Returns the response that
-/// upgrades it.
+/// Checks a request; `admission` is the code with which the gateway admits no client, and `scheme` that of the client's
+/// URL if a trusted proxy has named it. Returns the response that upgrades the request.
 pub(super) fn accept<B: Body, R>(
     request: &mut Request<B>,
     admission: Option<ErrorCode>,
-    origins: &[String],
+    (origins, scheme): (&AllowedOrigins, Option<&'static str>),
     body: fn() -> R,
 ) -> Result<Response<R>, HandshakeRefusal> {
     if request.uri().path() != PATH {
@@ -152,7 +154,7 @@ pub(super) fn accept<B: Body, R>(
         return Err(HandshakeRefusal::RepeatedHeader);
     }
     join_lists(request.headers_mut());
-    if !may_connect(request.headers(), origins) {
+    if !origins.admit(request.headers(), scheme) {
         return Err(HandshakeRefusal::WrongOrigin);
     }
     let mut response = create_response_with_body(request, body).map_err(|error| HandshakeRefusal::of_error(&error))?;
@@ -181,18 +183,6 @@ fn join_lists(headers: &mut HeaderMap) {
         if list_elements(headers, &name).any(|word| word.eq_ignore_ascii_case(wanted)) {
             headers.insert(name, HeaderValue::from_static(wanted));
         }
-    }
-}
-
-/// Returns true if the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
-/// client without an origin is not a page; two origins are refused.
-fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
-    let mut sent_origins = headers.get_all(ORIGIN).iter();
-    match (sent_origins.next(), sent_origins.next()) {
-        _ if origins.is_empty() => true,
-        (None, _) => true,
-        (Some(origin), None) => origins.iter().any(|known| known.as_bytes() == origin.as_bytes()),
-        (Some(_), Some(_)) => false,
     }
 }
 

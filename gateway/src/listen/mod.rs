@@ -15,6 +15,8 @@ pub mod frame;
 mod handshake;
 mod http_socket;
 mod lines;
+mod origin_refusals;
+mod origins;
 mod page;
 mod permits;
 pub mod proxy_header;
@@ -34,6 +36,7 @@ pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
+pub use self::origins::{AllowedOrigins, OriginWord};
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,6 +52,7 @@ use crate::metrics::Metrics;
 use crate::outbound::policy::SLOW_READER;
 use crate::wire::Dialect;
 
+use self::origin_refusals::OriginRefusals;
 use self::permits::ConnectionPermits;
 use self::seat_refusals::SeatRefusals;
 use self::stalled::StalledConnections;
@@ -81,8 +85,8 @@ impl Default for AddressLimits {
 /// Connection limits, read when a connection begins and valid until it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.
-    pub origins: Arc<[String]>,
+    /// Web pages that may open a WebSocket. A client without an origin is not a web page.
+    pub origins: AllowedOrigins,
     /// True if the chat page is served.
     pub page: bool,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
@@ -107,7 +111,7 @@ pub struct ConnectionLimits {
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            origins: Arc::default(),
+            origins: AllowedOrigins::default(),
             page: true,
             connections: 16_384,
             addresses: Arc::default(),
@@ -137,6 +141,7 @@ pub struct ConnectionContext<S> {
     limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
     seat_refusals: SeatRefusals,
+    origin_refusals: OriginRefusals,
     closing: CancellationToken,
     drain: Arc<ConnectionDrain>,
     /// Ticks for as long as the context lives.
@@ -173,6 +178,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
     pub fn new<F: Fn(Dialect, ClientAddress) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
         let ConnectionParts { open_session, admission, limits, log_addresses, metrics, closing, drain, tasks } = parts;
         let seat_refusals = SeatRefusals::new(Arc::clone(&metrics), log_addresses);
+        let origin_refusals = OriginRefusals::new(Arc::clone(&metrics), log_addresses);
         let permits = ConnectionPermits::new(Arc::clone(&metrics), limits.get().refusals);
         let stalled = StalledConnections::default();
         stalled.register_metrics(&metrics);
@@ -182,6 +188,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
             limits,
             permits,
             seat_refusals,
+            origin_refusals,
             closing,
             drain,
             wheel: Arc::new(TimerWheel::new()),

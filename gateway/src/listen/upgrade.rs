@@ -17,8 +17,9 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use presence::host::client_address::TrustedProxies;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
@@ -39,6 +40,7 @@ pub(super) const REQUESTS_MAX: usize = 100;
 pub(super) const IDLE_WAIT: Duration = Duration::from_secs(5);
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 type FullResponse = Response<Full<Bytes>>;
 
@@ -88,7 +90,7 @@ fn answer<S: ConnectionSession>(
             }
             answer
         }),
-        None => identify(&request, peer, context, permit).and_then(|()| upgrade(request, context, permit)),
+        None => identify(&request, peer, context, permit).and_then(|()| upgrade(request, peer, context, permit)),
     };
     answered.unwrap_or_else(|refusal| {
         debug!(reason = refusal.cause(), "request refused");
@@ -120,14 +122,31 @@ fn identify<S: ConnectionSession>(
     })
 }
 
+/// Returns the scheme of the URL that the client used, if a trusted proxy has named it.
+fn forwarded_scheme(headers: &HeaderMap, peer: IpAddr, proxies: &TrustedProxies) -> Option<&'static str> {
+    // Behind several proxies the first one names the scheme of the client.
+    let value = headers.get(FORWARDED_PROTO).filter(|_| proxies.contain(peer))?.to_str().ok()?;
+    match value.split(',').next()?.trim().to_ascii_lowercase().as_str() {
+        "https" | "wss" => Some("https"),
+        "http" | "ws" => Some("http"),
+        _ => None,
+    }
+}
+
 /// Upgrades the connection to a WebSocket.
 fn upgrade<S: ConnectionSession>(
     mut request: Request<Incoming>,
+    peer: IpAddr,
     context: &Arc<ConnectionContext<S>>,
     permit: &Arc<ConnectionPermit>,
 ) -> Result<FullResponse, HandshakeRefusal> {
-    let (admission, origins) = (context.admission.refusal(), context.limits.get().origins);
-    let response = handshake::accept(&mut request, admission, &origins, Full::default)?;
+    let (admission, limits) = (context.admission.refusal(), context.limits.get());
+    let scheme = forwarded_scheme(request.headers(), peer, &limits.addresses.proxies);
+    let accepted = handshake::accept(&mut request, admission, (&limits.origins, scheme), Full::default);
+    if accepted.as_ref().is_err_and(|refusal| *refusal == HandshakeRefusal::WrongOrigin) {
+        context.origin_refusals.record(request.headers(), permit.address());
+    }
+    let response = accepted?;
     let upgrade = hyper::upgrade::on(&mut request);
     context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
     Ok(response)

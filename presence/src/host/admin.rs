@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -28,6 +28,7 @@ use crate::host::accept_failures::AcceptFailures;
 use crate::host::host_header::names_one_host;
 use crate::host::metrics::Pulled;
 use crate::host::problem::Problem;
+use crate::host::security_headers::add_security_headers;
 use crate::model::codes::ErrorCode;
 
 /// Time for open requests to finish after the shutdown began.
@@ -161,6 +162,10 @@ fn router(AdminRoutes { metrics, ready, before_scrape, documents }: AdminRoutes)
         .fallback(async || Problem::new(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
         .layer(from_fn(require_host))
+        .layer(map_response(async |mut response: Response| {
+            add_security_headers(response.headers_mut());
+            response
+        }))
 }
 
 async fn require_host(request: Request, next: Next) -> Response {

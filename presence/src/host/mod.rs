@@ -14,5 +14,6 @@ pub mod entity_tag;
 pub mod host_header;
 pub mod problem;
 pub mod refusal_episodes;
+pub mod security_headers;
 pub mod loop_lag;
 pub mod failpoints;

@@ -11,6 +11,7 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
+use crate::host::security_headers::add_security_headers;
 use crate::model::codes::ErrorCode;
 
 /// Media type of RFC 9457 section 3.
@@ -88,6 +89,7 @@ impl Problem {
         *answer.status_mut() = self.status;
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         answer.headers_mut().extend(self.headers);
+        add_security_headers(answer.headers_mut());
         answer
     }
 

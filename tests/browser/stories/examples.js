@@ -4,13 +4,13 @@ import { createServer } from "node:http";
 import { once } from "node:events";
 import { extname } from "node:path";
 import { test } from "node:test";
-import { LineUser } from "../cluster.js";
+import { LineUser, examplesUrl } from "../cluster.js";
 import { eventually } from "../eventually.js";
 
 const clients = new URL("../../../clients/", import.meta.url);
 const types = { ".html": "text/html", ".js": "text/javascript" };
 
-/** Serves the folder `clients`, as any web server does, and returns its address. */
+/** Serves the folder `clients` at `examplesUrl`, as any web server does. */
 async function serveClients(context) {
   const server = createServer(({ url }, response) => {
     const { pathname } = new URL(url, "http://localhost");
@@ -22,18 +22,18 @@ async function serveClients(context) {
     }
   });
   context.after(() => server.close());
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  return `http://127.0.0.1:${server.address().port}`;
+  const { hostname, port } = new URL(examplesUrl);
+  await once(server.listen(Number(port), hostname), "listening");
 }
 
 export function exampleStories(world) {
   test("example page talks and survives a reload", async (context) => {
-    const origin = await serveClients(context);
+    await serveClients(context);
     const page = await (await world.people.context()).newPage();
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.stack));
     const query = new URLSearchParams({ url: world.url.replace("http", "ws") + "/ws", nick: "anne", room: "#example" });
-    await page.goto(`${origin}/examples/page.html?${query}`);
+    await page.goto(`${examplesUrl}/examples/page.html?${query}`);
     const bob = await LineUser.enter("bobe", "#example");
     bob.say("hello page");
     const shown = () => page.locator("#messages li").allInnerTexts();

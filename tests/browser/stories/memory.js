@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LineUser } from "../cluster.js";
 import { eventually } from "../eventually.js";
-import { PLAIN_HOST, Person } from "../people.js";
+import { Person } from "../people.js";
 
 const scroller = "parley-timeline .scroller";
 

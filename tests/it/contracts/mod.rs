@@ -7,4 +7,5 @@ mod presence_api;
 mod protocol_doc;
 mod readme;
 mod registry;
+mod security_headers;
 mod tidy;

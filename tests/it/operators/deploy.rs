@@ -7,6 +7,7 @@ mod dockerfile;
 mod kubernetes;
 mod kubernetes_components;
 mod nginx;
+mod nginx_limits;
 mod page;
 mod proxy_idle;
 mod redis;

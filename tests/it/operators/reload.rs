@@ -93,7 +93,8 @@ async fn reload_applies_settings_and_names_waiting_ones() {
     for text in ["one", "two", "three"] {
         ann.sends("#lobby", text).await;
     }
-    assert_eq!(reloadable.upgrade_from("https://evil.example").await, 101);
+    assert_eq!(reloadable.upgrade_from("https://parley").await, 101);
+    assert_eq!(reloadable.upgrade_from("https://chat.example").await, 403);
     assert!(!reloadable.node.log().holds("\"DEBUG\""));
 
     let settings = "redis.prefix = 'b'\nlisten.origins = ['https://chat.example']\nlimits.connections = 1\n\
@@ -127,7 +128,7 @@ async fn reload_applies_settings_and_names_waiting_ones() {
     );
     assert!(lines.await.iter().all(|line| line["message"] != RESTART_NEEDED));
     assert_eq!(reloadable.number("parley_config_restart_pending", &[]).await, 0.0);
-    assert_eq!(reloadable.upgrade_from("https://evil.example").await, 403);
+    assert_eq!(reloadable.upgrade_from("https://parley").await, 403);
     assert_eq!(reloadable.upgrade_from("https://chat.example").await, 101);
     eventually(SOON, "the new level shows in the log", async || {
         if reloadable.node.log().holds("\"DEBUG\"") { Ok(()) } else { Err("no DEBUG line") }

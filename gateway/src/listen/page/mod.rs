@@ -10,36 +10,16 @@ use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use presence::host::entity_tag::{has_tag, list_elements};
+use presence::host::security_headers::{PAGE_POLICY, add_security_headers};
 
 use super::handshake::{HandshakeRefusal, check_host};
 
 use self::assets::Asset;
 pub(super) use self::assets::find;
-
-/// The headers of every answer. `'self'` in `connect-src` includes the WebSocket of the same host.
-const HEADERS: [(HeaderName, &str); 7] = [
-    (CACHE_CONTROL, "no-cache"),
-    (VARY, "accept-encoding"),
-    (
-        CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-         base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
-    ),
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("permissions-policy"), DENIED_FEATURES),
-];
-
-/// Everything that a browser lets a page use, except the clipboard and sounds.
-const DENIED_FEATURES: &str = "accelerometer=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), \
-    geolocation=(), gyroscope=(), hid=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), \
-    payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), usb=(), \
-    xr-spatial-tracking=()";
 
 /// Answers a request for a file of the page.
 ///
@@ -59,7 +39,10 @@ pub(super) fn answer<B: Body>(
     let content = asset.content(accepts_gzip(request.headers()));
     let mut answer = Response::new(Full::default());
     let headers = answer.headers_mut();
-    headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    add_security_headers(headers);
     headers.insert(ETAG, content.tag.clone());
     if has_tag(request.headers(), &content.tag) {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;

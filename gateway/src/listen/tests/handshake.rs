@@ -136,7 +136,7 @@ async fn answers_match_the_rows_of_the_page() {
     assert_eq!(rows.len(), requests.len());
     for (number, (row, (request, change))) in rows.into_iter().zip(requests).enumerate() {
         let connections = if number == 0 { 0 } else { 1 };
-        let origins = ["https://chat.example.org".to_owned()].into();
+        let origins = listed(&["https://chat.example.org"]);
         let share = if number == 1 { 0 } else { 1 };
         let addresses = Arc::new(AddressLimits { connections: share, ..AddressLimits::default() });
         let fixture = ListenFixture::with(ConnectionLimits { connections, addresses, origins, ..limits() }, None);
@@ -188,28 +188,68 @@ async fn gateway_closes_client_with_unfinished_header() {
     fixture.permits_returned().await;
 }
 
+/// Returns the origins of a setting.
+fn listed(words: &[&str]) -> AllowedOrigins {
+    words.iter().map(|word| word.parse().unwrap()).collect::<Vec<OriginWord>>().into()
+}
+
+/// Returns the status of a handshake with these header lines, at the host `parley`.
+async fn handshake_status(fixture: &ListenFixture, headers: &str) -> u16 {
+    let head = response_head(fixture, &upgrade_request(headers)).await;
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 #[tokio::test]
 async fn handshake_accepts_only_the_allowed_origins() {
-    let origins = ["https://chat.example.org".to_owned(), "http://localhost:8080".to_owned()].into();
-    let limits = Reloadable::from(ConnectionLimits { origins, ..limits() });
+    let limits = Reloadable::from(limits());
     let fixture = ListenFixture::with(limits.clone(), None);
-    for (headers, status) in [
-        ("", 101),
-        ("Origin: https://chat.example.org\r\n", 101),
-        ("Origin: http://localhost:8080\r\n", 101),
-        ("Origin: http://chat.example.org\r\n", 403),
-        ("Origin: https://chat.example.org.evil.example\r\n", 403),
-        ("Origin: https://evil.example\r\n", 403),
-        ("Origin: null\r\n", 403),
-        ("Origin:\r\n", 403),
-        ("Origin: https://chat.example.org\r\nOrigin: https://evil.example\r\n", 403),
+    let sent = [
+        "",
+        "Origin: https://parley\r\n",
+        "Origin: https://chat.example.org\r\n",
+        "Origin: https://evil.example\r\n",
+        "Origin: null\r\n",
+        "Origin:\r\n",
+        "Origin: https://parley\r\nOrigin: https://parley\r\n",
+    ];
+    let mut refused = 0;
+    for (words, statuses) in [
+        (&[][..], [101, 101, 403, 403, 403, 403, 403]),
+        (&["https://chat.example.org"], [101, 403, 101, 403, 403, 403, 403]),
+        (&["*"], [101, 101, 101, 101, 403, 403, 403]),
     ] {
-        let head = response_head(&fixture, &upgrade_request(headers)).await;
-        assert_eq!(head.split(' ').nth(1), Some(status.to_string().as_str()), "{headers}: {head}");
+        limits.set(ConnectionLimits { origins: listed(words), ..limits.get() });
+        for (headers, status) in sent.into_iter().zip(statuses) {
+            assert_eq!(handshake_status(&fixture, headers).await, status, "{words:?} {headers}");
+            refused += u64::from(status == 403);
+            assert_eq!(fixture.metrics.origins_refused.get(), refused, "{words:?} {headers}");
+        }
     }
-    limits.set(ConnectionLimits { origins: Arc::default(), ..limits.get() });
-    let head = response_head(&fixture, &upgrade_request("Origin: https://evil.example\r\n")).await;
-    assert!(head.starts_with("HTTP/1.1 101"), "an empty list must allow every origin: {head}");
+}
+
+#[tokio::test]
+async fn trusted_proxy_names_the_scheme_of_pages() {
+    let limits = Reloadable::from(limits());
+    let fixture = ListenFixture::with(limits.clone(), None);
+    let table = [
+        ("https", "https", 101),
+        ("WSS", "https", 101),
+        ("https, http", "https", 101),
+        ("https", "http", 403),
+        ("http", "https", 403),
+        ("ws", "http", 101),
+        ("gopher", "http", 101),
+    ];
+    for (forwarded, scheme, status) in table {
+        let headers = format!("X-Forwarded-Proto: {forwarded}\r\nOrigin: {scheme}://parley\r\n");
+        assert_eq!(handshake_status(&fixture, &headers).await, status, "{headers}");
+    }
+    let addresses = Arc::new(AddressLimits { proxies: Vec::new().into(), ..AddressLimits::default() });
+    limits.set(ConnectionLimits { addresses, ..limits.get() });
+    for (forwarded, scheme, _) in table {
+        let headers = format!("X-Forwarded-Proto: {forwarded}\r\nOrigin: {scheme}://parley\r\n");
+        assert_eq!(handshake_status(&fixture, &headers).await, 101, "{headers}: not from a trusted proxy");
+    }
 }
 
 #[tokio::test]

@@ -40,8 +40,8 @@ use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, Dialect, Event, Reply, Request};
 
 use super::{
-    AddressLimits, Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession,
-    DrainPace, Listeners,
+    AddressLimits, Admission, AllowedOrigins, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts,
+    ConnectionSession, DrainPace, Listeners, OriginWord,
 };
 use crate::metrics::{ListenerKind, Metrics};
 

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::header;
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::get;
@@ -49,6 +49,7 @@ use self::read_shares::ReadKind;
 use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::metrics::PresenceMetrics;
 use crate::host::problem::Problem;
+use crate::host::security_headers::add_security_headers;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
@@ -110,11 +111,11 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
         .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();
-            // A file of a page has a tag, which browsers compare.
+            // A file of a page has a tag, which browsers compare. axum lets event streams be stored.
             if !headers.contains_key(header::ETAG) {
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                headers.remove(header::CACHE_CONTROL);
             }
-            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            add_security_headers(headers);
             response
         }))
         .with_state(Api::new(registry, admission, stop))

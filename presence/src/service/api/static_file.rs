@@ -2,25 +2,12 @@
 //!
 //! [`file`] is the handler of one file. Knows nothing about the contents of the files.
 
-use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
 use crate::host::entity_tag::{entity_tag, has_tag};
-
-/// The headers of every file. The policy allows nothing from other servers and nothing inline. Browsers keep a file and
-/// compare its tag before each use.
-const HEADERS: [(HeaderName, &str); 4] = [
-    (header::CACHE_CONTROL, "no-cache"),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
-         base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
-    ),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-];
+use crate::host::security_headers::PAGE_POLICY;
 
 /// A file and its entity tag.
 #[derive(Debug, Clone)]
@@ -37,7 +24,11 @@ impl StaticFile {
 
     /// Returns the file, or 304 if the client has it.
     pub(super) fn answer(&self, request: &HeaderMap) -> Response {
-        let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        // Browsers keep a file and compare its tag before each use.
+        let headers = [
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        ];
         let tag = [(header::ETAG, self.tag.clone())];
         if has_tag(request, &self.tag) {
             return (StatusCode::NOT_MODIFIED, headers, tag).into_response();

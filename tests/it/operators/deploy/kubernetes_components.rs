@@ -152,8 +152,10 @@ fn ingress_leads_to_the_websocket_port() {
 fn network_policies_close_admin_and_api_ports() {
     let objects = objects();
     let policies = documents("deploy/k8s/network-policy/network-policy.yaml");
-    assert_eq!(policies.len(), 2);
-    for policy in &policies {
+    let (of_redis, of_programs): (Vec<_>, Vec<_>) =
+        policies.iter().partition(|policy| text(&policy["metadata"]["name"]) == "parley-redis");
+    assert_eq!((of_redis.len(), of_programs.len()), (1, 2));
+    for policy in of_programs {
         let name = text(&policy["metadata"]["name"]);
         let pod = &object(&objects, "Deployment", name)["spec"]["template"];
         assert_eq!(policy["spec"]["podSelector"]["matchLabels"], pod["metadata"]["labels"], "{name}");
@@ -167,7 +169,18 @@ fn network_policies_close_admin_and_api_ports() {
             list(&pod["spec"]["containers"][0]["ports"]).iter().map(|port| text(&port["name"])).collect();
         assert_eq!(open.iter().chain(&admitted).copied().collect::<BTreeSet<_>>(), own, "{name}: each port has a rule");
         assert!(!open.contains(&"admin") && !open.contains(&"api"), "{name}: {open:?}");
+        // Outgoing connections of each program reach the port that the policy of Redis opens.
+        let redis = &of_redis[0]["spec"]["ingress"][0]["ports"][0]["port"];
+        assert!(list(&policy["spec"]["egress"]).iter().any(|rule| rule["ports"][0]["port"] == *redis), "{name}");
     }
+    let rules = list(&of_redis[0]["spec"]["ingress"]);
+    assert_eq!(rules.len(), 1, "no other rule opens Redis");
+    let admitted: Vec<&Value> =
+        list(&rules[0]["from"]).iter().map(|from| &from["podSelector"]["matchLabels"]).collect();
+    let programs: Vec<&Value> = ["parley-gateway", "parley-presence"]
+        .map(|name| &object(&objects, "Deployment", name)["spec"]["template"]["metadata"]["labels"])
+        .into();
+    assert_eq!(admitted, programs);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! verifies its certificate.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -71,12 +71,17 @@ impl ShippedNginx {
 
 /// Starts an nginx that accepts plain connections and forwards them over TLS.
 pub(super) async fn tls_proxy(front: &Nginx, shipped: &ShippedNginx) -> Nginx {
+    tls_proxy_from(Ipv4Addr::LOCALHOST, front, shipped).await
+}
+
+/// Starts a proxy as [`tls_proxy`] whose connections come from `source`.
+pub(super) async fn tls_proxy_from(source: Ipv4Addr, front: &Nginx, shipped: &ShippedNginx) -> Nginx {
     let (ws, lines, certificate) = (front.ws(), front.tcp(), shipped.certificate());
     let server = |listen: SocketAddr, to: SocketAddr| format!("server {{ listen {listen}; proxy_pass {to}; }}");
     let configuration = |place: NginxPaths<'_>| {
         format!(
             "daemon off; {module}\npid {directory}/nginx.pid; error_log {directory}/error.log warn; events {{}}\nstream {{\n\
-             proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate};\n\
+             proxy_bind {source}; proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate};\n\
              proxy_ssl_server_name on; proxy_ssl_name {SITE}; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n{} {}\n}}\n",
             server(place.http, ws),
             server(place.lines, lines),

@@ -33,6 +33,14 @@ fn allowed() -> BTreeSet<String> {
     rules.flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect()
 }
 
+#[tokio::test]
+async fn shipped_redis_refuses_writes_when_full() {
+    let redis = Redis::running().await;
+    let settings: Vec<String> = redis.call("CONFIG GET maxmemory*").await;
+    let value = |name: &str| settings.chunks(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+    assert_eq!((value("maxmemory"), value("maxmemory-policy")), (Some("1073741824"), Some("noeviction")));
+}
+
 #[test]
 fn acl_allows_exactly_the_commands_used() {
     let (lua, rust) = (program_sources("lua"), program_sources("rs"));
