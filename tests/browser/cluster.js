@@ -25,7 +25,7 @@ export class Cluster {
   async #start() {
     // The rooms of an earlier run would be full.
     rmSync(`${root}.run/${offset}`, { recursive: true, force: true });
-    const env = { ...process.env, OFFSET: String(offset), BIN_DIR: process.env.PARLEY_BIN_DIR };
+    const env = { ...process.env, OFFSET: String(offset), BIN_DIR: process.env.PARLEY_BIN_DIR, PARLEY__LIMITS__PROFILE: "open" };
     this.#process = spawn("deploy/run", { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#process.stdout, this.#process.stderr]) stream.on("data", (data) => (this.#output += data));
     await eventually("the cluster is up", () => {

@@ -1,9 +1,9 @@
 // The tables of the protocol that a client acts on, and the error that callers receive.
 
 /** Numbers of the close codes after which a client must not reconnect. */
-export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1009, 4003, 4004];
+export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004];
 
-const TEMPORARY = /^(overloaded|unavailable|outcome_unknown|going_away|internal)$/;
+const TEMPORARY = /^(rate_limited|overloaded|unavailable|outcome_unknown|going_away|internal)$/;
 
 /** Returns true if the same request is expected to succeed later. */
 export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.test(error.code);

@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 /// Codes after which the same request is expected to succeed later.
-const TEMPORARY_CODES: &[&str] = &["overloaded", "unavailable", "outcome_unknown", "going_away", "internal"];
+const TEMPORARY_CODES: &[&str] =
+    &["rate_limited", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"];
 
 /// The close codes of the protocol: number, name, and true if a client must not reconnect.
 const CLOSE_CODES: &[(u16, &str, bool)] = &[
@@ -13,6 +14,7 @@ const CLOSE_CODES: &[(u16, &str, bool)] = &[
     (1002, "protocol_error", true),
     (1003, "unsupported_data", true),
     (1007, "bad_utf8", true),
+    (1008, "rate_limited", true),
     (1009, "too_big", true),
     (1011, "internal", false),
     (1012, "restart", false),

@@ -6,6 +6,7 @@ use presence::host::settings::Sources;
 use presence::host::telemetry::LogFormat;
 
 use super::*;
+use crate::session::RateLimit;
 
 /// Returns the loaded settings, or the error line.
 fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfig, String> {
@@ -20,6 +21,11 @@ fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfi
     let settings = Settings::load(KEYS, &sources).map_err(|report| report.to_string());
     let config = settings.and_then(|settings| GatewayConfig::new(&settings).map_err(|error| error.to_string()));
     config.map_err(|error| error.replace(&folder.path().display().to_string(), ""))
+}
+
+/// Limits with one of them replaced.
+fn with_limit(limits: SessionLimits, changed: SessionLimit, to: RateLimit) -> SessionLimits {
+    SessionLimits::from_each(|limit| Ok::<_, ()>(if limit == changed { to } else { limits.of(limit) })).unwrap()
 }
 
 fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
@@ -45,6 +51,8 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         reply_bytes: 64 * 1024 * 1024,
         republish_bytes: 256 * 1024 * 1024,
         room_bytes_per_second: 2 * 1024 * 1024,
+        profile: LimitsProfile::Default,
+        session_limits: SessionLimits::default(),
         logs: Logs {
             level: "info".to_owned(),
             format: LogFormat::Auto,
@@ -89,6 +97,36 @@ fn environment_overrides_the_file_key_by_key() {
         (named, env("PARLEY__LIMITS__REPLY_MIB", "4"), changed(|c| c.reply_bytes = 4 * 1024 * 1024)),
         (named, env("PARLEY__LIMITS__REPUBLISH_MIB", "16"), changed(|c| c.republish_bytes = 16 * 1024 * 1024)),
         (named, env("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "65536"), changed(|c| c.room_bytes_per_second = 65_536)),
+        (
+            named,
+            env("PARLEY__LIMITS__RENAMES_PER_MINUTE", "9"),
+            changed(|c| {
+                c.session_limits =
+                    with_limit(SessionLimits::default(), SessionLimit::Renames, RateLimit::per_minute(9, 3));
+            }),
+        ),
+        (
+            "node.id = 'g1'\nlimits.bytes_burst = 65536",
+            vec![],
+            changed(|c| {
+                let bytes = RateLimit::bytes_per_second(65_536, 65_536);
+                c.session_limits = with_limit(SessionLimits::default(), SessionLimit::Bytes, bytes);
+            }),
+        ),
+        (
+            named,
+            env("PARLEY__LIMITS__PROFILE", "open"),
+            changed(|c| (c.profile, c.session_limits) = (LimitsProfile::Open, SessionLimits::open())),
+        ),
+        (
+            "node.id = 'g1'\nlimits.profile = 'open'",
+            env("PARLEY__LIMITS__MESSAGES_PER_SECOND", "20"),
+            changed(|c| {
+                let messages = RateLimit::per_second(20, 60);
+                let limits = with_limit(SessionLimits::open(), SessionLimit::Messages, messages);
+                (c.profile, c.session_limits) = (LimitsProfile::Open, limits);
+            }),
+        ),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (named, env("PARLEY__HISTORY__MAX_BYTES", "65536"), changed(|c| c.history.bytes = 65_536)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::host::reloadable::Reloadable;
 use presence::lease::LeaseHealth;
 use presence::registry::Registry;
 
@@ -17,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::outbound::reply_budget::ReplyBudget;
 
 use super::send_rates::SendRates;
+use super::session_limits::SessionLimits;
 
 /// The shared parts of one gateway.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Services {
     pub health: Arc<LeaseHealth>,
     /// The bytes of lists that clients may leave unread.
     pub replies: ReplyBudget,
+    /// The limits of each session.
+    pub session_limits: Reloadable<SessionLimits>,
     /// The byte rates of rooms and inboxes.
     pub send_rates: SendRates,
     /// Counters and histograms.

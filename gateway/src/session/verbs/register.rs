@@ -169,6 +169,7 @@ mod tests {
             hold: Duration::ZERO,
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),
+            session_limits: Reloadable::default(),
             send_rates: SendRates::new(Reloadable::from(65_536)),
             metrics,
         });
