@@ -149,6 +149,9 @@ pub const KEYS: &[Key] = &[
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
+    Key::number("session.hold_after_seconds").default("10").meaning(
+        "Seconds that a session must have had its nickname before it is held after a lost connection, 0 to 3600.",
+    ),
     Key::flag("names.ascii_lookalikes").default("true").meaning(
         "Refuse a nickname in ASCII that looks like another one in ASCII (paypal, paypaI). The same on all gateways.",
     ),
@@ -195,7 +198,7 @@ const BYTES_BURST: RangeInclusive<u64> = 65_536..=SESSION_LIMIT_MAX;
 
 /// Minimum value of `session.hold_seconds`: a nickname is held at least until the leave is announced.
 const HOLD_SECONDS_MIN: u64 = 5;
-/// Maximum value of `session.hold_seconds`: an hour.
+/// Maximum value of `session.hold_seconds` and `session.hold_after_seconds`: an hour.
 const HOLD_SECONDS_MAX: u64 = 3600;
 
 /// The limits of a session that are not set one by one.
@@ -238,6 +241,8 @@ pub struct GatewayConfig {
     pub history: Retention,
     /// `session.hold_seconds`: time that a nickname is held for a detached session.
     pub hold: Duration,
+    /// `session.hold_after_seconds`: time that a session must have had its nickname before it is held.
+    pub hold_after: Duration,
     /// `names.ascii_lookalikes`: the rule for nicknames that look alike.
     pub lookalikes: LookalikePolicy,
     /// `drain.grace_seconds`: time limit of a drain.
@@ -284,6 +289,11 @@ impl GatewayConfig {
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
             hold: hold(settings)?,
+            hold_after: Duration::from_secs(settings.number(
+                "session.hold_after_seconds",
+                0..=HOLD_SECONDS_MAX,
+                "expected a whole number of seconds from 0 to 3600",
+            )?),
             lookalikes: lookalikes(settings)?,
             grace: settings.grace()?,
             logs: Logs { spans, ..settings.logs()? },
@@ -457,6 +467,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "history.inbox_bytes = {}", self.history.inbox_bytes)?;
         writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
+        writeln!(f, "session.hold_after_seconds = {}", self.hold_after.as_secs())?;
         writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)

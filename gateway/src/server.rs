@@ -17,7 +17,7 @@ use presence::host::reloadable::Reloadable;
 use presence::lease::node_id::{self, NodeIdConflict};
 use presence::lease::{LeaseHealth, OwnLease, StoreReasons};
 use presence::model::{Incarnation, Retention};
-use presence::registry::{GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{GatewayInfo, HoldTerms, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
 use tokio::net::TcpListener;
@@ -332,7 +332,7 @@ fn session_services(
         backplane: lease.backplane.clone(),
         hub: Arc::clone(hub),
         claims: Arc::clone(&lease.claims),
-        hold: config.hold,
+        hold: HoldTerms { hold: config.hold, after: config.hold_after },
         health: Arc::clone(&lease.health),
         replies,
         session_limits,

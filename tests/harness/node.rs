@@ -49,8 +49,9 @@ impl NodeBuilder {
             listeners.iter().map(|key| ((*key).to_owned(), "127.0.0.1:0".to_owned())).collect();
         settings.insert("PARLEY__NODE__ID".to_owned(), name.to_owned());
         if kind == NodeKind::Gateway {
-            // Clients of tests are faster than people. Tests of the limits set them.
+            // Clients of tests are faster than people, and stay shorter. Tests of these limits set them.
             settings.insert("PARLEY__LIMITS__PROFILE".to_owned(), "open".to_owned());
+            settings.insert("PARLEY__SESSION__HOLD_AFTER_SECONDS".to_owned(), "0".to_owned());
         }
         Self { kind, name: name.to_owned(), settings, config: None, ports: Vec::new() }
     }

@@ -45,6 +45,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
             quiet: Duration::from_secs(24 * 3600),
         },
         hold: Duration::from_secs(60),
+        hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
         grace: Duration::from_secs(30),
         limits: ConnectionLimits::default(),
@@ -84,6 +85,7 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\n[drain]\ngrace_seconds = 5", vec![], changed(|c| c.grace = Duration::from_secs(5))),
         (named, env("PARLEY__DRAIN__GRACE_SECONDS", "0"), changed(|c| c.grace = Duration::ZERO)),
         (named, env("PARLEY__SESSION__HOLD_SECONDS", "5"), changed(|c| c.hold = Duration::from_secs(5))),
+        (named, env("PARLEY__SESSION__HOLD_AFTER_SECONDS", "0"), changed(|c| c.hold_after = Duration::ZERO)),
         (
             named,
             env("PARLEY__NAMES__ASCII_LOOKALIKES", "false"),

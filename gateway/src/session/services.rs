@@ -5,11 +5,10 @@
 //! nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
 use presence::lease::LeaseHealth;
-use presence::registry::Registry;
+use presence::registry::{HoldTerms, Registry};
 
 use crate::backplane::Backplane;
 use crate::hub::Hub;
@@ -33,8 +32,8 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// The claims of this node's sessions.
     pub claims: Arc<LocalClaims>,
-    /// The time for which a nickname is held for a session that lost its connection.
-    pub hold: Duration,
+    /// The hold of a nickname for a session that lost its connection.
+    pub hold: HoldTerms,
     /// This node's lease.
     pub health: Arc<LeaseHealth>,
     /// The bytes of lists that clients may leave unread.
