@@ -149,6 +149,7 @@ export const en = {
   "error.no_such_user": "{name} is not known here.",
   "error.too_many_rooms": "You are in as many rooms as possible. Leave one first.",
   "error.too_large": "The message is too long.",
+  "error.rate_limited": "You are too fast. Wait a moment.",
   "error.overloaded": "The server is busy. Try again in a moment.",
   "error.interrupted": "The page was closed before the answer came.",
   "error.outcome_unknown": "No answer came; the message may have arrived all the same.",

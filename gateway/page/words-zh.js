@@ -149,6 +149,7 @@ export const zh = {
   "error.no_such_user": "这里没有 {name}。",
   "error.too_many_rooms": "加入的房间已达上限，请先离开一个。",
   "error.too_large": "消息太长。",
+  "error.rate_limited": "操作太频繁，请稍候。",
   "error.overloaded": "服务器繁忙，请稍后再试。",
   "error.interrupted": "收到回复前页面已关闭。",
   "error.outcome_unknown": "没有收到回复，消息可能已经送达。",

@@ -17,6 +17,7 @@ use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
 
 use crate::listen::{AddressLimits, ConnectionLimits, OriginWord};
+use crate::session::{SessionLimit, SessionLimits};
 
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
@@ -75,6 +76,65 @@ pub const KEYS: &[Key] = &[
         "Maximum number of bytes per second that this gateway sends into one room or to one nickname, 65536 to \
          1073741824. Beyond it messages are refused as overloaded, the largest senders first.",
     ),
+    Key::text("limits.profile").default("default").live().meaning(
+        "Limits of each session that are not set: default, or open for none (tests and benchmarks only).",
+    ),
+    Key::number("limits.requests_per_second").sample("100").live().meaning(
+        "Maximum number of requests of a session per second, 0 to 1000000000; 0 is no limit. Default: 100. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.requests_burst")
+        .sample("200")
+        .live()
+        .meaning("Maximum number of requests of a session at once, 1 to 1000000000. Default: 200."),
+    Key::number("limits.messages_per_second").sample("20").live().meaning(
+        "Maximum number of messages of a session per second, 0 to 1000000000; 0 is no limit. Default: 20. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.messages_burst")
+        .sample("60")
+        .live()
+        .meaning("Maximum number of messages of a session at once, 1 to 1000000000. Default: 60."),
+    Key::number("limits.bytes_per_second").sample("65536").live().meaning(
+        "Maximum number of bytes of message bodies of a session per second, 0 to 1000000000; 0 is no limit. Default: 65536. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.bytes_burst")
+        .sample("262144")
+        .live()
+        .meaning("Maximum number of bytes of message bodies of a session at once, 65536 to 1000000000. Default: 262144."),
+    Key::number("limits.joins_per_second").sample("5").live().meaning(
+        "Maximum number of joins and registrations of a session per second, 0 to 1000000000; 0 is no limit. Default: 5. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.joins_burst")
+        .sample("30")
+        .live()
+        .meaning("Maximum number of joins and registrations of a session at once, 1 to 1000000000. Default: 30."),
+    Key::number("limits.renames_per_minute").sample("3").live().meaning(
+        "Maximum number of changes of nickname of a session per minute, 0 to 1000000000; 0 is no limit. Default: 3. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.renames_burst")
+        .sample("3")
+        .live()
+        .meaning("Maximum number of changes of nickname of a session at once, 1 to 1000000000. Default: 3."),
+    Key::number("limits.statuses_per_minute").sample("30").live().meaning(
+        "Maximum number of changes of status of a session per minute, 0 to 1000000000; 0 is no limit. Default: 30. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.statuses_burst")
+        .sample("10")
+        .live()
+        .meaning("Maximum number of changes of status of a session at once, 1 to 1000000000. Default: 10."),
+    Key::number("limits.pages_per_second").sample("5").live().meaning(
+        "Maximum number of lists (history, members, rooms) of a session per second, 0 to 1000000000; 0 is no limit. Default: 5. Beyond it \
+         requests are refused as rate_limited.",
+    ),
+    Key::number("limits.pages_burst")
+        .sample("20")
+        .live()
+        .meaning("Maximum number of lists (history, members, rooms) of a session at once, 1 to 1000000000. Default: 20."),
     Key::number("history.max_messages")
         .default("10000")
         .live()
@@ -102,6 +162,9 @@ pub const KEYS: &[Key] = &[
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
+    Key::number("session.hold_after_seconds").default("10").meaning(
+        "Seconds that a session must have had its nickname before it is held after a lost connection, 0 to 3600.",
+    ),
     Key::flag("names.ascii_lookalikes").default("true").meaning(
         "Refuse a nickname in ASCII that looks like another one in ASCII (paypal, paypaI). The same on all gateways.",
     ),
@@ -142,10 +205,24 @@ const REPUBLISH_MIB: RangeInclusive<u64> = 16..=65_536;
 /// Values of `limits.room_bytes_per_second`: at least one message of the maximum size.
 const ROOM_BYTES_PER_SECOND: RangeInclusive<u64> = 65_536..=1_073_741_824;
 
+/// Maximum value of a limit of a session, and of its burst.
+const SESSION_LIMIT_MAX: u64 = 1_000_000_000;
+/// Values of `limits.bytes_burst`: at least one message of the maximum size.
+const BYTES_BURST: RangeInclusive<u64> = 65_536..=SESSION_LIMIT_MAX;
+
 /// Minimum value of `session.hold_seconds`: a nickname is held at least until the leave is announced.
 const HOLD_SECONDS_MIN: u64 = 5;
-/// Maximum value of `session.hold_seconds`: an hour.
+/// Maximum value of `session.hold_seconds` and `session.hold_after_seconds`: an hour.
 const HOLD_SECONDS_MAX: u64 = 3600;
+
+/// The limits of a session that are not set one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitsProfile {
+    /// Limits for clients that nobody vouches for.
+    Default,
+    /// No limits, for tests and benchmarks.
+    Open,
+}
 
 /// Validated settings of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,12 +246,18 @@ pub struct GatewayConfig {
     pub republish_bytes: usize,
     /// `limits.room_bytes_per_second`: maximum rate into one room or inbox.
     pub room_bytes_per_second: u64,
+    /// `limits.profile`: the limits that are not set.
+    pub profile: LimitsProfile,
+    /// `limits.*_per_second`, `limits.*_per_minute` and `limits.*_burst`: limits of each session.
+    pub session_limits: SessionLimits,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
     /// `history.*`: retention of rooms and inboxes.
     pub history: Retention,
     /// `session.hold_seconds`: time that a nickname is held for a detached session.
     pub hold: Duration,
+    /// `session.hold_after_seconds`: time that a session must have had its nickname before it is held.
+    pub hold_after: Duration,
     /// `names.ascii_lookalikes`: the rule for nicknames that look alike.
     pub lookalikes: LookalikePolicy,
     /// `drain.grace_seconds`: time limit of a drain.
@@ -216,9 +299,16 @@ impl GatewayConfig {
                 ROOM_BYTES_PER_SECOND,
                 "expected a whole number from 65536 to 1073741824",
             )?,
+            profile: profile(settings)?,
+            session_limits: session_limits(settings)?,
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
             hold: hold(settings)?,
+            hold_after: Duration::from_secs(settings.number(
+                "session.hold_after_seconds",
+                0..=HOLD_SECONDS_MAX,
+                "expected a whole number of seconds from 0 to 3600",
+            )?),
             lookalikes: lookalikes(settings)?,
             grace: settings.grace()?,
             logs: Logs { spans, ..settings.logs()? },
@@ -230,6 +320,47 @@ fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
     settings.required("session.hold_seconds", |text| {
         let seconds = text.parse().ok().filter(|seconds| (HOLD_SECONDS_MIN..=HOLD_SECONDS_MAX).contains(seconds));
         seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 5 to 3600")
+    })
+}
+
+/// Returns the settings of a limit: its rate and its burst.
+fn session_limit_keys(limit: SessionLimit) -> (&'static str, &'static str) {
+    match limit {
+        SessionLimit::Requests => ("limits.requests_per_second", "limits.requests_burst"),
+        SessionLimit::Messages => ("limits.messages_per_second", "limits.messages_burst"),
+        SessionLimit::Bytes => ("limits.bytes_per_second", "limits.bytes_burst"),
+        SessionLimit::Joins => ("limits.joins_per_second", "limits.joins_burst"),
+        SessionLimit::Renames => ("limits.renames_per_minute", "limits.renames_burst"),
+        SessionLimit::Statuses => ("limits.statuses_per_minute", "limits.statuses_burst"),
+        SessionLimit::Pages => ("limits.pages_per_second", "limits.pages_burst"),
+    }
+}
+
+fn profile(settings: &Settings) -> Result<LimitsProfile, SettingsError> {
+    settings.required("limits.profile", |text| match text {
+        "default" => Ok(LimitsProfile::Default),
+        "open" => Ok(LimitsProfile::Open),
+        _ => Err("expected default or open"),
+    })
+}
+
+/// Reads the limits of a session. Those that are not set are the profile's.
+fn session_limits(settings: &Settings) -> Result<SessionLimits, SettingsError> {
+    let profile = match profile(settings)? {
+        LimitsProfile::Default => SessionLimits::default(),
+        LimitsProfile::Open => SessionLimits::open(),
+    };
+    let number = |key, bounds: RangeInclusive<u64>, expected: &'static str| {
+        settings.optional(key, |text| text.parse().ok().filter(|number| bounds.contains(number)).ok_or(expected))
+    };
+    SessionLimits::from_each(|limit| {
+        let (default, (rate_key, burst_key)) = (profile.of(limit), session_limit_keys(limit));
+        let rate = number(rate_key, 0..=SESSION_LIMIT_MAX, "expected a whole number from 0 to 1000000000")?;
+        let burst = match limit {
+            SessionLimit::Bytes => number(burst_key, BYTES_BURST, "expected a whole number from 65536 to 1000000000"),
+            _ => number(burst_key, 1..=SESSION_LIMIT_MAX, "expected a whole number from 1 to 1000000000"),
+        }?;
+        Ok(default.with(rate.unwrap_or(default.units()), burst.unwrap_or(default.burst())))
     })
 }
 
@@ -333,6 +464,15 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "limits.reply_mib = {}", self.reply_bytes / MIB)?;
         writeln!(f, "limits.republish_mib = {}", self.republish_bytes / MIB)?;
         writeln!(f, "limits.room_bytes_per_second = {}", self.room_bytes_per_second)?;
+        let profile = match self.profile {
+            LimitsProfile::Default => "default",
+            LimitsProfile::Open => "open",
+        };
+        writeln!(f, "limits.profile = {profile:?}")?;
+        for limit in SessionLimit::ALL {
+            let ((rate_key, burst_key), rate) = (session_limit_keys(limit), self.session_limits.of(limit));
+            writeln!(f, "{rate_key} = {}\n{burst_key} = {}", rate.units(), rate.burst())?;
+        }
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_bytes = {}", self.history.bytes)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
@@ -340,6 +480,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "history.inbox_bytes = {}", self.history.inbox_bytes)?;
         writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
+        writeln!(f, "session.hold_after_seconds = {}", self.hold_after.as_secs())?;
         writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)

@@ -17,7 +17,7 @@ use presence::host::reloadable::Reloadable;
 use presence::lease::node_id::{self, NodeIdConflict};
 use presence::lease::{LeaseHealth, OwnLease, StoreReasons};
 use presence::model::{Incarnation, Retention};
-use presence::registry::{GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{GatewayInfo, HoldTerms, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
 use tokio::net::TcpListener;
@@ -37,7 +37,7 @@ use crate::lease::{
 use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::outbound::reply_budget::ReplyBudget;
-use crate::session::{Driver, SendRates, Services};
+use crate::session::{Driver, SendRates, Services, SessionLimits};
 use crate::wire::Dialect;
 
 pub use presence::host::program::Drained;
@@ -86,6 +86,7 @@ struct ReloadableSettings {
     limits: Reloadable<ConnectionLimits>,
     retention: Reloadable<Retention>,
     room_bytes_per_second: Reloadable<u64>,
+    session_limits: Reloadable<SessionLimits>,
 }
 
 /// Access to the cluster's store, with the results of the checks before the start.
@@ -186,7 +187,9 @@ impl Gateway {
         tokio::spawn(admin.serve(listeners.admin, background.clone()));
 
         let room_bytes_per_second = Reloadable::from(config.room_bytes_per_second);
-        let services = session_services(config, &lease, &hub, room_bytes_per_second.clone());
+        let session_limits = Reloadable::from(config.session_limits);
+        let rates = (room_bytes_per_second.clone(), session_limits.clone());
+        let services = session_services(config, &lease, &hub, rates);
         let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();
@@ -201,7 +204,7 @@ impl Gateway {
         let log_addresses = config.logs.addresses;
         listeners.clients.serve(&connections.context(services, limits.clone(), log_addresses));
 
-        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second };
+        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second, session_limits };
         let background = background.drop_guard();
         Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
@@ -227,12 +230,13 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections and rooms, allowed origins and retention. Every other setting of `config` is
-    /// ignored.
+    /// Applies limits of connections, sessions and rooms, allowed origins and retention. Every other setting of
+    /// `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
+        self.reloadable.session_limits.set(config.session_limits);
     }
 }
 
@@ -324,7 +328,7 @@ fn session_services(
     config: &GatewayConfig,
     lease: &LeaseContext,
     hub: &Arc<Hub>,
-    room_bytes_per_second: Reloadable<u64>,
+    (room_bytes_per_second, session_limits): (Reloadable<u64>, Reloadable<SessionLimits>),
 ) -> Arc<Services> {
     let replies = ReplyBudget::new(config.reply_bytes);
     let budget = replies.clone();
@@ -335,9 +339,10 @@ fn session_services(
         backplane: lease.backplane.clone(),
         hub: Arc::clone(hub),
         claims: Arc::clone(&lease.claims),
-        hold: config.hold,
+        hold: HoldTerms { hold: config.hold, after: config.hold_after },
         health: Arc::clone(&lease.health),
         replies,
+        session_limits,
         send_rates: SendRates::new(room_bytes_per_second),
         metrics: Arc::clone(&lease.metrics),
     })

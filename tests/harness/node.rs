@@ -55,6 +55,9 @@ impl NodeBuilder {
             // As in deploy/run: nginx has an address of its own, and other clients of this machine are no proxies.
             settings.insert("PARLEY__LISTEN__TRUSTED_PROXIES".to_owned(), NGINX_ADDRESS.to_owned());
             settings.insert("PARLEY__LISTEN__TCP_PROXY_PROTOCOL".to_owned(), "true".to_owned());
+            // Clients of tests are faster than people, and stay shorter. Tests of these limits set them.
+            settings.insert("PARLEY__LIMITS__PROFILE".to_owned(), "open".to_owned());
+            settings.insert("PARLEY__SESSION__HOLD_AFTER_SECONDS".to_owned(), "0".to_owned());
         }
         Self { kind, name: name.to_owned(), settings, config: None, ports: Vec::new() }
     }

@@ -118,6 +118,8 @@ export class Cluster {
       "listen.tcp": local(tcp),
       "admin.addr": local(admin),
       "log.level": "warn",
+      "limits.profile": "open",
+      "session.hold_after_seconds": "0",
     };
     const args = Object.entries(settings).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
     const gateway = new Program(GATEWAY, args, this.#env, () => isOk(`http://${local(admin)}/readyz`));

@@ -259,7 +259,7 @@ class World {
 }
 
 const one = (weight, name) => ({ weight, arbitrary: fc.constant([name]) });
-const codes = fc.constantFrom("overloaded", "unavailable", "outcome_unknown", "internal", "busy");
+const codes = fc.constantFrom("rate_limited", "overloaded", "unavailable", "outcome_unknown", "internal", "busy");
 const steps = fc.array(
   fc.oneof(
     one(8, "up"), one(8, "down"), one(4, "send"), one(4, "post"), one(2, "tick"), one(1, "lose"), one(1, "forget"), one(1, "lead"),

@@ -258,7 +258,7 @@ test("sends to one target go in order", () => {
 });
 
 test("temporary refusals are repeated later", () => {
-  for (const code of ["overloaded", "unavailable", "outcome_unknown", "going_away", "internal"]) {
+  for (const code of ["rate_limited", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"]) {
     const bench = online().join().call(1, send("a")).refuse("send", code);
     assert.equal(bench.count("send"), 1, code);
     bench.tick();
@@ -266,6 +266,14 @@ test("temporary refusals are repeated later", () => {
   }
   const bench = online().join().call(1, send("a")).refuse("send", "no_such_user", { retry_after_ms: 700 });
   assert.equal(bench.session.nextAt, 700 + 250);
+});
+
+test("rate limited send keeps its turn and waits", () => {
+  const bench = online().join().call(1, send("a")).call(2, send("b"));
+  bench.refuse("send", "rate_limited", { retry_after_ms: 50 });
+  assert.deepEqual([bench.count("send"), bench.session.nextAt], [1, 50 + 250]);
+  bench.tick();
+  assert.deepEqual([bench.count("send"), bench.last("send").key], [2, "a"]);
 });
 
 test("other refusals reject the call", () => {
@@ -282,7 +290,7 @@ test("error without an id meets the oldest request", () => {
 });
 
 test("final closes reject everything at once", () => {
-  const names = { 1000: "bye", 1002: "protocol_error", 1003: "unsupported_data", 1007: "bad_utf8", 1009: "too_big", 4003: "kicked", 4004: "taken_over" };
+  const names = { 1000: "bye", 1002: "protocol_error", 1003: "unsupported_data", 1007: "bad_utf8", 1008: "rate_limited", 1009: "too_big", 4003: "kicked", 4004: "taken_over" };
   for (const [code, name] of Object.entries(names)) {
     const bench = online().join().call(1, send("a")).call(2, send("b")).call(3, { type: "rooms" });
     const { saved } = bench;

@@ -185,8 +185,9 @@ class Cluster:
         assert binary.exists(), f"{binary} does not exist: build it, or set PARLEY_BIN_DIR"
         addresses = {"listen.ws": port, "listen.tcp": 0, "admin.addr": 0}
         flags = [f"--set={key}=127.0.0.1:{number}" for key, number in addresses.items()]
+        flags += ["--set=limits.profile=open", "--set=session.hold_after_seconds=0", f"--set=node.id={name}"]
         log = self._directory / f"{name}.log"
-        gateway = await Gateway.start(binary, *flags, f"--set=node.id={name}", log=log, environment=self._environment())
+        gateway = await Gateway.start(binary, *flags, log=log, environment=self._environment())
         gateway.name, gateway.port = name, port
         try:
             async with asyncio.timeout(START_SECONDS):

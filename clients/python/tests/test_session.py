@@ -77,7 +77,10 @@ def test_permanent_http_refusal_ends_after_all_addresses() -> None:
     assert played.state() == Offline("not_found", will_retry=False, message="no such page")
 
 
-@pytest.mark.parametrize("code", ["overloaded", "unavailable", "outcome_unknown", "going_away", "internal"])
+TEMPORARY = ["rate_limited", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"]
+
+
+@pytest.mark.parametrize("code", TEMPORARY)
 @pytest.mark.parametrize("type", ["send", "join", "leave", "status", "nick", "rooms", "history", "whois"])
 def test_temporary_refusals_are_repeated(online: Played, type: str, code: str) -> None:
     fields: dict[str, Any] = {"room": "#tea"} if type in ("join", "leave") else {"to": "#tea", "body": 1, "key": "k"}

@@ -14,6 +14,7 @@ const CLOSE_CODES: &[(u16, &str, bool)] = &[
     (1002, "protocol_error", true),
     (1003, "unsupported_data", true),
     (1007, "bad_utf8", true),
+    (1008, "rate_limited", true),
     (1009, "too_big", true),
     (1011, "internal", false),
     (1012, "restart", false),

@@ -7,6 +7,7 @@ use presence::host::telemetry::LogFormat;
 
 use super::*;
 use crate::listen::AllowedOrigins;
+use crate::session::RateLimit;
 
 /// Returns the loaded settings, or the error line.
 fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfig, String> {
@@ -29,6 +30,11 @@ fn two() -> AllowedOrigins {
     words.into()
 }
 
+/// Limits with one of them replaced.
+fn with_limit(limits: SessionLimits, changed: SessionLimit, to: RateLimit) -> SessionLimits {
+    SessionLimits::from_each(|limit| Ok::<_, ()>(if limit == changed { to } else { limits.of(limit) })).unwrap()
+}
+
 fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
     let mut config = GatewayConfig {
         node: "g1".to_owned(),
@@ -46,12 +52,15 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
             quiet: Duration::from_secs(24 * 3600),
         },
         hold: Duration::from_secs(60),
+        hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
         grace: Duration::from_secs(30),
         limits: ConnectionLimits::default(),
         reply_bytes: 64 * 1024 * 1024,
         republish_bytes: 256 * 1024 * 1024,
         room_bytes_per_second: 2 * 1024 * 1024,
+        profile: LimitsProfile::Default,
+        session_limits: SessionLimits::default(),
         logs: Logs {
             level: "info".to_owned(),
             addresses: true,
@@ -83,6 +92,7 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\n[drain]\ngrace_seconds = 5", vec![], changed(|c| c.grace = Duration::from_secs(5))),
         (named, env("PARLEY__DRAIN__GRACE_SECONDS", "0"), changed(|c| c.grace = Duration::ZERO)),
         (named, env("PARLEY__SESSION__HOLD_SECONDS", "5"), changed(|c| c.hold = Duration::from_secs(5))),
+        (named, env("PARLEY__SESSION__HOLD_AFTER_SECONDS", "0"), changed(|c| c.hold_after = Duration::ZERO)),
         (
             named,
             env("PARLEY__NAMES__ASCII_LOOKALIKES", "false"),
@@ -96,6 +106,36 @@ fn environment_overrides_the_file_key_by_key() {
         (named, env("PARLEY__LIMITS__REPLY_MIB", "4"), changed(|c| c.reply_bytes = 4 * 1024 * 1024)),
         (named, env("PARLEY__LIMITS__REPUBLISH_MIB", "16"), changed(|c| c.republish_bytes = 16 * 1024 * 1024)),
         (named, env("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "65536"), changed(|c| c.room_bytes_per_second = 65_536)),
+        (
+            named,
+            env("PARLEY__LIMITS__RENAMES_PER_MINUTE", "9"),
+            changed(|c| {
+                c.session_limits =
+                    with_limit(SessionLimits::default(), SessionLimit::Renames, RateLimit::per_minute(9, 3));
+            }),
+        ),
+        (
+            "node.id = 'g1'\nlimits.bytes_burst = 65536",
+            vec![],
+            changed(|c| {
+                let bytes = RateLimit::bytes_per_second(65_536, 65_536);
+                c.session_limits = with_limit(SessionLimits::default(), SessionLimit::Bytes, bytes);
+            }),
+        ),
+        (
+            named,
+            env("PARLEY__LIMITS__PROFILE", "open"),
+            changed(|c| (c.profile, c.session_limits) = (LimitsProfile::Open, SessionLimits::open())),
+        ),
+        (
+            "node.id = 'g1'\nlimits.profile = 'open'",
+            env("PARLEY__LIMITS__MESSAGES_PER_SECOND", "20"),
+            changed(|c| {
+                let messages = RateLimit::per_second(20, 60);
+                let limits = with_limit(SessionLimits::open(), SessionLimit::Messages, messages);
+                (c.profile, c.session_limits) = (LimitsProfile::Open, limits);
+            }),
+        ),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (named, env("PARLEY__HISTORY__MAX_BYTES", "65536"), changed(|c| c.history.bytes = 65_536)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),

@@ -14,6 +14,7 @@ use presence::model::codes::{CloseCode, ErrorCode};
 use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
 
 use super::liveness::{HeartbeatPolicy, Liveness};
+use super::session_limits::{RateRefusal, RefusalReport, RequestCost, SessionLimits};
 use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
 use super::verbs::send::SendMessage;
@@ -88,13 +89,45 @@ impl Core {
         &mut self.state.liveness
     }
 
+    /// Returns true if the next refusal by a limit closes the connection.
+    #[must_use]
+    pub fn is_exhausted(&self, now: Instant) -> bool {
+        self.state.allowance.is_exhausted(self.state.liveness.age(now))
+    }
+
+    /// Returns the refusals by limits that are to be logged now.
+    pub fn take_refusal_report(&mut self, now: Instant) -> Option<RefusalReport> {
+        self.state.allowance.take_report(self.state.liveness.age(now))
+    }
+
+    /// Handles a frame that could not be decoded.
+    pub fn undecoded(
+        &mut self,
+        now: Instant,
+        limits: &SessionLimits,
+        (id, refusal): (CorrelationId, Refusal),
+    ) -> Vec<Effect> {
+        let mut effects = Vec::with_capacity(2);
+        match self.state.allowance.admit(self.state.liveness.age(now), limits, RequestCost::UNDECODED) {
+            Ok(()) => effects.push(refuse(id, refusal)),
+            Err(refused) => refuse_rate(id, refused, &mut effects),
+        }
+        effects
+    }
+
     /// Handles one request. Must not be called while an [`Operation`] is being performed.
-    pub fn request(&mut self, now: Instant, Request { id, command }: Request) -> Vec<Effect> {
+    pub fn request(&mut self, now: Instant, limits: &SessionLimits, Request { id, command }: Request) -> Vec<Effect> {
         debug_assert!(self.pending.is_none(), "one request at a time");
         let mut effects = Vec::with_capacity(2);
         // Any request shows that the client has received the reply to its `register`.
         if self.state.confirm_registered() {
             effects.push(Effect::RevokePreviousToken);
+        }
+        if let Some(cost) = RequestCost::of(&command)
+            && let Err(refused) = self.state.allowance.admit(self.state.liveness.age(now), limits, cost)
+        {
+            refuse_rate(id, refused, &mut effects);
+            return effects;
         }
         match verbs::decide(&mut self.state, now, command) {
             Ok(decision) => self.carry_out(id, decision, &mut effects),
@@ -153,6 +186,14 @@ impl Core {
 
 fn refuse(id: CorrelationId, refusal: Refusal) -> Effect {
     Effect::Reply(Reply { id, answer: Answer::Refused(refusal) })
+}
+
+/// Refuses a request over a limit, and closes the connection of a client that does not wait.
+fn refuse_rate(id: CorrelationId, refused: RateRefusal, effects: &mut Vec<Effect>) {
+    effects.push(refuse(id, refused.into()));
+    if refused.closes {
+        effects.push(Effect::Close(CloseCode::RateLimited));
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::refusal::unavailable;
 use super::replay::replay;
 use super::sends_in_flight::{SendAnswer, SendsInFlight};
 use super::services::Services;
+use super::session_limits::RefusalReport;
 use super::stream_entry::StreamEntry;
 use super::verbs::send::SendMessage;
 use super::verbs::{Operation, OperationOutcome};
@@ -118,7 +119,8 @@ impl Driver {
     /// this returns, except the answer to a message of a client that need not wait for it. Must run to its end: the
     /// connection polls it beside the outbox and never drops it.
     pub async fn request(&mut self, mut decoded: DecodedRequest) {
-        if is_message(&decoded) {
+        // The close of a client that does not wait comes after the answers to its messages.
+        if is_message(&decoded) && !self.core.is_exhausted(Instant::now()) {
             while let Some(waiting) = self.begin_send(decoded) {
                 poll_fn(|context| self.poll_progress(context)).await;
                 decoded = waiting;
@@ -129,15 +131,16 @@ impl Driver {
             return;
         }
         self.conclude().await;
-        let start = Instant::now();
+        let (start, limits) = (Instant::now(), self.performer.services.session_limits.get());
         let mut is_resume = false;
         let mut effects = match decoded {
             Ok(request) => {
                 self.note_activity(&request.command);
-                self.core.request(start, request)
+                self.core.request(start, &limits, request)
             }
-            Err((id, refusal)) => vec![Effect::Reply(Reply { id, answer: Answer::Refused(refusal) })],
+            Err(refused) => self.core.undecoded(start, &limits, refused),
         };
+        self.report_refusals(start);
         loop {
             let mut next = None;
             for effect in effects {
@@ -159,6 +162,9 @@ impl Driver {
             let outcome = self.perform(operation).await;
             is_resume |= matches!(outcome, Ok(OperationOutcome::Resumed(_)));
             effects = self.core.outcome(Instant::now(), outcome);
+        }
+        if self.dialect == Dialect::Line {
+            self.conclude().await;
         }
         if is_resume {
             self.performer.services.metrics.resume_seconds.record(start.elapsed());
@@ -186,13 +192,18 @@ impl Driver {
     /// has one message under way at a time while others need the space.
     fn begin_send(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
         let Ok(Request { command: Command::Send { to, body, .. }, .. }) = &decoded else { return Some(decoded) };
+        let now = Instant::now();
+        if self.core.is_exhausted(now) {
+            return Some(decoded);
+        }
         let has_space = || self.sends.has_space(body.json().len()) && !self.performer.services.backplane.is_crowded(to);
         if !self.sends.is_empty() && !has_space() {
             return Some(decoded);
         }
         let Ok(request) = decoded else { return Some(decoded) };
         self.note_activity(&request.command);
-        for effect in self.core.request(Instant::now(), request) {
+        let limits = self.performer.services.session_limits.get();
+        for effect in self.core.request(now, &limits, request) {
             match effect {
                 Effect::Publish(id, message) => self.publish(id, message),
                 // It was refused, which is answered in its turn.
@@ -201,6 +212,7 @@ impl Driver {
                 effect => debug_assert!(false, "{effect:?} is no effect of a message"),
             }
         }
+        self.report_refusals(now);
         None
     }
 
@@ -266,6 +278,13 @@ impl Driver {
             reservation.shrink_to(reply.answer.estimated_bytes());
         }
         self.performer.outbox.push_reserved_reply(reply, reservation);
+    }
+
+    /// Logs refusals by a limit, at most once a minute. The line names the limit and the nickname, nothing else.
+    fn report_refusals(&mut self, now: Instant) {
+        let Some(RefusalReport { limit, refused }) = self.core.take_refusal_report(now) else { return };
+        let nick = self.core.identity().map(|me| me.nick.as_str());
+        tracing::info!(event = "rate_limited", nick, limit = limit.slug(), refused, "requests refused by a limit");
     }
 
     /// Reports a user as active when its client sends a request; receiving does not count.

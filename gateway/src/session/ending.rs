@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use presence::host::failpoints::{self, Failpoint};
 use presence::model::codes::CloseCode;
 use presence::model::{LeftReason, Nick, Owner};
-use presence::registry::{LeaveIntent, LeaveRequest};
+use presence::registry::{DetachOutcome, HoldTerms, LeaveIntent, LeaveRequest};
 
 use crate::wire::Dialect;
 
@@ -39,6 +39,11 @@ impl ConnectionEnd {
             Self::Goodbye => "goodbye",
             Self::Closed(code) => code.slug(),
         }
+    }
+
+    /// Returns true if the gateway ended it for a reason of its own.
+    fn is_by_gateway(self) -> bool {
+        matches!(self, Self::Closed(CloseCode::Restart | CloseCode::Internal))
     }
 
     /// Returns the code with which the gateway closed it.
@@ -101,7 +106,12 @@ impl Driver {
             SessionFate::Detaches(reason) if !core.is_resumable() => performer.release_all(reason).await,
             // The session was lost with the lease; the reapers announce its end.
             SessionFate::Detaches(_) if !holds_lease => services.claims.release(&me.owner),
-            SessionFate::Detaches(reason) => performer.detach(&me.owner, reason).await,
+            SessionFate::Detaches(reason) => {
+                // A gateway that restarts frees no nickname.
+                let after = if ending.is_by_gateway() { Duration::ZERO } else { services.hold.after };
+                let terms = HoldTerms { after, ..services.hold };
+                performer.detach(&me.owner, reason, terms).await;
+            }
             SessionFate::Ends(reason) => performer.release_all(reason).await,
         }
     }
@@ -114,8 +124,9 @@ impl Performer {
         }
     }
 
-    /// Detaches the session. A second nickname, of a change that stopped half-way, is released all the same.
-    async fn detach(&self, current: &Owner, reason: LeftReason) {
+    /// Detaches the session. A second nickname, of a change that stopped half-way, is released all the same, and so is
+    /// one that the session has only just claimed.
+    async fn detach(&self, current: &Owner, reason: LeftReason, terms: HoldTerms) {
         let after = if failpoints::is_disabled(Failpoint::LeaveDelay) { Duration::ZERO } else { LEAVE_DELAY };
         let due = Instant::now() + after;
         let services = &self.services;
@@ -124,10 +135,11 @@ impl Performer {
                 self.release(nick, owner, reason, LeaveIntent::ForNow).await;
                 continue;
             }
-            match until_answered(|| services.registry.detach(nick, owner, services.hold)).await {
-                Ok(true) => services.claims.detach(owner, due, reason),
+            match until_answered(|| services.registry.detach(nick, owner, terms)).await {
+                Ok(DetachOutcome::Held) => services.claims.detach(owner, due, reason),
+                Ok(DetachOutcome::TooNew) => self.release(nick, owner, reason, LeaveIntent::ForNow).await,
                 // It was resumed elsewhere, or lost with the lease.
-                Ok(false) | Err(_) => services.claims.release(owner),
+                Ok(DetachOutcome::NotOwned) | Err(_) => services.claims.release(owner),
             }
         }
     }

@@ -57,6 +57,12 @@ impl Liveness {
         Self { policy, is_registered: false, opened_at: now, received_at: now, acted_at: now, pinged_at: now }
     }
 
+    /// Returns the time since the connection was opened.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened_at)
+    }
+
     /// Notes a frame, whatever it holds.
     pub fn received(&mut self, now: Instant) {
         self.received_at = now;

@@ -10,6 +10,7 @@ use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::wire::Refusal;
 
 use super::rate_meter::OverRate;
+use super::session_limits::RateRefusal;
 
 /// The pause that clients are advised to make while a store is unavailable.
 const RETRY_AFTER_MS: u64 = 1000;
@@ -83,6 +84,14 @@ impl From<OverRate> for Refusal {
         let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         let refusal = Self { retry_after_ms: Some(retry_after_ms), ..ErrorCode::Overloaded.into() };
         refusal.with_detail("too many bytes are sent there per second, the largest senders wait first")
+    }
+}
+
+impl From<RateRefusal> for Refusal {
+    fn from(RateRefusal { limit, retry_after, .. }: RateRefusal) -> Self {
+        let retry_after_ms = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        let refusal = Self { retry_after_ms: Some(retry_after_ms), ..ErrorCode::RateLimited.into() };
+        refusal.with_detail(limit.detail())
     }
 }
 

@@ -5,10 +5,10 @@
 //! nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use presence::host::reloadable::Reloadable;
 use presence::lease::LeaseHealth;
-use presence::registry::Registry;
+use presence::registry::{HoldTerms, Registry};
 
 use crate::backplane::Backplane;
 use crate::hub::Hub;
@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::outbound::reply_budget::ReplyBudget;
 
 use super::send_rates::SendRates;
+use super::session_limits::SessionLimits;
 
 /// The shared parts of one gateway.
 #[derive(Debug)]
@@ -31,12 +32,14 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// The claims of this node's sessions.
     pub claims: Arc<LocalClaims>,
-    /// The time for which a nickname is held for a session that lost its connection.
-    pub hold: Duration,
+    /// The hold of a nickname for a session that lost its connection.
+    pub hold: HoldTerms,
     /// This node's lease.
     pub health: Arc<LeaseHealth>,
     /// The bytes of lists that clients may leave unread.
     pub replies: ReplyBudget,
+    /// The limits of each session.
+    pub session_limits: Reloadable<SessionLimits>,
     /// The byte rates of rooms and inboxes.
     pub send_rates: SendRates,
     /// Counters and histograms.

@@ -12,6 +12,7 @@ use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 use crate::message::Target;
 
 use super::liveness::{HeartbeatPolicy, Liveness};
+use super::session_limits::SessionAllowance;
 use super::small_map::SmallMap;
 use super::typing_limiter::TypingLimiter;
 
@@ -55,6 +56,7 @@ pub struct SessionState {
     pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
     pub(super) liveness: Liveness,
     pub(super) typing: TypingLimiter,
+    pub(super) allowance: SessionAllowance,
     registered_reply: RegisteredReply,
 }
 
@@ -67,6 +69,7 @@ impl SessionState {
             rooms: SmallMap::default(),
             liveness: Liveness::new(now, heartbeat),
             typing: TypingLimiter::default(),
+            allowance: SessionAllowance::default(),
             registered_reply: RegisteredReply::Unconfirmed { resumed: false },
         }
     }

@@ -12,18 +12,23 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// Maximum number of targets within that time.
 const TARGETS_MAX: usize = 16;
 
+/// The limit of one session. Boxed: most clients announce nothing.
+#[derive(Debug, Default)]
+pub(super) struct TypingLimiter(Option<Box<RecentNotices>>);
+
 /// The targets of recent notices, and when each was notified.
 #[derive(Debug, Default)]
-pub(super) struct TypingLimiter(Vec<(Target, Instant)>);
+struct RecentNotices(Vec<(Target, Instant)>);
 
 impl TypingLimiter {
     /// Returns true, and counts a notice, if one may be passed on to the target now.
     pub(super) fn admit(&mut self, now: Instant, to: &Target) -> bool {
-        self.0.retain(|(_, notified)| now.saturating_duration_since(*notified) < PAUSE);
-        if self.0.len() >= TARGETS_MAX || self.0.iter().any(|(target, _)| target == to) {
+        let notices = &mut self.0.get_or_insert_default().0;
+        notices.retain(|(_, notified)| now.saturating_duration_since(*notified) < PAUSE);
+        if notices.len() >= TARGETS_MAX || notices.iter().any(|(target, _)| target == to) {
             return false;
         }
-        self.0.push((to.clone(), now));
+        notices.push((to.clone(), now));
         true
     }
 }
@@ -51,6 +56,6 @@ mod tests {
         }
         assert!(!limiter.admit(start + PAUSE, &room(TARGETS_MAX)), "one target more than the maximum");
         assert!(limiter.admit(start + PAUSE * 2, &room(TARGETS_MAX)));
-        assert_eq!(limiter.0.len(), 1);
+        assert_eq!(limiter.0.unwrap().0.len(), 1);
     }
 }

@@ -68,7 +68,7 @@ error_table! {
     MethodNotAllowed, "method_not_allowed", false, 405, "this URL path does not support the method";
     /// The origin of the web page is not in `listen.origins`.
     ForbiddenOrigin, "forbidden_origin", false, 403, "web pages of this origin are not allowed to connect";
-    /// The client has reached a limit of its address; nothing was done.
+    /// The client has reached a limit of its own; nothing was done.
     RateLimited, "rate_limited", true, 429, "this client has reached its limit";
     /// The server has reached a limit; nothing was done.
     Overloaded, "overloaded", true, 503, "the server is overloaded";
@@ -118,6 +118,8 @@ close_table! {
     Unsupported, 1003, "unsupported_data", false;
     /// Text that is not UTF-8.
     BadUtf8, 1007, "bad_utf8", false;
+    /// The client did not wait after many `rate_limited` refusals.
+    RateLimited, 1008, "rate_limited", false;
     /// A frame over the hard size limit.
     TooBig, 1009, "too_big", false;
     /// A defect or an unexpected failure of the server.

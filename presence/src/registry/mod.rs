@@ -67,7 +67,9 @@ pub use self::memory::MemoryRegistry;
 pub use self::names::ClaimError;
 pub use self::redis::RedisRegistry;
 pub use self::rooms::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest};
-pub use self::sessions::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession};
+pub use self::sessions::{
+    DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
+};
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ async fn every_protocol_example_matches_the_gateway() {
     let examples = protocol_doc::examples(&page);
     assert!(examples.len() >= 5, "the page has {} examples only", examples.len());
     for example in examples {
-        let mut gateway = Node::gateway("g1").start().await;
+        let mut gateway = Node::gateway("g1").setting("PARLEY__LIMITS__PROFILE", "default").start().await;
         example.play(&gateway).await;
         assert_eq!(gateway.end().await, Some(0));
         assert_eq!(gateway.problems(&[]), Vec::<String>::new());

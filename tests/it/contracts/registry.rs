@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{
-    ClaimError, GatewayInfo, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch,
-    Registry, RegistryError, RegistryEvent,
+    ClaimError, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest,
+    LocalClaim, ReassertBatch, Registry, RegistryError, RegistryEvent,
 };
 use serde_json::json;
 
@@ -165,7 +165,11 @@ impl NickSession {
     }
 
     async fn detach(&self, hold: Duration) -> bool {
-        self.registry.detach(&self.nick, &self.owner, hold).await.unwrap()
+        self.detach_after(Duration::ZERO, hold).await == DetachOutcome::Held
+    }
+
+    async fn detach_after(&self, after: Duration, hold: Duration) -> DetachOutcome {
+        self.registry.detach(&self.nick, &self.owner, HoldTerms { hold, after }).await.unwrap()
     }
 
     async fn expire(&self) -> bool {

@@ -12,5 +12,6 @@ mod retention;
 mod room_life;
 mod shares;
 mod send_rates;
+mod session_limits;
 mod slow_reader;
 mod typing;

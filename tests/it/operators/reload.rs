@@ -137,6 +137,24 @@ async fn reload_applies_settings_and_names_waiting_ones() {
 }
 
 #[tokio::test]
+async fn reload_changes_limits_of_open_sessions() {
+    let few = "limits.renames_per_minute = 1\nlimits.renames_burst = 1\n";
+    let mut reloadable = ReloadNode::start(Node::gateway("g1"), few).await;
+    let ann = WsClient::connect(reloadable.node.ws()).await;
+    ann.register("ann").await;
+    ann.rename("ann1").await;
+    let rename = |nick: &str| json!({"type": "nick", "nick": nick});
+    assert_eq!(ann.request(rename("ann2")).await.unwrap_err().code, "rate_limited");
+    let more = "limits.renames_per_minute = 60\nlimits.renames_burst = 100\n";
+    let lines = reloadable.reload(more, "applied", RELOADED).await;
+    let changed = lines.iter().find(|line| line["message"] == RELOADED).unwrap()["changed"].to_string();
+    assert!(changed.contains("limits.renames_per_minute = 1 -> 60"), "{changed}");
+    for number in 2..20 {
+        ann.rename(&format!("ann{number}")).await;
+    }
+}
+
+#[tokio::test]
 async fn bad_reload_changes_no_setting() {
     let good = "limits.connections = 2\nlog.level = 'info'\n";
     let mut reloadable = ReloadNode::start(Node::gateway("g1"), good).await;

@@ -1,4 +1,5 @@
 //! Sessions outlive connections: resume and drain.
 
 mod drain;
+mod holds;
 mod resume;

@@ -15,8 +15,8 @@ starts each subject as two nodes with its own Redis (NATS as a cluster of two). 
 - **The floor** is one bare epoll process. It makes one send() per member and message, and nothing else.
 - **The batched floor** sends all messages of one wake-up in one send() per member. Neither floor has rooms, names, acks,
   order or storage.
-- **Parley** is measured as it ships: acknowledged, stored in a history, ordered, with unique names. None of the peers does
-  this here.
+- **Parley** is measured as it ships, except `limits.profile = open`: one of these clients sends more than a session may.
+  Messages are acknowledged, stored in a history and ordered, and names are unique. None of the peers does this here.
 - **Memory of idle connections** is taken after the measured silence, without leftovers of the logins. `-` means that the
   nodes used less than at their start.
 - **Messages per read** is the number of messages that a client finds in one read, a measure of batching.

@@ -14,6 +14,7 @@ CLOSE_NAMES: Final = {
     1002: "protocol_error",
     1003: "unsupported_data",
     1007: "bad_utf8",
+    1008: "rate_limited",
     1009: "too_big",
     1011: "internal",
     1012: "restart",
@@ -24,7 +25,7 @@ CLOSE_NAMES: Final = {
     4004: "taken_over",
 }
 
-FINAL_CLOSES: Final = frozenset({1000, 1002, 1003, 1007, 1009, 4003, 4004})
+FINAL_CLOSES: Final = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004})
 """Close numbers after which a client does not reconnect."""
 
 

@@ -13,6 +13,8 @@ use super::*;
 
 /// Maximum size of a connection task without its driver.
 const TASK_BYTES_MAX: usize = 1024;
+/// Maximum size of a driver. The limits of a session are boxed at its first request, in 56 bytes more.
+const DRIVER_BYTES_MAX: usize = 512;
 /// Maximum size of a frame reader.
 const READER_BYTES_MAX: usize = 64;
 /// Maximum size of a request that is being performed. Each one is moved to the heap, however little of it is used.
@@ -34,6 +36,7 @@ fn idle_connection_stays_within_its_size() {
     let (driver, socket, reader) = (size_of::<Driver>(), size_of::<FrameSocket>(), size_of::<FrameReader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");
     assert!(ws.max(line) <= driver + TASK_BYTES_MAX, "a websocket task holds {ws} bytes, a line task {line}");
+    assert!(driver <= DRIVER_BYTES_MAX, "a driver holds {driver} bytes");
     assert!(reader <= READER_BYTES_MAX, "a reader holds {reader} bytes");
 }
 

@@ -35,7 +35,7 @@ fn owner(fence: u64) -> Owner {
 }
 
 fn ask(core: &mut Core, command: Command) -> Vec<Effect> {
-    core.request(Instant::now(), Request { id: None, command })
+    core.request(Instant::now(), &SessionLimits::open(), Request { id: None, command })
 }
 
 fn succeed(core: &mut Core, outcome: OperationOutcome) -> Vec<Effect> {
@@ -471,7 +471,7 @@ proptest! {
         let (mut core, mut fence) = (core(), 0);
         for (number, (kind, which, works)) in requests.into_iter().enumerate() {
             let id = Some(RawValue::from_string(number.to_string()).unwrap());
-            let mut effects = core.request(Instant::now(), Request { id, command: command(kind, which) });
+            let mut effects = core.request(Instant::now(), &SessionLimits::open(), Request { id, command: command(kind, which) });
             let mut replies = Vec::new();
             loop {
                 let mut next = None;

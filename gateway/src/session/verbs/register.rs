@@ -139,12 +139,11 @@ mod perform {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
-    use std::time::Duration;
 
     use presence::host::reloadable::Reloadable;
     use presence::lease::OwnLease;
     use presence::model::codes::ErrorCode;
-    use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
+    use presence::registry::{GatewayInfo, HoldTerms, MemoryRegistry, Registry};
     use presence::store::memory::Store;
 
     use super::*;
@@ -166,9 +165,10 @@ mod tests {
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
             claims: Arc::default(),
-            hold: Duration::ZERO,
+            hold: HoldTerms::default(),
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),
+            session_limits: Reloadable::default(),
             send_rates: SendRates::new(Reloadable::from(65_536)),
             metrics,
         });

@@ -1,7 +1,5 @@
 //! Sessions in memory: the rules of `resume.lua`, `confirm.lua`, `detach.lua`, `expire_detached.lua` and `read.lua`.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::model::stream::StreamEnd;
@@ -11,7 +9,9 @@ use crate::model::{
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, StoreState, now};
 
-use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
+use super::{
+    DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions,
+};
 
 impl Sessions for MemoryRegistry {
     async fn resume(
@@ -28,8 +28,8 @@ impl Sessions for MemoryRegistry {
         Ok(self.store.lock().confirm(session, token))
     }
 
-    async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
-        Ok(self.store.lock().detach(nick, owner, hold))
+    async fn detach(&self, nick: &Nick, owner: &Owner, terms: HoldTerms) -> Result<DetachOutcome, RegistryError> {
+        Ok(self.store.lock().detach(nick, owner, terms))
     }
 
     async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
@@ -173,16 +173,20 @@ impl StoreState {
         }
     }
 
-    pub(crate) fn detach(&mut self, nick: &Nick, owner: &Owner, hold: Duration) -> bool {
+    pub(crate) fn detach(&mut self, nick: &Nick, owner: &Owner, terms: HoldTerms) -> DetachOutcome {
         let Some(record) = self.nicks.records.get_mut(nick.key()).filter(|record| record.owner.as_ref() == Some(owner))
         else {
-            return false;
+            return DetachOutcome::NotOwned;
         };
         if !record.detached {
+            let time = now();
+            if time.saturating_sub(record.since) < terms.after.as_millis() as u64 {
+                return DetachOutcome::TooNew;
+            }
             record.detached = true;
-            record.held_until = now() + hold.as_millis() as u64;
+            record.held_until = time + terms.hold.as_millis() as u64;
         }
-        true
+        DetachOutcome::Held
     }
 
     pub(crate) fn expire_detached(&mut self, nick: &Nick, owner: &Owner, reason: LeftReason) -> bool {

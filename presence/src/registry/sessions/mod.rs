@@ -69,6 +69,26 @@ pub struct InboxState {
     pub read: u64,
 }
 
+/// The hold of a nickname whose session loses its connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HoldTerms {
+    /// The time for which it is held.
+    pub hold: Duration,
+    /// The time that the session must have owned it before.
+    pub after: Duration,
+}
+
+/// The outcome of a detach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DetachOutcome {
+    /// The nickname is held.
+    Held,
+    /// The session has owned the nickname for less than [`HoldTerms::after`]. Nothing was changed.
+    TooNew,
+    /// Another claim owns the nickname.
+    NotOwned,
+}
+
 contract! {
     /// Resuming, detaching and expiring sessions.
     Sessions {
@@ -97,12 +117,13 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError>;
 
-        /// Records that the session lost its connection, if `owner` owns the nickname. The nickname is held for `hold`
-        /// from now on; other users see no change. Returns true if `owner` owns it.
+        /// Records that the session lost its connection, if `owner` owns the nickname. The nickname is held from now
+        /// on; other users see no change. A nickname that was claimed just before is not held: the caller releases it.
+        /// The session can be resumed all the same, unless another one claims the nickname first.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError>;
+        async fn detach(&self, nick: &Nick, owner: &Owner, terms: HoldTerms) -> Result<DetachOutcome, RegistryError>;
 
         /// Ends a detached session that was not resumed in time. It goes offline, logged with the reason. Its nickname
         /// is held for it until the hold ends. Returns true if this call ended it; only then does the gateway leave its

@@ -1,15 +1,15 @@
 //! Sessions in Redis: the calls of the scripts beside this file.
 
-use std::time::Duration;
-
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::names::{NickAssignment, refused_claim};
-use crate::registry::redis::{RedisRegistry, did_change, millis};
+use crate::registry::redis::{RedisRegistry, did_change, millis, refused};
 use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
 use crate::registry::{ClaimError, RegistryError, script};
 
-use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
+use super::{
+    DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions,
+};
 
 impl Sessions for RedisRegistry {
     async fn resume(
@@ -36,10 +36,16 @@ impl Sessions for RedisRegistry {
         did_change(&mut self.write(session.as_str(), &script::CONFIRM, keys, &[token.as_str()]).await?)
     }
 
-    async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
+    async fn detach(&self, nick: &Nick, owner: &Owner, terms: HoldTerms) -> Result<DetachOutcome, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().nick(nick.key())).own([NickKeys::record]);
-        let args = [&*owner.token(), &millis(hold)];
-        did_change(&mut self.write(owner.session.as_str(), &script::DETACH, keys, &args).await?)
+        let args = [&*owner.token(), &millis(terms.hold), &millis(terms.after)];
+        let mut reply = self.write(owner.session.as_str(), &script::DETACH, keys, &args).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok(DetachOutcome::Held),
+            "NEW" => Ok(DetachOutcome::TooNew),
+            "NO" => Ok(DetachOutcome::NotOwned),
+            word => Err(refused(word)),
+        }
     }
 
     async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {

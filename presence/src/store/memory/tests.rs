@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
-use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, ResumeTicket};
+use crate::registry::{
+    DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, ResumeTicket,
+};
 
 /// One gateway with ann in a room and bob outside it.
 struct World {
@@ -267,7 +269,8 @@ fn index_of_lookalikes_follows_every_change() {
         Owner { incarnation: incarnation.clone(), session, fence }
     };
     let expire = |state: &mut StoreState, name: &str, owner: &Owner, hold: Duration| {
-        assert!(state.detach(&parse(name), owner, hold));
+        let terms = HoldTerms { hold, after: Duration::ZERO };
+        assert_eq!(state.detach(&parse(name), owner, terms), DetachOutcome::Held);
         assert!(state.expire_detached(&parse(name), owner, LeftReason::Closed));
         assert_index_is_exact(&state.nicks);
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gateway::backplane::{Delivery, PageLimit, PublishError, Published, StreamId};
 use gateway::message::Target;
 use presence::model::{Fence, LeftReason, Nick, Owner, RoomName, TokenHash};
-use presence::registry::LeaseTransition;
+use presence::registry::{DetachOutcome, HoldTerms, LeaseTransition};
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually};
 use super::rooms::{FENCED, barrier};
@@ -62,7 +62,8 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     }
 
     let eve = two.claim_nick("eve").await;
-    assert!(two.registry.detach(&eve.nick, &eve.owner, Duration::from_secs(60)).await.unwrap());
+    let terms = HoldTerms { hold: Duration::from_secs(60), after: Duration::ZERO };
+    assert_eq!(two.registry.detach(&eve.nick, &eve.owner, terms).await.unwrap(), DetachOutcome::Held);
     let ack = direct(&eve.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, false), "eve is detached");
     assert!(two.registry.expire_detached(&eve.nick, &eve.owner, LeftReason::Closed).await.unwrap());

@@ -68,6 +68,7 @@ fn waiting_times_double_up_to_half_a_minute() {
 fn close_codes_decide_about_another_attempt() {
     for (number, reason, is_final) in [
         (Some(1000), "bye", true),
+        (Some(1008), "rate_limited", true),
         (Some(1009), "too_big", true),
         (Some(4004), "taken_over", true),
         (Some(1012), "restart", false),

@@ -38,7 +38,9 @@ fn sends_to_one_target_wait_for_each_other() {
     assert_eq!(bodies(&stage), [1, 3], "the other target is free");
     stage.reply("send", &json!({"type": "ack", "to": "bob", "msg_id": "d", "time": 1, "duplicate": false}));
     assert!(stage.answer(calls[2]).is_some());
-    stage.event(&json!({"type": "error", "id": stage.requests()[0]["id"], "code": "overloaded", "retry_after_ms": 70}));
+    stage.event(
+        &json!({"type": "error", "id": stage.requests()[0]["id"], "code": "rate_limited", "retry_after_ms": 70}),
+    );
     assert_eq!(stage.next_in(), Some(Duration::from_millis(320)), "at least the time that the server asks for");
     stage.tick();
     assert_eq!(bodies(&stage), [1, 3, 1], "a refused send keeps its turn");
@@ -53,6 +55,7 @@ fn refusal_codes_end_or_repeat_a_send() {
         ("no_such_user", true),
         ("bad_request", true),
         ("too_large", true),
+        ("rate_limited", false),
         ("overloaded", false),
         ("unavailable", false),
         ("outcome_unknown", false),

@@ -3,7 +3,7 @@
 //! Invariant: during a hold neither the nick nor a lookalike can be claimed by another session.
 
 use harness::eventually;
-use presence::registry::{ClaimError, LeaseTransition, ResumeError};
+use presence::registry::{ClaimError, DetachOutcome, LeaseTransition, ResumeError};
 
 use super::super::{PATIENCE, RegistryArm, joined, on_both_arms};
 use super::{HOLD, SHORT, left, members};
@@ -12,6 +12,7 @@ on_both_arms! {
     held_nick_is_refused_until_hold_ends,
     lookalike_of_held_nick_waits_for_hold,
     clean_end_frees_nick_at_once,
+    nick_claimed_just_before_is_not_held,
     drained_gateway_holds_nicks_then_announces_leaves,
 }
 
@@ -48,6 +49,29 @@ async fn clean_end_frees_nick_at_once(arm: &RegistryArm) {
     assert!(ann.detach(HOLD).await);
     assert!(ann.release().await);
     node.user("ann").await;
+}
+
+async fn nick_claimed_just_before_is_not_held(arm: &RegistryArm) {
+    let (here, there) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = here.user("ann").await;
+    ann.join("#lobby").await;
+    let observer = there.user("bob").await;
+    observer.join("#lobby").await;
+    for _ in 0..2 {
+        assert_eq!(ann.detach_after(HOLD, HOLD).await, DetachOutcome::TooNew, "and again after a lost answer");
+    }
+    assert!(ann.is_online().await && matches!(there.claim("ann").await, Err(ClaimError::InUse { retry_after: None })));
+    assert!(ann.release().await && ann.leave_for_now("#lobby").await);
+    // The session returns to its rooms if its nick is still free.
+    let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
+    assert_eq!(back.rooms(), ["#lobby"]);
+    assert_eq!(back.user.detach_after(HOLD, HOLD).await, DetachOutcome::TooNew, "the claim is new again");
+    assert!(back.user.release().await);
+    there.user("ann").await;
+    assert_eq!(ann.detach_after(HOLD, HOLD).await, DetachOutcome::NotOwned);
+    // Once a nick is held, it stays held.
+    assert_eq!(observer.detach_after(SHORT / 1000, HOLD).await, DetachOutcome::Held);
+    assert_eq!(observer.detach_after(HOLD, HOLD).await, DetachOutcome::Held);
 }
 
 async fn drained_gateway_holds_nicks_then_announces_leaves(arm: &RegistryArm) {
