@@ -131,6 +131,20 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
     },
     ImportRule {
+        files: &["gateway/src/identity/*"],
+        forbidden: &[
+            "redis::",
+            "wire::",
+            "session::",
+            "hub::",
+            "backplane",
+            "registry",
+            "tungstenite",
+            "crate::lease",
+            "crate::listen",
+        ],
+    },
+    ImportRule {
         files: &["gateway/src/listen/*"],
         forbidden: &["redis::", "RoomName", "RoomKey", "Nick", "registry", "backplane", "hub::"],
     },

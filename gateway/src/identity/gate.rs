@@ -1,0 +1,68 @@
+//! [`IdentityGate`]: the rule of `auth.mode` for a client that introduces itself.
+//!
+//! Sessions ask it once, at `register`. Invariant: a token that is presented is valid, or the client is refused; in no
+//! mode does a bad token make a guest. Without tokens (`open`) it knows no user.
+
+use std::sync::Arc;
+
+use presence::host::reloadable::Reloadable;
+use presence::model::Nick;
+
+use super::fault::TokenFault;
+use super::grant::Grant;
+use super::mode::AuthMode;
+use super::settings::AuthConfig;
+use super::verifier::TokenVerifier;
+
+/// A client that is admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its nickname; `None` if neither the client nor its token named one.
+    pub nick: Option<Nick>,
+    /// What its token grants; `None` for a guest.
+    pub grant: Option<Arc<Grant>>,
+}
+
+/// Admits clients. All clones follow a reload.
+#[derive(Debug, Clone)]
+pub struct IdentityGate(Reloadable<Arc<GateRules>>);
+
+#[derive(Debug)]
+struct GateRules {
+    mode: AuthMode,
+    verifier: TokenVerifier,
+}
+
+impl IdentityGate {
+    /// Creates the gate of these settings.
+    #[must_use]
+    pub fn new(config: &AuthConfig) -> Self {
+        Self(Reloadable::from(Arc::new(GateRules { mode: config.mode, verifier: config.verifier(None) })))
+    }
+
+    /// Applies other settings. Keys that were fetched from the same URL stay in use.
+    pub fn reload(&self, config: &AuthConfig) {
+        let verifier = config.verifier(self.0.get().verifier.jwks.as_ref());
+        self.0.set(Arc::new(GateRules { mode: config.mode, verifier }));
+    }
+
+    /// Admits a client, or refuses it.
+    ///
+    /// # Errors
+    /// [`TokenFault`]: the reason.
+    pub async fn introduce(&self, token: Option<&str>, nick: Option<Nick>) -> Result<Introduction, TokenFault> {
+        let rules = self.0.get();
+        let token = match (rules.mode, token) {
+            (AuthMode::Open, _) | (AuthMode::Mixed, None) => return Ok(Introduction { nick, grant: None }),
+            (AuthMode::Token, None) => return Err(TokenFault::Missing),
+            (AuthMode::Token | AuthMode::Mixed, Some(token)) => token,
+        };
+        let grant = rules.verifier.verify(token).await?;
+        let nick = match (&grant.nick, nick) {
+            (Some(granted), Some(nick)) if granted.key() != nick.key() => return Err(TokenFault::WrongNick),
+            (Some(granted), _) => Some(granted.clone()),
+            (None, nick) => nick,
+        };
+        Ok(Introduction { nick, grant: Some(Arc::new(grant)) })
+    }
+}
