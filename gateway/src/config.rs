@@ -14,6 +14,7 @@ use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
 
+use crate::identity::AuthConfig;
 use crate::listen::ConnectionLimits;
 
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
@@ -32,6 +33,33 @@ pub const KEYS: &[Key] = &[
     ),
     Key::flag("listen.page").default("true").live().meaning(
         "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page.",
+    ),
+    Key::text("auth.mode").default("open").live().meaning(
+        "Who may connect: open (anybody, tokens are ignored), token (only with a valid token) or mixed (without a token \
+         as a guest). The same on all gateways.",
+    ),
+    Key::text("auth.issuer")
+        .sample("https://id.example.org")
+        .live()
+        .meaning("Issuer of the tokens: their claim iss. Required unless auth.mode is open."),
+    Key::list("auth.audience")
+        .sample("parley")
+        .live()
+        .meaning("Names of this service, one of which is in the claim aud. Required unless auth.mode is open."),
+    Key::secret("auth.secret")
+        .sample("32 bytes or more, shared with the issuer")
+        .live()
+        .meaning("Secret of tokens with HS256, 32 bytes or more. For other algorithms and several keys: auth.keys."),
+    Key::list("auth.keys").sample("ES256/2026=/etc/parley/es256.pem").live().meaning(
+        "Keys of tokens, ALGORITHM=FILE or ALGORITHM/KEY_ID=FILE: a secret for HS256, HS384 and HS512, a public key as \
+         PEM for RS256, ES256 and EdDSA. A reload reads the files again.",
+    ),
+    Key::text("auth.jwks").sample("https://id.example.org/.well-known/jwks.json").live().meaning(
+        "Set of keys (JWKS), the path of a file or a URL. A reload reads it again. A URL is also fetched again after an \
+         hour, and for a key id that is unknown, at most every 30 s.",
+    ),
+    Key::flag("auth.jwks_plain_http").default("false").live().meaning(
+        "Allow http:// for auth.jwks to other machines. Without it only to this one: the answer decides about every user.",
     ),
     Key::address("admin.addr")
         .default("127.0.0.1:9180")
@@ -146,6 +174,8 @@ pub struct GatewayConfig {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
+    /// `auth.*`: tokens of users.
+    pub auth: AuthConfig,
     /// `listen.origins`, `listen.page`, `limits.*` and `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
     /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
@@ -183,6 +213,7 @@ impl GatewayConfig {
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
+            auth: AuthConfig::read(settings)?,
             limits: limits(settings)?,
             reply_bytes: settings.number(
                 "limits.reply_mib",
@@ -311,6 +342,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
         writeln!(f, "listen.origins = {:?}", self.limits.origins)?;
         writeln!(f, "listen.page = {}", self.limits.page)?;
+        write!(f, "{}", self.auth)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "limits.connections = {}", self.limits.connections)?;
         writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;

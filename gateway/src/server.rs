@@ -31,6 +31,7 @@ use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane,
 use crate::config::GatewayConfig;
 use crate::hub::Hub;
 use crate::hub::refill;
+use crate::identity::IdentityGate;
 use crate::lease::{
     DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, failure_detector, lifecycle,
 };
@@ -86,6 +87,7 @@ struct ReloadableSettings {
     limits: Reloadable<ConnectionLimits>,
     retention: Reloadable<Retention>,
     room_bytes_per_second: Reloadable<u64>,
+    identity: IdentityGate,
 }
 
 /// Access to the cluster's store, with the results of the checks before the start.
@@ -186,7 +188,8 @@ impl Gateway {
         tokio::spawn(admin.serve(listeners.admin, background.clone()));
 
         let room_bytes_per_second = Reloadable::from(config.room_bytes_per_second);
-        let services = session_services(config, &lease, &hub, room_bytes_per_second.clone());
+        let identity = IdentityGate::new(&config.auth);
+        let services = session_services(config, (&lease, &hub), room_bytes_per_second.clone(), identity.clone());
         let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();
@@ -200,7 +203,7 @@ impl Gateway {
         };
         listeners.clients.serve(&connections.context(services, limits.clone()));
 
-        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second };
+        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second, identity };
         let background = background.drop_guard();
         Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
@@ -226,12 +229,13 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections and rooms, allowed origins and retention. Every other setting of `config` is
-    /// ignored.
+    /// Applies limits of connections and rooms, allowed origins, retention, and mode and keys of tokens. Every other
+    /// setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
+        self.reloadable.identity.reload(&config.auth);
     }
 }
 
@@ -315,15 +319,16 @@ fn connect_lease(
 
 fn session_services(
     config: &GatewayConfig,
-    lease: &LeaseContext,
-    hub: &Arc<Hub>,
+    (lease, hub): (&LeaseContext, &Arc<Hub>),
     room_bytes_per_second: Reloadable<u64>,
+    identity: IdentityGate,
 ) -> Arc<Services> {
     let replies = ReplyBudget::new(config.reply_bytes);
     let budget = replies.clone();
     lease.metrics.pull_replies(move || budget.reserved_bytes());
     Arc::new(Services {
         node: config.node.as_str().into(),
+        identity,
         registry: lease.registry.clone(),
         backplane: lease.backplane.clone(),
         hub: Arc::clone(hub),

@@ -40,9 +40,12 @@ impl IdentityGate {
         Self(Reloadable::from(Arc::new(GateRules { mode: config.mode, verifier: config.verifier(None) })))
     }
 
-    /// Applies other settings. Keys that were fetched from the same URL stay in use.
+    /// Applies other settings. Keys that were fetched from the same URL stay in use while they are fetched again.
     pub fn reload(&self, config: &AuthConfig) {
         let verifier = config.verifier(self.0.get().verifier.jwks.as_ref());
+        if let Some(jwks) = &verifier.jwks {
+            jwks.refetch();
+        }
         self.0.set(Arc::new(GateRules { mode: config.mode, verifier }));
     }
 

@@ -49,6 +49,14 @@ pub struct RoomRule {
     rights: u8,
 }
 
+impl RoomRule {
+    /// Creates a rule.
+    #[must_use]
+    pub fn new(rooms: RoomPattern, rights: impl IntoIterator<Item = RoomRight>) -> Self {
+        Self { rooms, rights: rights.into_iter().fold(0, |all, right| all | right.bit()) }
+    }
+}
+
 /// What a token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
@@ -115,8 +123,8 @@ impl Claims<'_> {
             return Err(bad("name"));
         }
         let rule = |RuleClaim { rooms, may }| {
-            let rights = may.iter().filter_map(|word| RoomRight::of_claim(word)).fold(0, |all, one| all | one.bit());
-            Ok(RoomRule { rooms: RoomPattern::parse(&rooms).map_err(|_| bad("rooms"))?, rights })
+            let rooms = RoomPattern::parse(&rooms).map_err(|_| bad("rooms"))?;
+            Ok(RoomRule::new(rooms, may.iter().filter_map(|word| RoomRight::of_claim(word))))
         };
         Ok(Grant {
             user: UserId::parse(&self.sub).ok_or(bad("sub"))?,

@@ -1,8 +1,8 @@
 //! Identity: verification of the tokens (JWT, RFC 7519) with which an application vouches for its users.
 //!
 //! [`TokenVerifier`] turns a token into a [`Grant`], or into the [`TokenFault`] that refuses it; [`IdentityGate`] is
-//! the rule of `auth.mode`. Keys come from settings, files, or a set of keys at a URL (`jwks`). Invariant: the algorithm
-//! is a property of the key, never of the token. Knows no session and no dialect.
+//! the rule of `auth.mode`. Keys come from settings, files, or a set of keys at a URL (`jwks`). Invariant: the
+//! algorithm is a property of the key, never of the token. Knows no session and no dialect.
 
 mod fault;
 mod gate;

@@ -183,7 +183,10 @@ impl AuthConfig {
     pub(crate) fn full() -> Self {
         let policy = TokenPolicy { issuer: "i".to_owned(), audience: vec!["a".to_owned()] };
         let secret = KeyMaterial { algorithm: TokenAlgorithm::Hs256, id: None, text: "hunter2".repeat(5) };
-        Self { jwks: Some(JwksSource::Url(JwksUrl::parse("https://i/keys", false).unwrap())), ..Self::of_secret(AuthMode::Token, policy, secret) }
+        Self {
+            jwks: Some(JwksSource::Url(JwksUrl::parse("https://i/keys", false).unwrap())),
+            ..Self::of_secret(AuthMode::Token, policy, secret)
+        }
     }
 
     pub(super) fn of_secret(mode: AuthMode, policy: TokenPolicy, secret: KeyMaterial) -> Self {

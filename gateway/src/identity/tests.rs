@@ -99,11 +99,11 @@ impl Issuer {
 
     /// Signs a token with these claims.
     pub(super) fn sign(&self, id: Option<&str>, claims: &Value) -> String {
-        self.sign_with(Header { kid: id.map(str::to_owned), ..Header::new(self.algorithm) }, claims)
+        self.sign_with(&Header { kid: id.map(str::to_owned), ..Header::new(self.algorithm) }, claims)
     }
 
-    fn sign_with(&self, header: Header, claims: &Value) -> String {
-        jsonwebtoken::encode(&header, claims, &self.private).unwrap()
+    fn sign_with(&self, header: &Header, claims: &Value) -> String {
+        jsonwebtoken::encode(header, claims, &self.private).unwrap()
     }
 
     /// Signs these texts, whatever they are.

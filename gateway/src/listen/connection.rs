@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::{Broadcast, Outgoing};
 use crate::session::{ConnectionEnd, DecodedRequest, Driver};
-use crate::wire::Event;
+use crate::wire::{Event, Token};
 
 use super::drain::{DrainMoment, due};
 use super::{ConnectionContext, ConnectionLimits};
@@ -35,6 +35,8 @@ const RELEASE_WAIT: Duration = Duration::from_millis(500);
 pub trait ConnectionSession: Send + 'static {
     /// Returns the queue of output for the transport.
     fn outbox(&self) -> Outbox;
+    /// Notes the token of the connection's `Authorization` header.
+    fn present(&mut self, token: Token);
     /// Notes that the client sent something.
     fn note_input(&mut self);
     /// Handles one request if it needs no wait; otherwise returns it.
@@ -58,6 +60,10 @@ pub trait ConnectionSession: Send + 'static {
 impl ConnectionSession for Driver {
     fn outbox(&self) -> Outbox {
         self.outbox()
+    }
+
+    fn present(&mut self, token: Token) {
+        self.present(token);
     }
 
     fn note_input(&mut self) {

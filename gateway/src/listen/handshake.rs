@@ -6,7 +6,7 @@
 
 use hyper::body::Body;
 use hyper::header::{
-    ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    ALLOW, AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -17,6 +17,8 @@ use presence::model::codes::ErrorCode;
 use tungstenite::Error;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
+
+use crate::wire::Token;
 
 /// The only path of a WebSocket.
 const PATH: &str = "/ws";
@@ -183,6 +185,14 @@ fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     }
 }
 
+/// Returns the token of an `Authorization: Bearer` header. Other schemes and two headers count as none.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let mut sent = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (sent.next(), sent.next()) else { return None };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim()))
+}
+
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
     offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
@@ -200,6 +210,25 @@ pub(super) mod tests {
     pub(in super::super) fn page_rows() -> Vec<&'static str> {
         let (_, section) = PAGE.split_once("\n| status | code | header | cause |\n|---|---|---|---|\n").expect("table");
         section.lines().take_while(|line| line.starts_with('|')).collect()
+    }
+
+    #[test]
+    fn bearer_is_read_from_one_header() {
+        for (values, expected) in [
+            (vec!["Bearer a.b.c"], Some("a.b.c")),
+            (vec!["bearer  a.b.c "], Some("a.b.c")),
+            (vec!["Basic YTpi"], None),
+            (vec!["Bearer"], None),
+            (vec!["a.b.c"], None),
+            (vec!["Bearer a", "Bearer b"], None),
+            (vec![], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            assert_eq!(bearer(&headers).as_ref().map(Token::reveal), expected, "{values:?}");
+        }
     }
 
     #[test]

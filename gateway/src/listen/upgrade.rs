@@ -100,7 +100,9 @@ fn upgrade<S: ConnectionSession>(
 ) -> Result<FullResponse, HandshakeRefusal> {
     let (admission, origins) = (context.admission.refusal(), context.limits.get().origins);
     let response = handshake::accept(&mut request, admission, &origins, Full::default)?;
+    let bearer = handshake::bearer(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
-    context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
+    let opening = Box::new(ws::Opening { upgrade, bearer });
+    context.tasks.spawn(ws::serve(opening, Arc::clone(context), Arc::clone(permit)));
     Ok(response)
 }

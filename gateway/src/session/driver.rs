@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use presence::model::codes::CloseCode;
 
 use crate::outbound::Outbox;
-use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request};
+use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request, Token};
 
 use super::core::{Core, Effect};
 use super::liveness::{HeartbeatPolicy, LivenessAction};
@@ -62,6 +62,11 @@ impl Driver {
     #[must_use]
     pub fn outbox(&self) -> Outbox {
         self.performer.outbox.clone()
+    }
+
+    /// Notes the token of the connection, for a `register` without one.
+    pub fn present(&mut self, token: Token) {
+        self.performer.bearer = Some(Box::new(token));
     }
 
     /// Records input from the client.

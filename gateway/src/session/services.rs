@@ -12,6 +12,7 @@ use presence::registry::Registry;
 
 use crate::backplane::Backplane;
 use crate::hub::Hub;
+use crate::identity::IdentityGate;
 use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
 use crate::outbound::reply_budget::ReplyBudget;
@@ -23,6 +24,8 @@ use super::send_rates::SendRates;
 pub struct Services {
     /// The configured node id.
     pub node: Arc<str>,
+    /// Admits clients by `auth.mode`.
+    pub identity: IdentityGate,
     /// Names and memberships.
     pub registry: Registry,
     /// Messages between nodes.

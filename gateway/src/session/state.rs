@@ -9,7 +9,9 @@ use std::time::Instant;
 use presence::model::codes::ErrorCode;
 use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
+use crate::identity::{Grant, RoomRight};
 use crate::message::Target;
+use crate::wire::Since;
 
 use super::liveness::{HeartbeatPolicy, Liveness};
 use super::small_map::SmallMap;
@@ -52,6 +54,8 @@ enum RegisteredReply {
 pub struct SessionState {
     pub(super) node: Arc<str>,
     pub(super) identity: Option<SessionIdentity>,
+    /// What the user's token grants; `None` for a guest, whose rooms are not limited.
+    pub(super) user_grant: Option<Arc<Grant>>,
     pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
     pub(super) liveness: Liveness,
     pub(super) typing: TypingLimiter,
@@ -64,6 +68,7 @@ impl SessionState {
         Self {
             node,
             identity: None,
+            user_grant: None,
             rooms: SmallMap::default(),
             liveness: Liveness::new(now, heartbeat),
             typing: TypingLimiter::default(),
@@ -91,6 +96,16 @@ impl SessionState {
         self.registered_reply != RegisteredReply::Unconfirmed { resumed: false }
     }
 
+    /// Returns true if the session has a right in a room, whether it is in it or not.
+    pub(super) fn may(&self, room: &RoomName, right: RoomRight) -> bool {
+        self.user_grant.as_ref().is_none_or(|grant| grant.may(room, right))
+    }
+
+    /// Returns the client's position, if the session may have what was said before.
+    pub(super) fn allowed_since(&self, room: &RoomName, since: Option<Since>) -> Option<Since> {
+        since.filter(|_| self.may(room, RoomRight::History))
+    }
+
     /// Returns the room by the name that all its members see.
     ///
     /// # Errors
@@ -102,11 +117,14 @@ impl SessionState {
     /// Returns the target of a message: nicknames as they are, rooms as [`SessionState::joined`].
     ///
     /// # Errors
-    /// `not_in_room` for a room that the session is not in.
+    /// `not_in_room` for a room that the session is not in, `forbidden` for one in which it may not send.
     pub(super) fn destination(&self, requested: &Target) -> Result<Target, ErrorCode> {
         match requested {
             Target::Nick(nick) => Ok(Target::Nick(nick.clone())),
-            Target::Room(room) => self.joined(room).map(Target::Room),
+            Target::Room(room) => {
+                let room = self.joined(room)?;
+                if self.may(&room, RoomRight::Send) { Ok(Target::Room(room)) } else { Err(ErrorCode::Forbidden) }
+            }
         }
     }
 }

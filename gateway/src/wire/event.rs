@@ -4,7 +4,7 @@
 //! them.
 
 use presence::model::codes::ErrorCode;
-use presence::model::{MemberInfo, PresenceDelta, Status};
+use presence::model::{MemberInfo, PresenceDelta, Status, UserId};
 
 use crate::message::ChatMessage;
 
@@ -61,6 +61,8 @@ pub enum Answer {
     Registered {
         /// The nickname as others see it.
         nick: String,
+        /// The id of the user, if a token named one.
+        user: Option<UserId>,
         /// The session's id.
         session: String,
         /// The token to resume with, on any gateway.

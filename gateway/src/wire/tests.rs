@@ -190,8 +190,9 @@ fn event_examples_match_the_encoder() {
 /// Returns the answer of a gateway, for commands whose output depends on nothing else.
 fn expected(command: Command) -> Option<Answer> {
     match command {
-        Command::Register { nick, .. } => Some(Answer::Registered {
+        Command::Register { nick: Some(nick), .. } => Some(Answer::Registered {
             nick: nick.as_str().into(),
+            user: None,
             session: String::new(),
             resume: Token::new(""),
             rooms: Vec::new(),

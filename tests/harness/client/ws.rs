@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -66,10 +69,27 @@ impl WsClient {
     /// # Errors
     /// The error of tungstenite; an HTTP response other than the upgrade is `Error::Http`.
     pub async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
+        Self::try_connect_with(address, None).await
+    }
+
+    /// Connects to `/ws` at this address, as a program with this token in its `Authorization` header.
+    ///
+    /// # Panics
+    /// If the connection is refused.
+    pub async fn connect_with_bearer(address: SocketAddr, token: &str) -> Self {
+        Self::try_connect_with(address, Some(token)).await.unwrap_or_else(|error| panic!("no WebSocket: {error}"))
+    }
+
+    async fn try_connect_with(address: SocketAddr, bearer: Option<&str>) -> Result<Self, Error> {
+        let mut request = format!("ws://{address}/ws").into_client_request()?;
+        if let Some(token) = bearer {
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is ASCII");
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            client_async(format!("ws://{address}/ws"), stream).await
+            client_async(request, stream).await
         };
         let (socket, _) = timeout(RESPONSE_TIMEOUT, connecting).await.map_err(|late| Error::Io(late.into()))??;
         let (sink, stream) = socket.split();

@@ -1,4 +1,6 @@
-//! Sessions outlive connections: resume and drain.
+//! Sessions: resume, drain, and the tokens of users.
 
 mod drain;
+mod identity;
+mod key_sets;
 mod resume;

@@ -1,8 +1,8 @@
 //! [`JwksCache`]: the set of keys of a URL, fetched when it is needed and kept while it is good.
 //!
 //! A set is fresh for an hour. Afterwards it is fetched again in the background and stays in use; without success it
-//! expires a day later. An unknown key id also fetches it. Invariant: one request at a time, and at least
-//! [`FETCH_PAUSE`] between two, whatever clients send.
+//! expires a day later. An unknown key id also fetches it, and so does a reload. Invariant: one request at a time, and
+//! at least [`FETCH_PAUSE`] between two, whatever clients send; without any set at least [`FIRST_PAUSE`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use super::fetch::{FETCH_LIMIT, fetch};
 
 /// Minimum time between two requests.
 const FETCH_PAUSE: Duration = Duration::from_secs(30);
+/// Minimum time between two requests until the first one succeeds. Until then no user can register.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Age at which a set is fetched again.
 const FRESH: Duration = Duration::from_secs(3600);
 /// Age at which a set that could not be fetched again expires.
@@ -49,7 +51,7 @@ impl CachedSet {
 
     /// Returns the time until the next request is allowed; `None` if it is allowed now.
     fn pause(&self, now: Instant) -> Option<Duration> {
-        let next = self.asked? + FETCH_PAUSE;
+        let next = self.asked? + if self.fetched.is_some() { FETCH_PAUSE } else { FIRST_PAUSE };
         (next > now).then(|| next - now)
     }
 }
@@ -107,6 +109,15 @@ impl JwksCache {
             Some((keys, _)) if is_newer(&state) => Ok(Arc::clone(keys)),
             _ => Err(TokenFault::NoKeys { retry_after: state.pause(Instant::now()).unwrap_or_default() }),
         }
+    }
+
+    /// Sends a request in the background, whatever the age of the keys: an operator's order.
+    pub(in crate::identity) fn refetch(self: &Arc<Self>) {
+        let cache = Arc::clone(self);
+        tokio::spawn(async move {
+            cache.state().asked = None;
+            cache.fetch_unless(|_, _| false).await;
+        });
     }
 
     /// Sends a request, unless another one has satisfied `done` meanwhile or the pause lasts.

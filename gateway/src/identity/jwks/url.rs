@@ -10,8 +10,8 @@ use hyper::Uri;
 pub struct JwksUrl(String);
 
 impl JwksUrl {
-    /// Parses an address. Without TLS only this machine is allowed, unless `plain_http` is set: whoever can change the
-    /// answer can sign tokens.
+    /// Parses an address. Without TLS only this machine is allowed, unless `plain_http` is set, because the answer
+    /// decides about every user.
     ///
     /// # Errors
     /// The reason of the refusal.

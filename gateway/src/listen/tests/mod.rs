@@ -35,7 +35,7 @@ use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
 use crate::session::{ConnectionEnd, DecodedRequest};
-use crate::wire::{Answer, Command, Dialect, Event, Reply, Request};
+use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
 use super::{
     Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession, DrainPace,
@@ -91,6 +91,8 @@ impl ConnectionSession for EchoSession {
     fn outbox(&self) -> Outbox {
         self.outbox.clone()
     }
+
+    fn present(&mut self, _: Token) {}
 
     fn note_input(&mut self) {
         self.state.inputs.fetch_add(1, Ordering::SeqCst);

@@ -131,9 +131,11 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
     }
     match command {
         Command::Register { .. } if state.identity.is_some() => Err(ErrorCode::AlreadyRegistered),
-        Command::Register { nick, resume: None } => Ok(Decision::Perform(Operation::Begin(register::decide(nick)))),
-        Command::Register { nick, resume: Some(request) } => {
-            Ok(Decision::Perform(Operation::Resume(resume::decide(nick, request))))
+        Command::Register { nick, resume: None, token } => {
+            Ok(Decision::Perform(Operation::Begin(register::decide(nick, token))))
+        }
+        Command::Register { nick, resume: Some(request), token } => {
+            Ok(Decision::Perform(Operation::Resume(resume::decide((nick, token), request))))
         }
         command => {
             let me = state.identity.clone().ok_or(ErrorCode::NotRegistered)?;
@@ -154,9 +156,11 @@ fn decide_registered(
         Command::Send { to, body, key } => {
             return Ok(Decision::Publish(send::decide(state, me, send::MessageDraft { to, body, key })?));
         }
-        Command::Nick { nick } => return Ok(nick::decide(state, me, nick)),
+        Command::Nick { nick } => return nick::decide(state, me, nick),
         Command::Status(status) => Operation::SetStatus(status::decide(state, me, status)),
-        Command::Members { room, limit, cursor } => Operation::Members(members::ListMembers { room, limit, cursor }),
+        Command::Members { room, limit, cursor } => {
+            Operation::Members(members::decide(state, members::ListMembers { room, limit, cursor })?)
+        }
         Command::Rooms { limit, cursor } => Operation::Rooms(rooms::ListRooms { limit, cursor }),
         Command::Whois { nick } => Operation::Whois(whois::LookUpUser { nick }),
         Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),

@@ -5,24 +5,29 @@
 //! repeated after a lost answer gets the same new token; otherwise the session can still be resumed with either token.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
+use crate::identity::{Grant, RoomRight};
 use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
-use crate::wire::{RestoredRoom, ResumeRequest, Since};
+use crate::wire::{RestoredRoom, ResumeRequest, Since, Token};
 
 use super::join::{JoinRoom, RoomJoined};
+use super::leave::LeaveRoom;
 use super::register::{RegisteredSession, SessionGrant};
 use super::{Decision, Flow, Operation, OperationOutcome};
 
 /// Resumes a session.
 #[derive(Debug)]
 pub struct ResumeSession {
-    /// The nickname to claim: the session's own, or another one.
-    pub(crate) nick: Nick,
+    /// The nickname to claim: the session's own, or another one. `None` for that of the user's token.
+    pub(crate) nick: Option<Nick>,
+    /// The token of the user.
+    pub(crate) token: Option<Token>,
     pub(crate) request: ResumeRequest,
 }
 
@@ -30,6 +35,7 @@ pub struct ResumeSession {
 #[derive(Debug)]
 pub struct SessionResumed {
     pub(crate) nick: Nick,
+    pub(crate) user_grant: Option<Arc<Grant>>,
     pub(crate) request: ResumeRequest,
     pub(crate) grant: SessionGrant,
     pub(crate) stored: StoredSession,
@@ -68,16 +74,18 @@ pub(in crate::session) struct ResumeFlow {
     entries: Vec<StreamEntry>,
 }
 
-pub(super) fn decide(nick: Nick, request: ResumeRequest) -> ResumeSession {
-    ResumeSession { nick, request }
+pub(super) fn decide((nick, token): (Option<Nick>, Option<Token>), request: ResumeRequest) -> ResumeSession {
+    ResumeSession { nick, token, request }
 }
 
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
-    let SessionResumed { nick, request, grant, stored: StoredSession { former, status, rooms, read } } = resumed;
+    let SessionResumed { nick, user_grant, request, grant, stored } = resumed;
+    let StoredSession { former, status, rooms, read } = stored;
     let former = former.filter(|(former_nick, _)| *former_nick != nick);
     let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
     state.begin(now, me.clone(), true);
+    state.user_grant = user_grant;
     // A room that was forgotten meanwhile begins again under the client's spelling.
     let spelled = |room: RoomName| {
         let named = request.rooms.iter().find(|(named, _)| named.key() == room.key());
@@ -104,9 +112,16 @@ impl ResumeFlow {
         outcome: OperationOutcome,
     ) -> Option<Decision> {
         match outcome {
+            // Its member record is now that of this connection, so it can be left.
+            OperationOutcome::Joined(RoomJoined { room, .. }) if !state.may(&room, RoomRight::Join) => {
+                let leave = Operation::Leave(LeaveRoom { room, me: self.me.clone() });
+                Some(Decision::PerformStep(Flow::Resume(self), leave))
+            }
+            OperationOutcome::Left(_) => Some(self.next()),
             OperationOutcome::Joined(RoomJoined { room, end, .. }) => {
-                let since = self.positions.remove(room.key());
-                let receives = since.is_some();
+                let position = self.positions.remove(room.key());
+                let receives = position.is_some();
+                let since = state.allowed_since(&room, position);
                 state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives });
                 let shown = room.as_str();
                 self.restored.push(RestoredRoom { room: shown.to_owned(), epoch: end.epoch.clone(), seq: end.seq });
@@ -141,7 +156,7 @@ mod perform {
     use std::sync::Arc;
 
     use presence::model::stream::{StreamEnd, StreamId};
-    use presence::model::{Nick, Owner, RoomName, TokenHash};
+    use presence::model::{Nick, Owner, RoomName, TokenHash, UserId};
     use presence::registry::{ClaimError, InboxState, RegistryError, ResumeError, ResumedSession};
 
     use super::super::register::SessionGrant;
@@ -163,9 +178,11 @@ mod perform {
 
     impl ResumeSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionResumed, Refusal> {
-            let Self { nick, request } = self;
+            let Self { nick, token, request } = self;
+            let (nick, user_grant) = performer.introduce(nick, token).await?;
             performer.release_unresolved().await;
-            let resumed = take_over(performer, &nick, &request.token).await;
+            let user = user_grant.as_ref().map(|grant| &grant.user);
+            let resumed = take_over(performer, &nick, (&request.token, user)).await;
             performer.services.metrics.resumes[result(&resumed)].inc();
             let TakenOver { owner, token, hash, stored: ResumedSession { former, status, rooms, inbox, .. } } =
                 resumed?;
@@ -175,17 +192,21 @@ mod perform {
             performer.attach(owner.clone(), nick.clone(), status.clone(), hash);
             let grant = SessionGrant { owner, token, time: unix_ms() };
             let stored = StoredSession { former, status, rooms, read: Since { epoch, seq: read } };
-            Ok(SessionResumed { nick, request, grant, stored })
+            Ok(SessionResumed { nick, user_grant, request, grant, stored })
         }
     }
 
-    async fn take_over(performer: &mut Performer, nick: &Nick, presented: &Token) -> Result<TakenOver, ResumeError> {
+    async fn take_over(
+        performer: &mut Performer,
+        nick: &Nick,
+        (presented, user): (&Token, Option<&UserId>),
+    ) -> Result<TakenOver, ResumeError> {
         let services = Arc::clone(&performer.services);
-        let ticket = token::ticket(presented).ok_or(ResumeError::UnknownToken)?;
+        let ticket = token::ticket(presented, user).ok_or(ResumeError::UnknownToken)?;
         let incarnation = services.health.incarnation().ok_or(ClaimError::Registry(RegistryError::Fenced))?;
         let (token, hash) = match performer.unanswered.take().map(|unanswered| *unanswered) {
             Some(UnansweredResume { ticket: former, token, hash }) if former == ticket => (token, hash),
-            _ => token::issue(&ticket.session),
+            _ => token::issue(&ticket.session, user),
         };
         match answered(|| services.registry.resume(&incarnation, &ticket, nick, &hash)).await {
             Ok(stored) => {

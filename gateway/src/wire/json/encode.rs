@@ -15,15 +15,18 @@ use super::INBOX;
 pub fn encode_reply(reply: &Reply) -> Bytes {
     let object = |kind| JsonObject::new(kind).optional("id", reply.id.as_deref());
     match &reply.answer {
-        Answer::Registered { nick, session, resume, rooms, inbox, heartbeat_ms, node, time } => object("registered")
-            .field("nick", nick)
-            .field("session", session)
-            .field("resume", resume)
-            .field("rooms", rooms)
-            .field("inbox", inbox)
-            .field("heartbeat_ms", heartbeat_ms)
-            .field("node", node)
-            .field("time", time),
+        Answer::Registered { nick, user, session, resume, rooms, inbox, heartbeat_ms, node, time } => {
+            object("registered")
+                .field("nick", nick)
+                .optional("user", user.as_ref())
+                .field("session", session)
+                .field("resume", resume)
+                .field("rooms", rooms)
+                .field("inbox", inbox)
+                .field("heartbeat_ms", heartbeat_ms)
+                .field("node", node)
+                .field("time", time)
+        }
         Answer::Joined { room, epoch, seq, member_count, recovered } => object("joined")
             .field("room", room)
             .field("epoch", epoch)

@@ -22,6 +22,7 @@ fn event(event: &Event) -> String {
 fn registered(nick: &str) -> Answer {
     Answer::Registered {
         nick: nick.into(),
+        user: None,
         session: "s1".into(),
         resume: Token::new("s1.secret"),
         rooms: Vec::new(),
@@ -75,7 +76,10 @@ fn read(dialect: &mut LineDialect, line: &str) -> String {
         Decoded::Nothing => return String::new(),
     };
     match command {
-        Command::Register { nick, resume: None } => format!("register {nick}"),
+        Command::Register { nick: Some(nick), resume: None, token: None } => format!("register {nick}"),
+        Command::Register { nick: Some(nick), resume: None, token: Some(token) } => {
+            format!("register {nick} by {}", token.reveal())
+        }
         Command::Nick { nick } => format!("nick {nick}"),
         Command::Join { room, .. } => format!("join {room}"),
         Command::Leave { room } => format!("leave {room}"),
@@ -403,10 +407,25 @@ fn text_over_the_body_limit_is_too_large() {
 }
 
 #[test]
+fn token_of_auth_goes_with_nickname() {
+    let mut dialect = LineDialect::default();
+    assert_eq!(read(&mut dialect, "/auth"), "= ! bad_request: a part is missing, type /auth TOKEN");
+    assert_eq!(read(&mut dialect, "/auth a.b.c"), "= * token noted: type /nick NAME");
+    assert_eq!(read(&mut dialect, "/AUTH  d.e.f "), "= * token noted: type /nick NAME");
+    for _ in 0..2 {
+        assert_eq!(read(&mut dialect, "/nick bob"), "register bob by d.e.f", "a refused nickname leaves the token");
+    }
+    dialect.encode_reply(&Reply { id: None, answer: registered("bob") });
+    assert_eq!(read(&mut dialect, "/nick Bob"), "nick Bob");
+    assert_eq!(read(&mut dialect, "/auth a.b.c"), "= ! already_registered: type /auth TOKEN before /nick NAME");
+    assert!(!format!("{dialect:?}").contains("d.e.f"));
+}
+
+#[test]
 fn help_and_greeting_name_the_commands() {
     let help = read(&mut LineDialect::default(), "/help");
     for verb in
-        ["nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help", "quit"]
+        ["auth", "nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help", "quit"]
     {
         assert!(help.contains(&format!("* /{verb} ")), "{verb}");
         assert!(!read(&mut in_lobby(), &format!("/{verb}")).contains("unknown_type"), "{verb}");

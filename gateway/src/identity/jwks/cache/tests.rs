@@ -157,6 +157,25 @@ async fn bad_answers_leave_the_keys_of_before() {
     assert_eq!(elsewhere.count(), 0, "no redirect is followed");
 }
 
+#[tokio::test]
+async fn reload_fetches_the_set_again() {
+    let newer = Issuer::ec();
+    let server = KeyServer::start(vec![ok(&set(&[("e", &EC)])), ok(&set(&[("e", &newer)]))]);
+    let cache = server.cache();
+    let verifier = verifier(&cache);
+    let stolen = EC.sign(Some("e"), &claims(&json!({})));
+    assert!(verifier.verify(&stolen).await.is_ok());
+    cache.refetch();
+    let start = Instant::now();
+    while verifier.verify(&stolen).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the set is not fetched");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(verifier.verify(&stolen).await, Err(TokenFault::WrongSignature));
+    assert!(verifier.verify(&newer.sign(Some("e"), &claims(&json!({})))).await.is_ok());
+    assert_eq!(server.count(), 2);
+}
+
 #[test]
 fn set_ages_from_fresh_to_stale() {
     let start = Instant::now();
@@ -166,4 +185,6 @@ fn set_ages_from_fresh_to_stale() {
     assert!(state.keys(start + STALE_MAX - second).is_some() && state.keys(start + STALE_MAX).is_none());
     assert_eq!(state.pause(start + second), Some(FETCH_PAUSE - second));
     assert_eq!((state.pause(start + FETCH_PAUSE), CachedSet::default().pause(start)), (None, None));
+    let failed = CachedSet { fetched: None, asked: Some(start) };
+    assert_eq!((failed.pause(start), failed.pause(start + FIRST_PAUSE)), (Some(FIRST_PAUSE), None));
 }

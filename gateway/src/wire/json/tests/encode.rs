@@ -1,7 +1,7 @@
 //! Replies and events as frozen text.
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
 use serde_json::value::RawValue;
 
 use crate::message::{Accepted, Body, ChatMessage};
@@ -39,6 +39,7 @@ fn replies_encode_as_frozen() {
         (
             Answer::Registered {
                 nick: "Ann".into(),
+                user: UserId::parse("user:1"),
                 session: "s1".into(),
                 resume: Token::new("s1.secret"),
                 rooms: vec![RestoredRoom { room: "#lobby".into(), epoch: "e1".into(), seq: 131 }],
@@ -47,7 +48,7 @@ fn replies_encode_as_frozen() {
                 node: "g1".into(),
                 time: 7,
             },
-            r##"{"type":"registered","id":1,"nick":"Ann","session":"s1","resume":"s1.secret","rooms":[{"room":"#lobby","epoch":"e1","seq":131}],"inbox":{"epoch":"e2","seq":3},"heartbeat_ms":30000,"node":"g1","time":7}"##,
+            r##"{"type":"registered","id":1,"nick":"Ann","user":"user:1","session":"s1","resume":"s1.secret","rooms":[{"room":"#lobby","epoch":"e1","seq":131}],"inbox":{"epoch":"e2","seq":3},"heartbeat_ms":30000,"node":"g1","time":7}"##,
         ),
         (
             Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57, recovered: false },
