@@ -4,6 +4,7 @@
 //! mode does a bad token make a guest. Without tokens (`open`) it knows no user.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use presence::host::reloadable::Reloadable;
 use presence::model::Nick;
@@ -12,15 +13,33 @@ use super::fault::TokenFault;
 use super::grant::Grant;
 use super::mode::AuthMode;
 use super::settings::AuthConfig;
-use super::verifier::TokenVerifier;
+use super::verifier::{LEEWAY_SECONDS, TokenVerifier};
 
 /// A client that is admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
     /// Its nickname; `None` if neither the client nor its token named one.
     pub nick: Option<Nick>,
-    /// What its token grants; `None` for a guest.
-    pub grant: Option<Arc<Grant>>,
+    /// Its token; `None` for a guest.
+    pub token: Option<UserToken>,
+}
+
+/// A verified token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserToken {
+    /// What it grants.
+    pub grant: Arc<Grant>,
+    /// The time until it expires, with the allowed difference between clocks.
+    pub lifetime: Duration,
+}
+
+impl UserToken {
+    fn new(grant: Grant) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // It is refused from the second after the allowed difference on.
+        let expires = Duration::from_secs(grant.expires.saturating_add(LEEWAY_SECONDS + 1));
+        Self { grant: Arc::new(grant), lifetime: expires.saturating_sub(now) }
+    }
 }
 
 /// Admits clients. All clones follow a reload.
@@ -56,7 +75,7 @@ impl IdentityGate {
     pub async fn introduce(&self, token: Option<&str>, nick: Option<Nick>) -> Result<Introduction, TokenFault> {
         let rules = self.0.get();
         let token = match (rules.mode, token) {
-            (AuthMode::Open, _) | (AuthMode::Mixed, None) => return Ok(Introduction { nick, grant: None }),
+            (AuthMode::Open, _) | (AuthMode::Mixed, None) => return Ok(Introduction { nick, token: None }),
             (AuthMode::Token, None) => return Err(TokenFault::Missing),
             (AuthMode::Token | AuthMode::Mixed, Some(token)) => token,
         };
@@ -66,6 +85,6 @@ impl IdentityGate {
             (Some(granted), _) => Some(granted.clone()),
             (None, nick) => nick,
         };
-        Ok(Introduction { nick, grant: Some(Arc::new(grant)) })
+        Ok(Introduction { nick, token: Some(UserToken::new(grant)) })
     }
 }

@@ -17,7 +17,7 @@ mod verifier;
 mod tests;
 
 pub use self::fault::TokenFault;
-pub use self::gate::{IdentityGate, Introduction};
+pub use self::gate::{IdentityGate, Introduction, UserToken};
 pub use self::grant::{Grant, RoomRight, RoomRule};
 pub use self::jwks::JwksUrl;
 pub use self::keys::{KeyMaterial, TokenAlgorithm};

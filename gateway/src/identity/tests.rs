@@ -413,7 +413,7 @@ fn gate(mode: AuthMode) -> IdentityGate {
 #[tokio::test]
 async fn mode_decides_about_clients_without_token() {
     let nick = Nick::parse("ann").unwrap();
-    let guest = Ok(Introduction { nick: Some(nick.clone()), grant: None });
+    let guest = Ok(Introduction { nick: Some(nick.clone()), token: None });
     for (mode, token, expected) in [
         (AuthMode::Open, None, guest.clone()),
         (AuthMode::Open, Some("x"), guest.clone()),
@@ -427,7 +427,7 @@ async fn mode_decides_about_clients_without_token() {
     for mode in [AuthMode::Mixed, AuthMode::Token] {
         let token = HMAC.sign(None, &claims(&json!({})));
         let introduced = gate(mode).introduce(Some(&token), Some(nick.clone())).await.unwrap();
-        assert_eq!(introduced.grant.unwrap().user.as_str(), "user:1");
+        assert_eq!(introduced.token.unwrap().grant.user.as_str(), "user:1");
     }
 }
 
@@ -446,6 +446,17 @@ async fn nickname_of_the_token_wins() {
     ] {
         let introduced = gate.introduce(Some(token), given.clone()).await;
         assert_eq!(introduced.map(|introduced| introduced.nick), expected, "{given:?}");
+    }
+}
+
+#[tokio::test]
+async fn lifetime_ends_with_the_token() {
+    let gate = gate(AuthMode::Token);
+    for (exp, low, high) in [(now() + 60, 64, 66), (now() - 2, 2, 4), (u64::MAX, 1 << 40, u64::MAX)] {
+        let token = HMAC.sign(None, &claims(&json!({"exp": exp})));
+        let introduced = gate.introduce(Some(&token), Nick::parse("ann").ok()).await.unwrap();
+        let seconds = introduced.token.unwrap().lifetime.as_secs();
+        assert!((low..=high).contains(&seconds), "{exp}: {seconds}");
     }
 }
 

@@ -16,7 +16,7 @@ use super::keys::{KeySet, TokenAlgorithm, VerificationKey};
 /// Maximum size of a token in bytes. A larger one is not decoded.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Allowed difference between the clocks of issuer and gateway.
-const LEEWAY_SECONDS: u64 = 5;
+pub(super) const LEEWAY_SECONDS: u64 = 5;
 
 /// The claims that every token must have, in addition to a valid signature.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
 use super::liveness::{HeartbeatPolicy, Liveness};
 use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
+use super::token_expiry::ExpiryAction;
 use super::verbs::send::SendMessage;
 use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 
@@ -86,6 +87,17 @@ impl Core {
     /// Returns the liveness timers, to record input and to query the action that is due.
     pub fn liveness_mut(&mut self) -> &mut Liveness {
         &mut self.state.liveness
+    }
+
+    /// Returns the time at which [`Core::token_due`] is to be asked next; `None` for a guest.
+    #[must_use]
+    pub fn token_deadline(&self) -> Option<Instant> {
+        self.state.token_expiry.as_ref().map(|expiry| expiry.deadline())
+    }
+
+    /// Returns the action that is due for the token of the user.
+    pub fn token_due(&mut self, now: Instant) -> ExpiryAction {
+        self.state.token_expiry.as_mut().map_or(ExpiryAction::Nothing, |expiry| expiry.due(now))
     }
 
     /// Handles one request. Must not be called while an [`Operation`] is being performed.

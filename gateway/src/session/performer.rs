@@ -12,7 +12,7 @@ use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{ClaimError, LocalClaim, RegistryError, ResumeTicket};
 
-use crate::identity::{Grant, Introduction};
+use crate::identity::{Introduction, UserToken};
 use crate::outbound::Outbox;
 use crate::outbound::reply_budget::ReplyReservation;
 use crate::wire::{Dialect, Refusal, Token};
@@ -88,21 +88,21 @@ impl Performer {
     }
 
     /// Admits the user: by the token of its `register`, or else by that of its connection. Returns the nickname to
-    /// claim, and what the token grants.
+    /// claim, and the token.
     pub(super) async fn introduce(
         &mut self,
         nick: Option<Nick>,
         token: Option<Token>,
-    ) -> Result<(Nick, Option<Arc<Grant>>), Refusal> {
+    ) -> Result<(Nick, Option<UserToken>), Refusal> {
         let token = token.as_ref().or(self.bearer.as_deref()).map(Token::reveal);
         // Boxed: its state while it fetches keys would otherwise be part of every connection.
         let introduced = Box::pin(self.services.identity.introduce(token, nick)).await;
-        let Introduction { nick, grant } = introduced.inspect_err(|fault| {
+        let Introduction { nick, token } = introduced.inspect_err(|fault| {
             tracing::info!(event = "auth_failed", reason = %fault, "client refused");
         })?;
         let nick = nick.ok_or_else(|| Refusal::from(ErrorCode::BadRequest).with_detail("`nick` is missing"))?;
         self.bearer = None;
-        Ok((nick, grant))
+        Ok((nick, token))
     }
 
     /// Claims a nickname and finds the end of the session's inbox.

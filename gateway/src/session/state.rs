@@ -9,12 +9,13 @@ use std::time::Instant;
 use presence::model::codes::ErrorCode;
 use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
-use crate::identity::{Grant, RoomRight};
+use crate::identity::{Grant, RoomRight, UserToken};
 use crate::message::Target;
 use crate::wire::Since;
 
 use super::liveness::{HeartbeatPolicy, Liveness};
 use super::small_map::SmallMap;
+use super::token_expiry::TokenExpiry;
 use super::typing_limiter::TypingLimiter;
 
 /// Maximum number of rooms of a session.
@@ -56,6 +57,8 @@ pub struct SessionState {
     pub(super) identity: Option<SessionIdentity>,
     /// What the user's token grants; `None` for a guest, whose rooms are not limited.
     pub(super) user_grant: Option<Arc<Grant>>,
+    /// Boxed: guests have none.
+    pub(super) token_expiry: Option<Box<TokenExpiry>>,
     pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
     pub(super) liveness: Liveness,
     pub(super) typing: TypingLimiter,
@@ -69,6 +72,7 @@ impl SessionState {
             node,
             identity: None,
             user_grant: None,
+            token_expiry: None,
             rooms: SmallMap::default(),
             liveness: Liveness::new(now, heartbeat),
             typing: TypingLimiter::default(),
@@ -81,6 +85,13 @@ impl SessionState {
         self.liveness.registered(now);
         self.identity = Some(me);
         self.registered_reply = RegisteredReply::Unconfirmed { resumed };
+    }
+
+    /// Notes the token of the user, in place of an earlier one; `None` for a guest.
+    pub(super) fn sign_in(&mut self, now: Instant, token: Option<UserToken>) {
+        let expiry = token.as_ref().and_then(|token| TokenExpiry::new(now, token.lifetime));
+        self.token_expiry = expiry.map(Box::new);
+        self.user_grant = token.map(|token| token.grant);
     }
 
     /// Notes that the client has received the `registered` reply. Returns true if its previous token is to be revoked.

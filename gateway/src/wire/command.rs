@@ -162,6 +162,11 @@ pub enum Command {
         /// The room or nickname.
         to: Target,
     },
+    /// Renews the token of the user.
+    Refresh {
+        /// The new token.
+        token: Token,
+    },
     /// Requests a pong.
     Ping,
     /// Ends the session.

@@ -140,4 +140,6 @@ close_table! {
     Kicked, 4003, "kicked", false;
     /// The session was resumed over another connection.
     TakenOver, 4004, "taken_over", false;
+    /// The token of the user expired. The client may return with a new one.
+    TokenExpired, 4005, "token_expired", true;
 }

@@ -257,6 +257,64 @@ async fn reload_reads_rotated_key_files() {
 }
 
 #[tokio::test]
+async fn connection_ends_with_its_token() {
+    let cluster = cluster("token", 2).await;
+    let expires_in = |seconds: u64| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        json!({"exp": now + seconds})
+    };
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
+    // Clocks may differ by 5 s, so a token ends after the sixth second.
+    let short = token("user:1", &expires_in(3));
+    let registered = register(&ann, "ann", &short).await.unwrap();
+    assert!((8_000..=9_000).contains(&registered["expires_in_ms"].as_u64().unwrap()), "{registered}");
+    register(&bob, "bob", &token("user:2", &expires_in(3))).await.unwrap();
+    for client in [&ann, &bob] {
+        let notice = client.receives_frame("expiring").await;
+        assert!(notice["expires_in_ms"].as_u64().unwrap() <= 9_000, "{notice}");
+    }
+    let refresh = |token: String| ann.request(json!({"type": "refresh", "token": token}));
+    assert_eq!(code(refresh(token("user:2", &json!({}))).await), "token_invalid");
+    let refreshed = refresh(token("user:1", &json!({}))).await.unwrap();
+    assert!(refreshed["expires_in_ms"].as_u64().unwrap() > 60_000, "{refreshed}");
+
+    let ending = bob.closed_within(SOON).await;
+    assert_eq!((ending.code, ending.reason.as_str()), (Some(4005), "token_expired"));
+    ann.join("#lobby").await;
+    ann.sends("#lobby", "still here").await;
+    // A session of an expired token is not lost: a new one resumes it.
+    let again = cluster.ws_on(1).await;
+    let resume = json!({"type": "register", "nick": "ann", "resume": registered["resume"], "token": short});
+    eventually(SOON, "the first token has expired", || async {
+        match again.request(resume.clone()).await {
+            Err(refused) if refused.code == "token_expired" => Ok(()),
+            answer => Err(answer),
+        }
+    })
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn line_client_renews_its_token() {
+    let mut gateway = alone("mixed").setting("PARLEY__AUTH__SECRET", SECRET).start().await;
+    let line = LineClient::connect(gateway.tcp()).await;
+    line.types(&format!("/auth {}", token("user:1", &json!({})))).await;
+    line.register("ann").await;
+    for room in ["#lobby", "#team-a"] {
+        line.join(room).await;
+    }
+    let narrow = json!({"rooms": [{"match": "#team-*", "may": ["join", "send", "history"]}]});
+    line.types(&format!("/auth {}", token("user:1", &narrow))).await;
+    line.reads("* token renewed").await;
+    line.reads("* you left #lobby, your token does not allow it").await;
+    line.types("still in the team").await;
+    line.receives("#team-a", "ann", "still in the team").await;
+    assert_eq!(gateway.end().await, Some(0));
+    assert_eq!(gateway.problems(&[]), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn incomplete_settings_are_refused_at_start() {
     for (settings, words) in [
         (vec![("PARLEY__AUTH__MODE", "closed")], "expected open, token or mixed"),

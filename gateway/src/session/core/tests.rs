@@ -82,7 +82,7 @@ fn inbox() -> StreamEnd {
 }
 
 fn begun(name: &str, fence: u64) -> OperationOutcome {
-    OperationOutcome::Begun(SessionBegun { nick: nick(name), user_grant: None, grant: grant(fence), inbox: inbox() })
+    OperationOutcome::Begun(SessionBegun { nick: nick(name), user_token: None, grant: grant(fence), inbox: inbox() })
 }
 
 /// The outcome of a join without a position.
@@ -210,7 +210,7 @@ fn restored(request: ResumeRequest, name: &str, rooms: &[&str]) -> OperationOutc
     let status = Status { status: Availability::Away, text: "tea".into() };
     let rooms = rooms.iter().map(|name| room(name)).collect();
     let stored = StoredSession { former: Some((nick("ann"), owner(0))), status, rooms, read: since("i", 2) };
-    OperationOutcome::Resumed(SessionResumed { nick: nick(name), user_grant: None, request, grant: grant(2), stored })
+    OperationOutcome::Resumed(SessionResumed { nick: nick(name), user_token: None, request, grant: grant(2), stored })
 }
 
 /// Asks for a resume, which succeeds; returns what follows.

@@ -2,15 +2,15 @@
 //!
 //! Every attempt has a session id of its own, so that tidying up after a lost answer affects no other session.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, Status};
 
-use crate::identity::Grant;
+use crate::identity::UserToken;
 use crate::session::state::{SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
+use crate::session::token_expiry::lifetime_ms;
 use crate::wire::{Answer, RestoredRoom, Since, Token};
 
 use super::Decision;
@@ -28,7 +28,8 @@ pub struct BeginSession {
 #[derive(Debug)]
 pub struct SessionBegun {
     pub(crate) nick: Nick,
-    pub(crate) user_grant: Option<Arc<Grant>>,
+    /// The token of its user; `None` for a guest.
+    pub(crate) user_token: Option<UserToken>,
     pub(crate) grant: SessionGrant,
     /// The end of its inbox: direct messages may have arrived already.
     pub(crate) inbox: StreamEnd,
@@ -49,6 +50,8 @@ pub(crate) struct SessionGrant {
 #[derive(Debug)]
 pub(super) struct RegisteredSession {
     pub(super) grant: SessionGrant,
+    /// The lifetime of the user's token.
+    pub(super) expires_in_ms: Option<u64>,
     pub(super) me: SessionIdentity,
     pub(super) rooms: Vec<RestoredRoom>,
     pub(super) inbox: StreamEnd,
@@ -65,22 +68,25 @@ pub(super) fn decide(nick: Option<Nick>, token: Option<Token>) -> BeginSession {
 pub(super) fn conclude(
     state: &mut SessionState,
     now: Instant,
-    SessionBegun { nick, user_grant, grant, inbox }: SessionBegun,
+    SessionBegun { nick, user_token, grant, inbox }: SessionBegun,
 ) -> Decision {
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status: Status::default() };
     state.begin(now, me.clone(), false);
-    state.user_grant = user_grant;
+    let expires_in_ms = user_token.as_ref().map(|token| lifetime_ms(token.lifetime));
+    state.sign_in(now, user_token);
     let (rooms, entries) = (Vec::new(), Vec::new());
-    RegisteredSession { grant, me, rooms, inbox, inbox_read: None, entries }.answer(state)
+    RegisteredSession { grant, expires_in_ms, me, rooms, inbox, inbox_read: None, entries }.answer(state)
 }
 
 impl RegisteredSession {
     /// Answers `registered`, then lets the client into its inbox and its rooms.
     pub(super) fn answer(self, state: &SessionState) -> Decision {
-        let Self { grant: SessionGrant { owner, token, time }, me, rooms, inbox, inbox_read, mut entries } = self;
+        let Self { grant, expires_in_ms, me, rooms, inbox, inbox_read, mut entries } = self;
+        let SessionGrant { owner, token, time } = grant;
         let answer = Answer::Registered {
             nick: me.nick.as_str().to_owned(),
             user: state.user_grant.as_ref().map(|grant| grant.user.clone()),
+            expires_in_ms,
             session: owner.session.to_string(),
             resume: token,
             rooms,
@@ -112,14 +118,14 @@ mod perform {
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
             let Self { nick, token } = self;
-            let (nick, user_grant) = performer.introduce(nick, token).await?;
+            let (nick, user_token) = performer.introduce(nick, token).await?;
             performer.release_unresolved().await;
             let services = Arc::clone(&performer.services);
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
             // A text client cannot present a token.
             let (token, hash) = match performer.outbox.dialect() {
-                Dialect::Json => token::issue(&session, user_grant.as_ref().map(|grant| &grant.user)),
+                Dialect::Json => token::issue(&session, user_token.as_ref().map(|token| &token.grant.user)),
                 Dialect::Line => (Token::new(""), TokenHash::none()),
             };
             services.hub.open_inbox(&session, &nick, &performer.outbox);
@@ -129,7 +135,7 @@ mod perform {
             services.metrics.registrations[result(&claimed)].inc();
             let (owner, inbox) = claimed.inspect_err(|_| services.hub.discard_inbox(&session))?;
             performer.attach(owner.clone(), nick.clone(), Status::default(), hash);
-            Ok(SessionBegun { nick, user_grant, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
+            Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
     }
 

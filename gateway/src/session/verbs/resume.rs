@@ -5,15 +5,15 @@
 //! repeated after a lost answer gets the same new token; otherwise the session can still be resumed with either token.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
-use crate::identity::{Grant, RoomRight};
+use crate::identity::{RoomRight, UserToken};
 use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
+use crate::session::token_expiry::lifetime_ms;
 use crate::wire::{RestoredRoom, ResumeRequest, Since, Token};
 
 use super::join::{JoinRoom, RoomJoined};
@@ -35,7 +35,8 @@ pub struct ResumeSession {
 #[derive(Debug)]
 pub struct SessionResumed {
     pub(crate) nick: Nick,
-    pub(crate) user_grant: Option<Arc<Grant>>,
+    /// The token of its user; `None` for a guest.
+    pub(crate) user_token: Option<UserToken>,
     pub(crate) request: ResumeRequest,
     pub(crate) grant: SessionGrant,
     pub(crate) stored: StoredSession,
@@ -62,6 +63,7 @@ pub struct FindInboxEnd {
 #[derive(Debug)]
 pub(in crate::session) struct ResumeFlow {
     grant: SessionGrant,
+    expires_in_ms: Option<u64>,
     me: SessionIdentity,
     /// The session's former identity, if its nickname has changed.
     former: Option<SessionIdentity>,
@@ -79,13 +81,14 @@ pub(super) fn decide((nick, token): (Option<Nick>, Option<Token>), request: Resu
 }
 
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
-    let SessionResumed { nick, user_grant, request, grant, stored } = resumed;
+    let SessionResumed { nick, user_token, request, grant, stored } = resumed;
     let StoredSession { former, status, rooms, read } = stored;
     let former = former.filter(|(former_nick, _)| *former_nick != nick);
     let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
     state.begin(now, me.clone(), true);
-    state.user_grant = user_grant;
+    let expires_in_ms = user_token.as_ref().map(|token| lifetime_ms(token.lifetime));
+    state.sign_in(now, user_token);
     // A room that was forgotten meanwhile begins again under the client's spelling.
     let spelled = |room: RoomName| {
         let named = request.rooms.iter().find(|(named, _)| named.key() == room.key());
@@ -94,6 +97,7 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
     let rooms = rooms.into_iter().map(spelled).collect();
     let flow = ResumeFlow {
         grant,
+        expires_in_ms,
         me,
         former,
         rooms,
@@ -131,9 +135,9 @@ impl ResumeFlow {
                 Some(self.next())
             }
             OperationOutcome::InboxEnd(inbox) => {
-                let Self { grant, me, restored: rooms, inbox_read, entries, .. } = *self;
+                let Self { grant, expires_in_ms, me, restored: rooms, inbox_read, entries, .. } = *self;
                 let inbox_read = Some(inbox_read);
-                Some(RegisteredSession { grant, me, rooms, inbox, inbox_read, entries }.answer(state))
+                Some(RegisteredSession { grant, expires_in_ms, me, rooms, inbox, inbox_read, entries }.answer(state))
             }
             _ => None,
         }
@@ -179,9 +183,9 @@ mod perform {
     impl ResumeSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionResumed, Refusal> {
             let Self { nick, token, request } = self;
-            let (nick, user_grant) = performer.introduce(nick, token).await?;
+            let (nick, user_token) = performer.introduce(nick, token).await?;
             performer.release_unresolved().await;
-            let user = user_grant.as_ref().map(|grant| &grant.user);
+            let user = user_token.as_ref().map(|token| &token.grant.user);
             let resumed = take_over(performer, &nick, (&request.token, user)).await;
             performer.services.metrics.resumes[result(&resumed)].inc();
             let TakenOver { owner, token, hash, stored: ResumedSession { former, status, rooms, inbox, .. } } =
@@ -192,7 +196,7 @@ mod perform {
             performer.attach(owner.clone(), nick.clone(), status.clone(), hash);
             let grant = SessionGrant { owner, token, time: unix_ms() };
             let stored = StoredSession { former, status, rooms, read: Since { epoch, seq: read } };
-            Ok(SessionResumed { nick, user_grant, request, grant, stored })
+            Ok(SessionResumed { nick, user_token, request, grant, stored })
         }
     }
 

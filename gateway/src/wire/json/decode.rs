@@ -127,6 +127,7 @@ impl<'a> JsonFields<'a> {
             "read" if self.string("to")? == INBOX => Command::Read { seq: self.seq()? },
             "read" => return Err(bad_request(format!("`to` must be \"{INBOX}\""))),
             "typing" => Command::Typing { to: syntax::target(&self.string("to")?)? },
+            "refresh" => Command::Refresh { token: Token::new(self.string("token")?) },
             "ping" => Command::Ping,
             "bye" => Command::Bye,
             _ => return Err(ErrorCode::UnknownType.into()),

@@ -48,6 +48,7 @@ fn decoder_accepts_every_request_type() {
             r##"History { room: "#a", range: Before(9007199254740991), limit: 200 }"##,
         ),
         (r##"{"type":"history","to":"#a","after":0}"##, r##"History { room: "#a", range: After(0), limit: 50 }"##),
+        (r#"{"type":"refresh","token":"a.b.c"}"#, "Refresh { token: Token(..) }"),
         (r#"{"type":"ping"}"#, "Ping"),
         ("\t{ \"t\\u0079pe\" : \"bye\" , \"__proto__\" : { } }\r\n", "Bye"),
     ] {
@@ -241,6 +242,7 @@ fn refusal_keeps_the_id_and_names_the_field() {
         (r#""type":"nick","nick":["ann"]"#, "bad_request: `nick` must be a string"),
         (r#""type":"nick","nick":"\u0000""#, "bad_nick: the name contains U+0000, which is not allowed"),
         (r#""type":"whois""#, "bad_request: `nick` is missing"),
+        (r#""type":"refresh""#, "bad_request: `token` is missing"),
         (r##""type":"whois","nick":"#lobby""##, "bad_nick: the name contains the character #, which is not allowed"),
         (r#""type":"join""#, "bad_request: `room` is missing"),
         (r#""type":"join","room":{}"#, "bad_request: `room` must be a string"),

@@ -79,6 +79,11 @@ impl LineDialect {
                 self.token = None;
             }
             Answer::Joined { room, .. } => self.room = RoomName::parse(room).ok(),
+            Answer::Refreshed { left, .. } => {
+                for left in left.iter().filter_map(|room| RoomName::parse(room).ok()) {
+                    self.room.take_if(|current| left.key() == current.key());
+                }
+            }
             Answer::Left { room } => {
                 let left = RoomName::parse(room).ok();
                 self.room.take_if(|current| left.is_some_and(|left| left.key() == current.key()));

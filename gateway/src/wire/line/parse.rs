@@ -16,7 +16,7 @@ const DEFAULT_HISTORY_ROWS: usize = 20;
 
 /// The output of `/help`.
 pub(super) const HELP: &str = "\
-* /auth TOKEN       show who you are, before /nick; not every server needs it
+* /auth TOKEN       show who you are, before /nick, or renew it; not every server needs it
 * /nick NAME        take a nickname, or change it
 * /join #ROOM       enter a room; the text that you type goes there
 * TEXT              send TEXT to the room that you entered last
@@ -70,9 +70,7 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
                 Command::Register { nick: Some(nick), resume: None, token: dialect.token.clone().map(|token| *token) }
             }
         }
-        "auth" if dialect.is_registered => {
-            return Err(Refusal::from(ErrorCode::AlreadyRegistered).with_detail("type /auth TOKEN before /nick NAME"));
-        }
+        "auth" if dialect.is_registered => Command::Refresh { token: Token::new(required(argument, "/auth TOKEN")?) },
         "auth" => return Ok(Some(ParsedLine::Auth(Token::new(required(argument, "/auth TOKEN")?)))),
         "join" => Command::Join { room: room(required(argument, "/join #ROOM")?, "/join")?, since: None },
         "leave" => Command::Leave { room: room_or_current(dialect, argument, "/leave")? },

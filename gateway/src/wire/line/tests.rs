@@ -23,6 +23,7 @@ fn registered(nick: &str) -> Answer {
     Answer::Registered {
         nick: nick.into(),
         user: None,
+        expires_in_ms: None,
         session: "s1".into(),
         resume: Token::new("s1.secret"),
         rooms: Vec::new(),
@@ -417,16 +418,30 @@ fn token_of_auth_goes_with_nickname() {
     }
     dialect.encode_reply(&Reply { id: None, answer: registered("bob") });
     assert_eq!(read(&mut dialect, "/nick Bob"), "nick Bob");
-    assert_eq!(read(&mut dialect, "/auth a.b.c"), "= ! already_registered: type /auth TOKEN before /nick NAME");
+    assert_eq!(read(&mut dialect, "/auth a.b.c"), "refresh { token: token(..) }");
     assert!(!format!("{dialect:?}").contains("d.e.f"));
+}
+
+#[test]
+fn renewed_token_ends_forbidden_rooms() {
+    let mut dialect = in_lobby();
+    let left = vec!["#Lobby".into(), "#b".into()];
+    let answer = Answer::Refreshed { expires_in_ms: Some(1), left };
+    let shown = String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap();
+    let not_allowed = |room: &str| format!("* you left {room}, your token does not allow it\n");
+    assert_eq!(shown, format!("* token renewed\n{}{}", not_allowed("#Lobby"), not_allowed("#b")));
+    assert_eq!(read(&mut dialect, "hi"), "= ! not_in_room: type /join #ROOM first");
+    let soon = event(&Event::Expiring { expires_in_ms: 29_001 });
+    assert_eq!(soon, "* your token expires in 30 s, type /auth TOKEN with a new one\n");
 }
 
 #[test]
 fn help_and_greeting_name_the_commands() {
     let help = read(&mut LineDialect::default(), "/help");
-    for verb in
-        ["auth", "nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help", "quit"]
-    {
+    for verb in [
+        "auth", "nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help",
+        "quit",
+    ] {
         assert!(help.contains(&format!("* /{verb} ")), "{verb}");
         assert!(!read(&mut in_lobby(), &format!("/{verb}")).contains("unknown_type"), "{verb}");
     }

@@ -212,6 +212,7 @@ const DECISIONS: ImportRule = ImportRule {
         "gateway/src/session/rate_meter.rs",
         "gateway/src/session/small_map.rs",
         "gateway/src/session/stream_entry.rs",
+        "gateway/src/session/token_expiry.rs",
         "gateway/src/session/typing_limiter.rs",
         "gateway/src/session/verbs/*",
     ],

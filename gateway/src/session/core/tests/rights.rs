@@ -1,11 +1,13 @@
 //! Rights of users whose token limits their rooms or their nickname.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use presence::model::{RoomPattern, UserId};
 
 use super::*;
-use crate::identity::{Grant, RoomRight, RoomRule};
+use crate::identity::{Grant, RoomRight, RoomRule, UserToken};
+use crate::session::token_expiry::ExpiryAction;
 
 /// A token for a nickname, with rights in `#team-*` and other ones in `#news`.
 fn user_grant(name: Option<&str>) -> Arc<Grant> {
@@ -27,13 +29,22 @@ fn user_grant(name: Option<&str>) -> Arc<Grant> {
     })
 }
 
+const LIFETIME: Duration = Duration::from_secs(100);
+
+fn user_token(granted: &Arc<Grant>) -> UserToken {
+    UserToken { grant: Arc::clone(granted), lifetime: LIFETIME }
+}
+
 fn registered_user(granted: &Arc<Grant>) -> Core {
     let mut core = core();
     ask(&mut core, register("ann"));
-    let user_grant = Some(Arc::clone(granted));
-    let begun = SessionBegun { nick: nick("ann"), user_grant, grant: grant(1), inbox: inbox() };
+    let user_token = Some(user_token(granted));
+    let begun = SessionBegun { nick: nick("ann"), user_token, grant: grant(1), inbox: inbox() };
     let effects = succeed(&mut core, OperationOutcome::Begun(begun));
-    assert!(format!("{effects:?}").contains(r#"user: Some(UserId("user:1"))"#), "{effects:?}");
+    assert!(
+        format!("{effects:?}").contains(r#"user: Some(UserId("user:1")), expires_in_ms: Some(100000)"#),
+        "{effects:?}"
+    );
     core
 }
 
@@ -104,7 +115,7 @@ fn resumed_user_leaves_rooms_without_grant() {
     let Command::Register { resume: Some(request), .. } = &command else { panic!("{command:?}") };
     let OperationOutcome::Resumed(resumed) = restored(request.clone(), "ann", &["#lobby", "#news"]) else { panic!() };
     ask(&mut core, command);
-    let resumed = SessionResumed { user_grant: Some(user_grant(None)), ..resumed };
+    let resumed = SessionResumed { user_token: Some(user_token(&user_grant(None))), ..resumed };
     assert_eq!(summary(&succeed(&mut core, OperationOutcome::Resumed(resumed))), ["do Join"]);
     assert_eq!(summary(&succeed(&mut core, joined("#lobby"))), ["do Leave"]);
     assert_eq!(summary(&succeed(&mut core, OperationOutcome::Left(room("#lobby")))), ["do Join"]);
@@ -113,4 +124,68 @@ fn resumed_user_leaves_rooms_without_grant() {
     assert_eq!(summary(&last), ["Registered", "enter ann after i 2", "enter #news after e 7"], "it enters at the end");
     assert_eq!(core.rooms().map(RoomName::as_str).collect::<Vec<_>>(), ["#news"]);
     assert!(!format!("{:?}", last[0]).contains("#lobby"), "{last:?}");
+}
+
+fn refresh() -> Command {
+    Command::Refresh { token: Token::new("a.b.c") }
+}
+
+#[test]
+fn expiry_is_announced_then_closes() {
+    let mut guest = registered("ann");
+    assert_eq!((guest.token_deadline(), guest.token_due(Instant::now())), (None, ExpiryAction::Nothing));
+    let before = Instant::now();
+    let mut core = registered_user(&user_grant(None));
+    let deadline = core.token_deadline().unwrap();
+    assert!(deadline >= before + Duration::from_secs(70) && deadline <= Instant::now() + Duration::from_secs(70));
+    assert_eq!(core.token_due(deadline), ExpiryAction::Announce(Duration::from_secs(30)));
+    assert_eq!(core.token_due(deadline + Duration::from_secs(30)), ExpiryAction::Close);
+}
+
+#[test]
+fn refresh_renews_the_token() {
+    let mut core = registered_user(&user_grant(None));
+    let deadline = core.token_deadline().unwrap();
+    core.token_due(deadline);
+    let asked = ask(&mut core, refresh());
+    let Some(Effect::Perform(Operation::Refresh(refresh))) = asked.last() else { panic!("{asked:?}") };
+    assert_eq!(refresh.user.as_ref().map(UserId::as_str), Some("user:1"));
+    let renewed = succeed(&mut core, OperationOutcome::Refreshed(Some(user_token(&user_grant(None)))));
+    assert!(format!("{renewed:?}").contains("Refreshed { expires_in_ms: Some(100000), left: [] }"), "{renewed:?}");
+    assert!(core.token_deadline().unwrap() >= deadline, "the next notice");
+    assert_eq!(core.token_due(deadline), ExpiryAction::Nothing);
+}
+
+#[test]
+fn refused_refresh_changes_nothing() {
+    let mut core = registered_user(&user_grant(None));
+    let deadline = core.token_deadline();
+    ask(&mut core, refresh());
+    assert_eq!(summary(&fail(&mut core, ErrorCode::TokenInvalid)), ["token_invalid"]);
+    assert_eq!(core.token_deadline(), deadline);
+    ask(&mut core, join("#team-a", None));
+}
+
+#[test]
+fn refresh_with_fewer_rights_leaves_rooms() {
+    let everywhere = Arc::new(Grant { rooms: None, ..(*user_grant(None)).clone() });
+    let mut core = registered_user(&everywhere);
+    for name in ["#lobby", "#news", "#yard"] {
+        ask(&mut core, join(name, None));
+        succeed(&mut core, joined(name));
+    }
+    ask(&mut core, refresh());
+    let narrow = || OperationOutcome::Refreshed(Some(user_token(&user_grant(None))));
+    assert_eq!(summary(&succeed(&mut core, narrow())), ["do Leave"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::Left(room("#lobby")))), ["do Leave"]);
+    let last = succeed(&mut core, OperationOutcome::Left(room("#yard")));
+    assert!(format!("{last:?}").contains(r##"left: ["#lobby", "#yard"]"##), "{last:?}");
+    assert_eq!(core.rooms().map(RoomName::as_str).collect::<Vec<_>>(), ["#news"]);
+
+    let mut stuck = registered_user(&everywhere);
+    ask(&mut stuck, join("#lobby", None));
+    succeed(&mut stuck, joined("#lobby"));
+    ask(&mut stuck, refresh());
+    succeed(&mut stuck, narrow());
+    assert_eq!(summary(&fail(&mut stuck, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
