@@ -16,6 +16,7 @@ use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
 
+use crate::identity::AuthConfig;
 use crate::listen::{AddressLimits, ConnectionLimits, OriginWord};
 use crate::session::{SessionLimit, SessionLimits};
 
@@ -42,6 +43,33 @@ pub const KEYS: &[Key] = &[
     ),
     Key::flag("listen.tcp_proxy_protocol").default("false").live().meaning(
         "Require a PROXY header (version 1 or 2) on listen.tcp from listen.trusted_proxies. Others never may send one.",
+    ),
+    Key::text("auth.mode").default("open").live().meaning(
+        "Who may connect: open (anybody, tokens are ignored), token (only with a valid token) or mixed (without a token \
+         as a guest). The same on all gateways.",
+    ),
+    Key::text("auth.issuer")
+        .sample("https://id.example.org")
+        .live()
+        .meaning("Issuer of the tokens: their claim iss. Required unless auth.mode is open."),
+    Key::list("auth.audience")
+        .sample("parley")
+        .live()
+        .meaning("Names of this service, one of which is in the claim aud. Required unless auth.mode is open."),
+    Key::secret("auth.secret")
+        .sample("32 bytes or more, shared with the issuer")
+        .live()
+        .meaning("Secret of tokens with HS256, 32 bytes or more. For other algorithms and several keys: auth.keys."),
+    Key::list("auth.keys").sample("ES256/2026=/etc/parley/es256.pem").live().meaning(
+        "Keys of tokens, ALGORITHM=FILE or ALGORITHM/KEY_ID=FILE: a secret for HS256, HS384 and HS512, a public key as \
+         PEM for RS256, ES256 and EdDSA. A reload reads the files again.",
+    ),
+    Key::text("auth.jwks").sample("https://id.example.org/.well-known/jwks.json").live().meaning(
+        "Set of keys (JWKS), the path of a file or a URL. A reload reads it again. A URL is also fetched again after an \
+         hour, and for a key id that is unknown, at most every 30 s.",
+    ),
+    Key::flag("auth.jwks_plain_http").default("false").live().meaning(
+        "Allow http:// for auth.jwks to other machines. Without it only to this one: the answer decides about every user.",
     ),
     Key::address("admin.addr")
         .default("127.0.0.1:9180")
@@ -237,6 +265,8 @@ pub struct GatewayConfig {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
+    /// `auth.*`: tokens of users.
+    pub auth: AuthConfig,
     /// `listen.origins`, `listen.page`, `listen.trusted_proxies`, `listen.tcp_proxy_protocol`, `limits.*`,
     /// `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
@@ -281,6 +311,7 @@ impl GatewayConfig {
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
+            auth: AuthConfig::read(settings)?,
             limits: limits(settings)?,
             reply_bytes: settings.number(
                 "limits.reply_mib",
@@ -454,6 +485,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "listen.page = {}", self.limits.page)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;
         writeln!(f, "listen.tcp_proxy_protocol = {}", self.limits.addresses.proxy_protocol)?;
+        write!(f, "{}", self.auth)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "limits.connections = {}", self.limits.connections)?;
         writeln!(f, "limits.connections_per_address = {}", self.limits.addresses.connections)?;

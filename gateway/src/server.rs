@@ -31,6 +31,7 @@ use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane,
 use crate::config::GatewayConfig;
 use crate::hub::Hub;
 use crate::hub::refill;
+use crate::identity::IdentityGate;
 use crate::lease::{
     DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, failure_detector, lifecycle,
 };
@@ -87,6 +88,7 @@ struct ReloadableSettings {
     retention: Reloadable<Retention>,
     room_bytes_per_second: Reloadable<u64>,
     session_limits: Reloadable<SessionLimits>,
+    identity: IdentityGate,
 }
 
 /// Access to the cluster's store, with the results of the checks before the start.
@@ -188,8 +190,9 @@ impl Gateway {
 
         let room_bytes_per_second = Reloadable::from(config.room_bytes_per_second);
         let session_limits = Reloadable::from(config.session_limits);
+        let identity = IdentityGate::new(&config.auth);
         let rates = (room_bytes_per_second.clone(), session_limits.clone());
-        let services = session_services(config, &lease, &hub, rates);
+        let services = session_services(config, (&lease, &hub), rates, identity.clone());
         let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();
@@ -204,7 +207,7 @@ impl Gateway {
         let log_addresses = config.logs.addresses;
         listeners.clients.serve(&connections.context(services, limits.clone(), log_addresses));
 
-        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second, session_limits };
+        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second, session_limits, identity };
         let background = background.drop_guard();
         Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
@@ -230,13 +233,14 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections, sessions and rooms, allowed origins and retention. Every other setting of
-    /// `config` is ignored.
+    /// Applies limits of connections, sessions and rooms, allowed origins, retention, and mode and keys of tokens. Every
+    /// other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
         self.reloadable.session_limits.set(config.session_limits);
+        self.reloadable.identity.reload(&config.auth);
     }
 }
 
@@ -326,15 +330,16 @@ fn connect_lease(
 
 fn session_services(
     config: &GatewayConfig,
-    lease: &LeaseContext,
-    hub: &Arc<Hub>,
+    (lease, hub): (&LeaseContext, &Arc<Hub>),
     (room_bytes_per_second, session_limits): (Reloadable<u64>, Reloadable<SessionLimits>),
+    identity: IdentityGate,
 ) -> Arc<Services> {
     let replies = ReplyBudget::new(config.reply_bytes);
     let budget = replies.clone();
     lease.metrics.pull_replies(move || budget.reserved_bytes());
     Arc::new(Services {
         node: config.node.as_str().into(),
+        identity,
         registry: lease.registry.clone(),
         backplane: lease.backplane.clone(),
         hub: Arc::clone(hub),

@@ -23,6 +23,7 @@ const CLOSE_CODES: &[(u16, &str, bool)] = &[
     (4002, "slow_consumer", false),
     (4003, "kicked", true),
     (4004, "taken_over", true),
+    (4005, "token_expired", false),
 ];
 
 /// A refusal of the server, or the end of the session. Branch on [`code`](Self::code).

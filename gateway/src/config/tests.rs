@@ -55,6 +55,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
         grace: Duration::from_secs(30),
+        auth: AuthConfig::default(),
         limits: ConnectionLimits::default(),
         reply_bytes: 64 * 1024 * 1024,
         republish_bytes: 256 * 1024 * 1024,
@@ -406,6 +407,9 @@ fn printed_config_hides_credentials() {
     assert!(config.to_string().contains("redis.url = \"redis://***@127.0.0.1:6390/2?***\"\n"), "{config}");
     assert!(!format!("{config} {config:?}").contains("hunter2"));
     assert!(config.redis.unwrap().reveal().contains("hunter2"));
+    let config = changed(|c| c.auth = AuthConfig::full());
+    assert!(config.to_string().contains("auth.secret = \"***\"\n"), "{config}");
+    assert!(!format!("{config} {config:?}").contains("hunter2"));
 }
 
 #[test]
@@ -422,6 +426,7 @@ fn every_key_is_printed() {
     let shown = changed(|c| {
         c.redis = Some("redis://h".parse().unwrap());
         c.logs.file = Some("/x".into());
+        c.auth = AuthConfig::full();
     });
     let shown = shown.to_string();
     let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();

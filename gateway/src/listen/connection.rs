@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::{Broadcast, Outgoing};
 use crate::session::{ConnectionEnd, DecodedRequest, Driver};
-use crate::wire::Event;
+use crate::wire::{Event, Token};
 
 use super::drain::{DrainMoment, due};
 use super::permits::ConnectionPermit;
@@ -38,6 +38,8 @@ pub trait ConnectionSession: Send + 'static {
     fn outbox(&self) -> Outbox;
     /// Returns true once the client has registered.
     fn is_registered(&self) -> bool;
+    /// Notes the token of the connection's `Authorization` header.
+    fn present(&mut self, token: Token);
     /// Notes that the client sent something.
     fn note_input(&mut self);
     /// Handles one request if it needs no wait; otherwise returns it.
@@ -65,6 +67,10 @@ impl ConnectionSession for Driver {
 
     fn is_registered(&self) -> bool {
         self.is_registered()
+    }
+
+    fn present(&mut self, token: Token) {
+        self.present(token);
     }
 
     fn note_input(&mut self) {

@@ -6,8 +6,8 @@
 
 use hyper::body::Body;
 use hyper::header::{
-    ALLOW, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    ALLOW, AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use presence::host::entity_tag::list_elements;
@@ -19,6 +19,7 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
 use crate::metrics::SeatLimit;
+use crate::wire::Token;
 
 use super::origins::AllowedOrigins;
 
@@ -186,6 +187,14 @@ fn join_lists(headers: &mut HeaderMap) {
     }
 }
 
+/// Returns the token of an `Authorization: Bearer` header. Other schemes and two headers count as none.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let mut sent = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (sent.next(), sent.next()) else { return None };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim()))
+}
+
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
     offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
@@ -203,6 +212,25 @@ pub(super) mod tests {
     pub(in super::super) fn page_rows() -> Vec<&'static str> {
         let (_, section) = PAGE.split_once("\n| status | code | header | cause |\n|---|---|---|---|\n").expect("table");
         section.lines().take_while(|line| line.starts_with('|')).collect()
+    }
+
+    #[test]
+    fn bearer_is_read_from_one_header() {
+        for (values, expected) in [
+            (vec!["Bearer a.b.c"], Some("a.b.c")),
+            (vec!["bearer  a.b.c "], Some("a.b.c")),
+            (vec!["Basic YTpi"], None),
+            (vec!["Bearer"], None),
+            (vec!["a.b.c"], None),
+            (vec!["Bearer a", "Bearer b"], None),
+            (vec![], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            assert_eq!(bearer(&headers).as_ref().map(Token::reveal), expected, "{values:?}");
+        }
     }
 
     #[test]

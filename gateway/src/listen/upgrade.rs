@@ -147,7 +147,9 @@ fn upgrade<S: ConnectionSession>(
         context.origin_refusals.record(request.headers(), permit.address());
     }
     let response = accepted?;
+    let bearer = handshake::bearer(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
-    context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
+    let opening = Box::new(ws::Opening { upgrade, bearer });
+    context.tasks.spawn(ws::serve(opening, Arc::clone(context), Arc::clone(permit)));
     Ok(response)
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use presence::model::codes::{CloseCode, ErrorCode};
+use presence::host::client_address::ClientAddress;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
 use crate::outbound::outbox::Outgoing;
-use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, json};
+use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Token, json};
 
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
@@ -25,14 +26,23 @@ use super::permits::ConnectionPermit;
 
 const LIMITS: MessageLimits = MessageLimits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
 
+/// A connection that is being upgraded. Boxed, because its fields would otherwise stay in every connection's task.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) upgrade: OnUpgrade,
+    /// The token of its `Authorization` header.
+    pub(super) bearer: Option<Token>,
+}
+
 /// Runs an upgraded connection.
 pub(super) async fn serve<S: ConnectionSession>(
-    upgrade: OnUpgrade,
+    opening: Box<Opening>,
     context: Arc<ConnectionContext<S>>,
     permit: Arc<ConnectionPermit>,
 ) {
     // The client may close between its request and the answer.
-    let Ok(upgraded) = upgrade.await else { return };
+    let mut opening = opening;
+    let Ok(upgraded) = (&mut opening.upgrade).await else { return };
     let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<HttpSocket<TcpStream>>>() else {
         debug!("upgraded connection is not a TCP stream");
         return;
@@ -40,9 +50,22 @@ pub(super) async fn serve<S: ConnectionSession>(
     // The request for the upgrade has named it.
     let Some(address) = permit.address() else { return };
     let transport = WebSocketTransport(FrameSocket::new(io.into_inner().into_inner(), read_buf.into(), LIMITS));
-    let session = (context.open_session)(Dialect::Json, address);
+    let session = open(&context, *opening, address);
     permit.opened();
     permit.ended(connection::run(transport, session, &permit, &context).await);
+}
+
+/// Opens the session. Not a part of [`serve`], whose task would have space for it twice.
+fn open<S: ConnectionSession>(
+    context: &ConnectionContext<S>,
+    Opening { bearer, .. }: Opening,
+    address: ClientAddress,
+) -> S {
+    let mut session = (context.open_session)(Dialect::Json, address);
+    if let Some(token) = bearer {
+        session.present(token);
+    }
+    session
 }
 
 struct WebSocketTransport(FrameSocket);

@@ -76,6 +76,7 @@ impl<'a> DropPolicy<'a> {
             | Event::Gap { .. }
             | Event::Epoch { .. }
             | Event::Rewound { .. }
+            | Event::Expiring { .. }
             | Event::GoingAway { .. } => Self::Never,
         }
     }

@@ -17,6 +17,7 @@ use super::liveness::{HeartbeatPolicy, Liveness};
 use super::session_limits::{RateRefusal, RefusalReport, RequestCost, SessionLimits};
 use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
+use super::token_expiry::ExpiryAction;
 use super::verbs::send::SendMessage;
 use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 
@@ -113,6 +114,17 @@ impl Core {
             Err(refused) => refuse_rate(id, refused, &mut effects),
         }
         effects
+    }
+
+    /// Returns the time at which [`Core::token_due`] is to be asked next; `None` for a guest.
+    #[must_use]
+    pub fn token_deadline(&self) -> Option<Instant> {
+        self.state.token_expiry.as_ref().map(|expiry| expiry.deadline())
+    }
+
+    /// Returns the action that is due for the token of the user.
+    pub fn token_due(&mut self, now: Instant) -> ExpiryAction {
+        self.state.token_expiry.as_mut().map_or(ExpiryAction::Nothing, |expiry| expiry.due(now))
     }
 
     /// Handles one request. Must not be called while an [`Operation`] is being performed.

@@ -18,7 +18,8 @@ use presence::host::client_address::ClientAddress;
 use presence::model::codes::CloseCode;
 
 use crate::outbound::Outbox;
-use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request};
+use crate::outbound::outbox::Broadcast;
+use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request, Token};
 
 use super::core::{Core, Effect};
 use super::liveness::{HeartbeatPolicy, LivenessAction};
@@ -29,6 +30,7 @@ use super::sends_in_flight::{SendAnswer, SendsInFlight};
 use super::services::Services;
 use super::session_limits::RefusalReport;
 use super::stream_entry::StreamEntry;
+use super::token_expiry::{ExpiryAction, lifetime_ms};
 use super::verbs::send::SendMessage;
 use super::verbs::{Operation, OperationOutcome};
 
@@ -85,6 +87,11 @@ impl Driver {
         self.core.identity().is_some()
     }
 
+    /// Notes the token of the connection, for a `register` without one.
+    pub fn present(&mut self, token: Token) {
+        self.performer.bearer = Some(Box::new(token));
+    }
+
     /// Records input from the client.
     pub fn note_input(&mut self) {
         self.core.liveness_mut().received(Instant::now());
@@ -93,12 +100,22 @@ impl Driver {
     /// Returns the time at which [`Driver::tick`] is due; `None` for never.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.core.liveness().deadline()
+        [self.core.liveness().deadline(), self.core.token_deadline()].into_iter().flatten().min()
     }
 
-    /// Reads the clock: may queue a ping, or close a connection that is silent or did not register.
+    /// Reads the clock: may queue a ping or the notice of an expiry, or close a connection that is silent, did not
+    /// register or has an expired token.
     pub fn tick(&mut self) {
-        match self.core.liveness_mut().due(Instant::now()) {
+        let now = Instant::now();
+        match self.core.token_due(now) {
+            ExpiryAction::Nothing => {}
+            ExpiryAction::Announce(left) => {
+                let event = Event::Expiring { expires_in_ms: lifetime_ms(left) };
+                self.performer.outbox.push_event(&Broadcast::new(event));
+            }
+            ExpiryAction::Close => return self.performer.outbox.close(CloseCode::TokenExpired),
+        }
+        match self.core.liveness_mut().due(now) {
             LivenessAction::Nothing => {}
             LivenessAction::Ping => self.performer.outbox.push_ping(),
             LivenessAction::Close(code) => self.performer.outbox.close(code),

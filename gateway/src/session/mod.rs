@@ -28,6 +28,7 @@ mod small_map;
 pub mod state;
 pub mod stream_entry;
 mod token;
+pub mod token_expiry;
 mod typing_limiter;
 pub mod verbs;
 

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use presence::model::codes::CloseCode;
+use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{ClaimError, LocalClaim, RegistryError, ResumeTicket};
 
+use crate::identity::{Introduction, UserToken};
 use crate::outbound::Outbox;
 use crate::outbound::reply_budget::ReplyReservation;
 use crate::wire::{Dialect, Refusal, Token};
@@ -54,6 +55,8 @@ pub(super) struct Performer {
     /// Claims whose outcome is unknown.
     unresolved: Vec<ClaimAttempt>,
     pub(super) unanswered: Option<Box<UnansweredResume>>,
+    /// The token of the connection's `Authorization` header, until the client has registered.
+    pub(super) bearer: Option<Box<Token>>,
     /// The hash of the client's token.
     pub(super) token: Option<TokenHash>,
     /// The part of the reply budget for the request that is being performed.
@@ -72,6 +75,7 @@ impl Performer {
             own_messages: OwnMessages::default(),
             unresolved: Vec::new(),
             unanswered: None,
+            bearer: None,
             token: None,
             reservation: None,
         }
@@ -81,6 +85,24 @@ impl Performer {
     pub(super) async fn reserve_reply(&mut self, wanted: usize) -> Result<usize, Refusal> {
         let reservation = self.services.replies.reserve(wanted).await?;
         Ok(self.reservation.insert(reservation).bytes())
+    }
+
+    /// Admits the user: by the token of its `register`, or else by that of its connection. Returns the nickname to
+    /// claim, and the token.
+    pub(super) async fn introduce(
+        &mut self,
+        nick: Option<Nick>,
+        token: Option<Token>,
+    ) -> Result<(Nick, Option<UserToken>), Refusal> {
+        let token = token.as_ref().or(self.bearer.as_deref()).map(Token::reveal);
+        // Boxed: its state while it fetches keys would otherwise be part of every connection.
+        let introduced = Box::pin(self.services.identity.introduce(token, nick)).await;
+        let Introduction { nick, token } = introduced.inspect_err(|fault| {
+            tracing::info!(event = "auth_failed", reason = %fault, "client refused");
+        })?;
+        let nick = nick.ok_or_else(|| Refusal::from(ErrorCode::BadRequest).with_detail("`nick` is missing"))?;
+        self.bearer = None;
+        Ok((nick, token))
     }
 
     /// Claims a nickname and finds the end of the session's inbox.

@@ -6,6 +6,7 @@ use presence::model::codes::ErrorCode;
 use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
+use crate::identity::TokenFault;
 use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::wire::Refusal;
 
@@ -69,6 +70,20 @@ impl From<ResumeError> for Refusal {
         match error {
             ResumeError::UnknownToken => ErrorCode::ResumeFailed.into(),
             ResumeError::Claim(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokenFault> for Refusal {
+    fn from(fault: TokenFault) -> Self {
+        let refusal = Self::from(fault.code());
+        match fault {
+            TokenFault::NoKeys { retry_after } => {
+                let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+                Self { retry_after_ms: Some(retry_after_ms), ..refusal }
+            }
+            TokenFault::WrongNick => refusal.with_detail("the token is for another nickname"),
+            _ => refusal,
         }
     }
 }

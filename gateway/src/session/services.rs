@@ -12,6 +12,7 @@ use presence::registry::{HoldTerms, Registry};
 
 use crate::backplane::Backplane;
 use crate::hub::Hub;
+use crate::identity::IdentityGate;
 use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
 use crate::outbound::reply_budget::ReplyBudget;
@@ -24,6 +25,8 @@ use super::session_limits::SessionLimits;
 pub struct Services {
     /// The configured node id.
     pub node: Arc<str>,
+    /// Admits clients by `auth.mode`.
+    pub identity: IdentityGate,
     /// Names and memberships.
     pub registry: Registry,
     /// Messages between nodes.

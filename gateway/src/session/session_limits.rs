@@ -162,6 +162,7 @@ impl RequestCost {
             | Command::Whois { .. }
             | Command::Read { .. }
             | Command::Typing { .. }
+            | Command::Refresh { .. }
             | Command::Ping => (None, None),
         };
         Some(Self([Some((SessionLimit::Requests, 1)), limit.map(|limit| (limit, 1)), bytes]))

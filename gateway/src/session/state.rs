@@ -9,11 +9,14 @@ use std::time::Instant;
 use presence::model::codes::ErrorCode;
 use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
+use crate::identity::{Grant, RoomRight, UserToken};
 use crate::message::Target;
+use crate::wire::Since;
 
 use super::liveness::{HeartbeatPolicy, Liveness};
 use super::session_limits::SessionAllowance;
 use super::small_map::SmallMap;
+use super::token_expiry::TokenExpiry;
 use super::typing_limiter::TypingLimiter;
 
 /// Maximum number of rooms of a session.
@@ -53,6 +56,10 @@ enum RegisteredReply {
 pub struct SessionState {
     pub(super) node: Arc<str>,
     pub(super) identity: Option<SessionIdentity>,
+    /// What the user's token grants; `None` for a guest, whose rooms are not limited.
+    pub(super) user_grant: Option<Arc<Grant>>,
+    /// Boxed: guests have none.
+    pub(super) token_expiry: Option<Box<TokenExpiry>>,
     pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
     pub(super) liveness: Liveness,
     pub(super) typing: TypingLimiter,
@@ -66,6 +73,8 @@ impl SessionState {
         Self {
             node,
             identity: None,
+            user_grant: None,
+            token_expiry: None,
             rooms: SmallMap::default(),
             liveness: Liveness::new(now, heartbeat),
             typing: TypingLimiter::default(),
@@ -81,6 +90,13 @@ impl SessionState {
         self.registered_reply = RegisteredReply::Unconfirmed { resumed };
     }
 
+    /// Notes the token of the user, in place of an earlier one; `None` for a guest.
+    pub(super) fn sign_in(&mut self, now: Instant, token: Option<UserToken>) {
+        let expiry = token.as_ref().and_then(|token| TokenExpiry::new(now, token.lifetime));
+        self.token_expiry = expiry.map(Box::new);
+        self.user_grant = token.map(|token| token.grant);
+    }
+
     /// Notes that the client has received the `registered` reply. Returns true if its previous token is to be revoked.
     pub(super) fn confirm_registered(&mut self) -> bool {
         self.identity.is_some()
@@ -94,6 +110,16 @@ impl SessionState {
         self.registered_reply != RegisteredReply::Unconfirmed { resumed: false }
     }
 
+    /// Returns true if the session has a right in a room, whether it is in it or not.
+    pub(super) fn may(&self, room: &RoomName, right: RoomRight) -> bool {
+        self.user_grant.as_ref().is_none_or(|grant| grant.may(room, right))
+    }
+
+    /// Returns the client's position, if the session may have what was said before.
+    pub(super) fn allowed_since(&self, room: &RoomName, since: Option<Since>) -> Option<Since> {
+        since.filter(|_| self.may(room, RoomRight::History))
+    }
+
     /// Returns the room by the name that all its members see.
     ///
     /// # Errors
@@ -105,11 +131,14 @@ impl SessionState {
     /// Returns the target of a message: nicknames as they are, rooms as [`SessionState::joined`].
     ///
     /// # Errors
-    /// `not_in_room` for a room that the session is not in.
+    /// `not_in_room` for a room that the session is not in, `forbidden` for one in which it may not send.
     pub(super) fn destination(&self, requested: &Target) -> Result<Target, ErrorCode> {
         match requested {
             Target::Nick(nick) => Ok(Target::Nick(nick.clone())),
-            Target::Room(room) => self.joined(room).map(Target::Room),
+            Target::Room(room) => {
+                let room = self.joined(room)?;
+                if self.may(&room, RoomRight::Send) { Ok(Target::Room(room)) } else { Err(ErrorCode::Forbidden) }
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ pub struct Since {
     pub seq: u64,
 }
 
-/// A resume token, as the client holds it. Its debug output is blank, so that it reaches no log.
+/// A token of a client: for a resume, or of its user. Its debug output is blank, so that it reaches no log.
 #[derive(Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Token(Box<str>);
@@ -87,10 +87,12 @@ pub const RESUMED_ROOMS_MAX: usize = 128;
 pub enum Command {
     /// Begins a session under a nickname, or resumes one.
     Register {
-        /// The nickname to claim.
-        nick: Nick,
+        /// The nickname to claim; `None` for that of the user's token.
+        nick: Option<Nick>,
         /// The session to resume.
         resume: Option<ResumeRequest>,
+        /// The token of the user.
+        token: Option<Token>,
     },
     /// Joins a room.
     Join {
@@ -159,6 +161,11 @@ pub enum Command {
     Typing {
         /// The room or nickname.
         to: Target,
+    },
+    /// Renews the token of the user.
+    Refresh {
+        /// The new token.
+        token: Token,
     },
     /// Requests a pong.
     Ping,

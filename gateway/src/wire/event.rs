@@ -4,7 +4,7 @@
 //! them.
 
 use presence::model::codes::ErrorCode;
-use presence::model::{MemberInfo, PresenceDelta, Status};
+use presence::model::{MemberInfo, PresenceDelta, Status, UserId};
 
 use crate::message::ChatMessage;
 
@@ -61,6 +61,10 @@ pub enum Answer {
     Registered {
         /// The nickname as others see it.
         nick: String,
+        /// The id of the user, if a token named one.
+        user: Option<UserId>,
+        /// The time until its token expires, in milliseconds.
+        expires_in_ms: Option<u64>,
         /// The session's id.
         session: String,
         /// The token to resume with, on any gateway.
@@ -156,6 +160,13 @@ pub enum Answer {
         /// The target as the client wrote it.
         to: String,
     },
+    /// The token of the user is renewed.
+    Refreshed {
+        /// The time until it expires, in milliseconds; `None` if tokens are no longer in use.
+        expires_in_ms: Option<u64>,
+        /// The rooms that it does not allow, which the session has left.
+        left: Vec<String>,
+    },
     /// The reply to a ping.
     Pong,
     /// The request was refused.
@@ -190,6 +201,7 @@ impl Answer {
             | Self::Whois { .. }
             | Self::Read { .. }
             | Self::Typing { .. }
+            | Self::Refreshed { .. }
             | Self::Pong
             | Self::Refused(_) => 2 * FIELDS_BYTES,
         }
@@ -277,6 +289,11 @@ pub enum Event {
         to: String,
         /// The user's nickname.
         from: String,
+    },
+    /// The token of the user expires soon.
+    Expiring {
+        /// The time until then, in milliseconds.
+        expires_in_ms: u64,
     },
     /// The gateway is draining.
     GoingAway {

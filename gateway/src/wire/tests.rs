@@ -180,6 +180,7 @@ fn event_examples_match_the_encoder() {
         Event::Rewound { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::Epoch { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::Typing { to: "#lobby".into(), from: "ann".into() },
+        Event::Expiring { expires_in_ms: 30_000 },
         Event::GoingAway { retry_after_ms: 1500 },
     ]
     .map(|event| vec![String::from_utf8(json::encode_event(&event).to_vec()).unwrap()]);
@@ -190,8 +191,10 @@ fn event_examples_match_the_encoder() {
 /// Returns the answer of a gateway, for commands whose output depends on nothing else.
 fn expected(command: Command) -> Option<Answer> {
     match command {
-        Command::Register { nick, .. } => Some(Answer::Registered {
+        Command::Register { nick: Some(nick), .. } => Some(Answer::Registered {
             nick: nick.as_str().into(),
+            user: None,
+            expires_in_ms: None,
             session: String::new(),
             resume: Token::new(""),
             rooms: Vec::new(),

@@ -48,6 +48,14 @@ error_table! {
     NotRegistered, "not_registered", false, 403, "this connection has not registered a nickname";
     /// A second `register` on one connection.
     AlreadyRegistered, "already_registered", false, 409, "this connection has already registered a nickname";
+    /// The gateway requires a token, and `register` brought none.
+    TokenRequired, "token_required", false, 401, "a token is required";
+    /// The token is malformed, its signature or one of its claims is not valid, or it belongs to another nickname.
+    TokenInvalid, "token_invalid", false, 401, "the token is not valid";
+    /// The token's `exp` has passed.
+    TokenExpired, "token_expired", false, 401, "the token has expired";
+    /// The token does not grant this.
+    Forbidden, "forbidden", false, 403, "your token does not allow this";
     /// Another session owns or holds the nickname.
     NickInUse, "nick_in_use", false, 409, "this nickname is in use";
     /// The nickname looks like one that another session owns or holds.
@@ -136,4 +144,6 @@ close_table! {
     Kicked, 4003, "kicked", false;
     /// The session was resumed over another connection.
     TakenOver, 4004, "taken_over", false;
+    /// The token of the user expired. The client may return with a new one.
+    TokenExpired, 4005, "token_expired", true;
 }

@@ -11,7 +11,9 @@ mod claims;
 mod list_cursor;
 mod names;
 mod presence;
+mod room_pattern;
 mod token;
+mod user_id;
 
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ pub use self::names::{
 pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
+pub use self::room_pattern::RoomPattern;
+pub use self::user_id::{USER_ID_BYTES, UserId, is_printable_text};
 
 const MIB: usize = 1024 * 1024;
 

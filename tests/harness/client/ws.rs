@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -66,7 +69,7 @@ impl WsClient {
     /// # Errors
     /// The error of tungstenite; an HTTP response other than the upgrade is `Error::Http`.
     pub async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
-        Self::try_connect_from(Ipv4Addr::LOCALHOST, address).await
+        Self::try_connect_with(Ipv4Addr::LOCALHOST, address, None).await
     }
 
     /// Connects to `/ws` at this address from an address of the machine.
@@ -74,9 +77,27 @@ impl WsClient {
     /// # Errors
     /// As [`WsClient::try_connect`].
     pub async fn try_connect_from(source: Ipv4Addr, address: SocketAddr) -> Result<Self, Error> {
+        Self::try_connect_with(source, address, None).await
+    }
+
+    /// Connects to `/ws` at this address, as a program with this token in its `Authorization` header.
+    ///
+    /// # Panics
+    /// If the connection is refused.
+    pub async fn connect_with_bearer(address: SocketAddr, token: &str) -> Self {
+        let connected = Self::try_connect_with(Ipv4Addr::LOCALHOST, address, Some(token)).await;
+        connected.unwrap_or_else(|error| panic!("no WebSocket: {error}"))
+    }
+
+    async fn try_connect_with(source: Ipv4Addr, address: SocketAddr, bearer: Option<&str>) -> Result<Self, Error> {
+        let mut request = format!("ws://{address}/ws").into_client_request()?;
+        if let Some(token) = bearer {
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is ASCII");
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         let connecting = async {
             let stream = super::connect_from(source, address).await?;
-            client_async(format!("ws://{address}/ws"), stream).await
+            client_async(request, stream).await
         };
         let (socket, _) = timeout(RESPONSE_TIMEOUT, connecting).await.map_err(|late| Error::Io(late.into()))??;
         let (sink, stream) = socket.split();

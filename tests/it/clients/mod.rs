@@ -5,7 +5,7 @@ mod echo_bot;
 mod faults;
 mod names;
 mod restarts;
-mod tls;
+pub(crate) mod tls;
 
 use std::time::Duration;
 

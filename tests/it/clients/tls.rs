@@ -13,12 +13,12 @@ use tokio::time::timeout;
 use super::{SOON, connect, take_until};
 
 /// A private authority, and a certificate of it for 127.0.0.1.
-struct PrivateAuthority {
+pub(crate) struct PrivateAuthority {
     folder: TempDir,
 }
 
 impl PrivateAuthority {
-    fn create() -> Self {
+    pub(crate) fn create() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let make = |arguments: &str| {
             let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
@@ -45,7 +45,7 @@ impl PrivateAuthority {
         Self { folder }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 

@@ -10,6 +10,12 @@ use harness::{ChildProgram, Node, Redis, http, repository};
 
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
+/// A public key of ES256, whose private half was thrown away.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEb8Bqb0R2zl2JW5ultyfJti/Ks2kA
+CAoFbdSjvbobFSFwIuUBduCJdcQUk9k2He6KmeuI4nhp30A3DDZGgVpKQw==
+-----END PUBLIC KEY-----
+";
 
 /// Runs a program with these flags and environment variables.
 async fn run(binary: &str, args: &[&str], settings: &[(&str, &str)]) -> ExitedProcess {
@@ -35,7 +41,10 @@ fn uncommented(example: &str, with_samples: bool) -> String {
         let (hash, rest) = line.split_at_checked(1)?;
         let sample = rest.strip_prefix(' ');
         let setting = if with_samples { sample.unwrap_or(rest) } else { rest };
-        let is_setting = hash == "#" && !setting.starts_with(' ') && setting.split(' ').nth(1) == Some("=");
+        // The empty list below the example of a list would set it twice.
+        let is_twice = with_samples && sample.is_none() && rest.ends_with(" = []");
+        let is_setting =
+            !is_twice && hash == "#" && !setting.starts_with(' ') && setting.split(' ').nth(1) == Some("=");
         is_setting.then(|| setting.to_owned())
     };
     example.lines().filter_map(setting).collect::<Vec<_>>().join("\n")
@@ -73,11 +82,14 @@ async fn uncommented_example_equals_the_defaults() {
 async fn every_example_line_is_a_valid_setting() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all");
+    std::fs::write(folder.path().join("es256.pem"), PUBLIC_KEY).unwrap();
+    // The folders of the samples may be missing here, and `--check` looks for them.
+    let here = |text: &str| {
+        let folder = format!("{}/", folder.path().display());
+        text.replace("/var/log/parley/", &folder).replace("/etc/parley/", &folder)
+    };
     for binary in PROGRAMS {
-        let example = example(binary);
-        // The folder of the sample may be missing here, and `--check` looks for it.
-        let example = example.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
-        std::fs::write(&file, uncommented(&example.replace("#listen.origins = []", ""), true)).unwrap();
+        std::fs::write(&file, uncommented(&here(&example(binary)), true)).unwrap();
         let shown = check(binary, &file).await;
         let keys = match binary {
             "gateway" => gateway::config::KEYS,
@@ -85,8 +97,11 @@ async fn every_example_line_is_a_valid_setting() {
         };
         for key in keys {
             let value = key.toml(key.default.unwrap_or(key.sample));
-            let value = if key.name == "node.id" { "\"n1\"".to_owned() } else { value };
-            let value = value.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
+            let value = match key.name {
+                "node.id" => "\"n1\"".to_owned(),
+                "auth.secret" => "\"***\"".to_owned(),
+                _ => here(&value),
+            };
             assert!(shown.contains(&format!("{} = {value}", key.name)), "{} in {shown}", key.name);
         }
     }

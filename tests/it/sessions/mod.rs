@@ -1,5 +1,7 @@
-//! Sessions outlive connections: resume and drain.
+//! Sessions: resume, drain, and the tokens of users.
 
 mod drain;
 mod holds;
+mod identity;
+mod key_sets;
 mod resume;

@@ -23,6 +23,7 @@ CLOSE_NAMES: Final = {
     4002: "slow_consumer",
     4003: "kicked",
     4004: "taken_over",
+    4005: "token_expired",
 }
 
 FINAL_CLOSES: Final = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004})

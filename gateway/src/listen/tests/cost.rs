@@ -1,8 +1,6 @@
 //! Memory of an idle connection, and of a request.
 #![allow(clippy::print_stdout)]
 
-use hyper::upgrade::OnUpgrade;
-
 use crate::session::Driver;
 
 use super::super::frame::{FrameReader, FrameSocket};
@@ -27,8 +25,8 @@ fn future_size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
 
 #[test]
 fn idle_connection_stays_within_its_size() {
-    let ws = future_size(|upgrade: OnUpgrade, context: Arc<ConnectionContext<Driver>>, permit| {
-        ws::serve(upgrade, context, permit)
+    let ws = future_size(|opening: Box<ws::Opening>, context: Arc<ConnectionContext<Driver>>, permit| {
+        ws::serve(opening, context, permit)
     });
     let line = future_size(|socket: LineSocket, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
         tcp::serve(socket, context, permit)

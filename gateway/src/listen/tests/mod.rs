@@ -37,7 +37,7 @@ use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
 use crate::session::{ConnectionEnd, DecodedRequest};
-use crate::wire::{Answer, Command, Dialect, Event, Reply, Request};
+use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
 use super::{
     AddressLimits, Admission, AllowedOrigins, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts,
@@ -101,6 +101,8 @@ impl ConnectionSession for EchoSession {
     fn is_registered(&self) -> bool {
         self.is_registered
     }
+
+    fn present(&mut self, _: Token) {}
 
     fn note_input(&mut self) {
         self.state.inputs.fetch_add(1, Ordering::SeqCst);

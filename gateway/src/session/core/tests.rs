@@ -1,6 +1,8 @@
 //! The core and the deciding halves of the verbs: stories, and random request sequences that must keep the rules.
 #![allow(clippy::unwrap_used)]
 
+mod rights;
+
 use presence::model::stream::StreamEnd;
 use presence::model::{Availability, Fence, Incarnation, Nick, Owner, SessionId, Status};
 use proptest::prelude::*;
@@ -67,7 +69,7 @@ fn summary(effects: &[Effect]) -> Vec<String> {
 }
 
 fn register(name: &str) -> Command {
-    Command::Register { nick: nick(name), resume: None }
+    Command::Register { nick: Some(nick(name)), resume: None, token: None }
 }
 
 fn grant(fence: u64) -> SessionGrant {
@@ -80,7 +82,7 @@ fn inbox() -> StreamEnd {
 }
 
 fn begun(name: &str, fence: u64) -> OperationOutcome {
-    OperationOutcome::Begun(SessionBegun { nick: nick(name), grant: grant(fence), inbox: inbox() })
+    OperationOutcome::Begun(SessionBegun { nick: nick(name), user_token: None, grant: grant(fence), inbox: inbox() })
 }
 
 /// The outcome of a join without a position.
@@ -200,7 +202,7 @@ fn since(epoch: &str, seq: u64) -> Since {
 fn resume(name: &str, rooms: &[&str]) -> Command {
     let rooms = rooms.iter().map(|name| (room(name), since("e", 3))).collect();
     let resume = ResumeRequest { token: Token::new("t"), rooms, inbox: None };
-    Command::Register { nick: nick(name), resume: Some(resume) }
+    Command::Register { nick: Some(nick(name)), resume: Some(resume), token: None }
 }
 
 /// A session that was resumed under a nickname, with these rooms.
@@ -208,12 +210,12 @@ fn restored(request: ResumeRequest, name: &str, rooms: &[&str]) -> OperationOutc
     let status = Status { status: Availability::Away, text: "tea".into() };
     let rooms = rooms.iter().map(|name| room(name)).collect();
     let stored = StoredSession { former: Some((nick("ann"), owner(0))), status, rooms, read: since("i", 2) };
-    OperationOutcome::Resumed(SessionResumed { nick: nick(name), request, grant: grant(2), stored })
+    OperationOutcome::Resumed(SessionResumed { nick: nick(name), user_token: None, request, grant: grant(2), stored })
 }
 
 /// Asks for a resume, which succeeds; returns what follows.
 fn resume_to(core: &mut Core, command: Command, rooms: &[&str]) -> Vec<Effect> {
-    let Command::Register { nick, resume: Some(request) } = &command else { panic!("{command:?}") };
+    let Command::Register { nick: Some(nick), resume: Some(request), .. } = &command else { panic!("{command:?}") };
     let outcome = restored(request.clone(), nick.as_str(), rooms);
     assert_eq!(summary(&ask(core, command)), ["do Resume"]);
     succeed(core, outcome)
@@ -285,7 +287,8 @@ fn inbox_resumes_at_position_or_last_read() {
     for (position, after) in [(None, "enter ann after i 2"), (Some(since("h", 3)), "enter ann after h 3")] {
         let mut core = core();
         let request = ResumeRequest { token: Token::new("t"), rooms: Vec::new(), inbox: position };
-        let first = resume_to(&mut core, Command::Register { nick: nick("ann"), resume: Some(request) }, &[]);
+        let command = Command::Register { nick: Some(nick("ann")), resume: Some(request), token: None };
+        let first = resume_to(&mut core, command, &[]);
         assert_eq!(summary(&first), ["do FindInboxEnd"]);
         let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
         assert!(format!("{:?}", last[0]).contains(r#"inbox: Since { epoch: "i", seq: 4 }"#), "{last:?}");
@@ -442,11 +445,11 @@ fn outcome(operation: Operation, fence: &mut u64) -> OperationOutcome {
     match operation {
         Operation::Begin(begin) => {
             *fence += 1;
-            begun(begin.nick.as_str(), *fence)
+            begun(begin.nick.unwrap().as_str(), *fence)
         }
         Operation::Resume(resume) => {
             *fence += 1;
-            restored(resume.request, resume.nick.as_str(), &["#a", "#c"])
+            restored(resume.request, resume.nick.unwrap().as_str(), &["#a", "#c"])
         }
         Operation::ClaimNick(_) => {
             *fence += 1;

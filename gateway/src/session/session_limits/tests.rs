@@ -40,7 +40,7 @@ fn each_command_spends_its_own_limit() {
         (Command::Leave { room: room() }, 200, SessionLimit::Requests),
         (Command::Whois { nick: nick() }, 200, SessionLimit::Requests),
         (Command::Join { room: room(), since: None }, 30, SessionLimit::Joins),
-        (Command::Register { nick: nick(), resume: None }, 30, SessionLimit::Joins),
+        (Command::Register { nick: Some(nick()), resume: None, token: None }, 30, SessionLimit::Joins),
         (Command::Nick { nick: nick() }, 3, SessionLimit::Renames),
         (Command::Status(Status::default()), 10, SessionLimit::Statuses),
         (Command::Rooms { limit: 1, cursor: None }, 20, SessionLimit::Pages),

@@ -3,6 +3,7 @@
 use presence::model::RoomName;
 use presence::model::codes::ErrorCode;
 
+use crate::identity::RoomRight;
 use crate::session::state::SessionState;
 use crate::wire::Range;
 
@@ -20,7 +21,12 @@ pub(super) fn decide(
     range: Range,
     limit: usize,
 ) -> Result<ReadHistory, ErrorCode> {
-    Ok(ReadHistory { room: state.joined(room)?, range, limit })
+    let room = state.joined(room)?;
+    if state.may(&room, RoomRight::History) {
+        Ok(ReadHistory { room, range, limit })
+    } else {
+        Err(ErrorCode::Forbidden)
+    }
 }
 
 /// Bytes reserved for one message: its maximum size and its names.

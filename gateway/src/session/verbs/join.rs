@@ -7,6 +7,7 @@ use presence::model::RoomName;
 use presence::model::codes::ErrorCode;
 use presence::model::stream::{StreamEnd, StreamId};
 
+use crate::identity::RoomRight;
 use crate::session::state::{JoinedRoom, ROOMS_MAX, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::wire::{Answer, Since};
@@ -44,12 +45,16 @@ pub(super) fn decide(
     room: RoomName,
     since: Option<Since>,
 ) -> Result<JoinRoom, ErrorCode> {
+    if !state.may(&room, RoomRight::Join) {
+        return Err(ErrorCode::Forbidden);
+    }
     let joined = state.rooms.get(room.key());
     if joined.is_none() && state.rooms.len() >= ROOMS_MAX {
         return Err(ErrorCode::TooManyRooms);
     }
     let starts_delivery = !joined.is_some_and(|joined| joined.receives);
-    Ok(JoinRoom { room, me, former: None, starts_delivery, since: since.filter(|_| starts_delivery) })
+    let since = state.allowed_since(&room, since.filter(|_| starts_delivery));
+    Ok(JoinRoom { room, me, former: None, starts_delivery, since })
 }
 
 pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {

@@ -1,6 +1,10 @@
 //! `members`: lists the members of a room, page by page.
 
+use presence::model::codes::ErrorCode;
 use presence::model::{ListCursor, RoomName};
+
+use crate::identity::RoomRight;
+use crate::session::state::SessionState;
 
 /// Reads a page of a room's members.
 #[derive(Debug)]
@@ -8,6 +12,10 @@ pub struct ListMembers {
     pub(super) room: RoomName,
     pub(super) limit: usize,
     pub(super) cursor: Option<ListCursor>,
+}
+
+pub(super) fn decide(state: &SessionState, list: ListMembers) -> Result<ListMembers, ErrorCode> {
+    if state.may(&list.room, RoomRight::Join) { Ok(list) } else { Err(ErrorCode::Forbidden) }
 }
 
 /// Bytes reserved for one member: a nickname, a status with a text, and their names.

@@ -15,6 +15,7 @@ mod members;
 pub(super) mod nick;
 mod ping;
 mod read;
+pub(super) mod refresh;
 pub(super) mod register;
 pub(super) mod resume;
 mod rooms;
@@ -29,6 +30,7 @@ use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::StreamEnd;
 use presence::model::{Owner, RoomName, Status};
 
+use crate::identity::UserToken;
 use crate::wire::{Answer, Command, Refusal};
 
 use super::state::{SessionIdentity, SessionState};
@@ -65,6 +67,8 @@ pub enum Operation {
     Read(read::MarkRead),
     /// Publishes a typing notice.
     Typing(typing::AnnounceTyping),
+    /// Verifies a newer token of the user.
+    Refresh(refresh::RefreshToken),
 }
 
 /// The result of an [`Operation`] that succeeded.
@@ -88,6 +92,8 @@ pub enum OperationOutcome {
     NickReleased,
     /// The status is recorded.
     StatusSet(Status),
+    /// The newer token is valid; `None` if tokens are no longer in use.
+    Refreshed(Option<UserToken>),
 }
 
 /// The next step of a request.
@@ -116,6 +122,8 @@ pub(super) enum Flow {
     Resume(Box<resume::ResumeFlow>),
     /// A change of nickname: the new one is claimed and carried into each room, then the former one is released.
     Rename(Box<nick::RenameFlow>),
+    /// A newer token: it is verified, then each room that it does not allow is left.
+    Refresh(Box<refresh::RefreshFlow>),
 }
 
 /// Decides about a request.
@@ -131,9 +139,11 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
     }
     match command {
         Command::Register { .. } if state.identity.is_some() => Err(ErrorCode::AlreadyRegistered),
-        Command::Register { nick, resume: None } => Ok(Decision::Perform(Operation::Begin(register::decide(nick)))),
-        Command::Register { nick, resume: Some(request) } => {
-            Ok(Decision::Perform(Operation::Resume(resume::decide(nick, request))))
+        Command::Register { nick, resume: None, token } => {
+            Ok(Decision::Perform(Operation::Begin(register::decide(nick, token))))
+        }
+        Command::Register { nick, resume: Some(request), token } => {
+            Ok(Decision::Perform(Operation::Resume(resume::decide((nick, token), request))))
         }
         command => {
             let me = state.identity.clone().ok_or(ErrorCode::NotRegistered)?;
@@ -154,14 +164,17 @@ fn decide_registered(
         Command::Send { to, body, key } => {
             return Ok(Decision::Publish(send::decide(state, me, send::MessageDraft { to, body, key })?));
         }
-        Command::Nick { nick } => return Ok(nick::decide(state, me, nick)),
+        Command::Nick { nick } => return nick::decide(state, me, nick),
         Command::Status(status) => Operation::SetStatus(status::decide(state, me, status)),
-        Command::Members { room, limit, cursor } => Operation::Members(members::ListMembers { room, limit, cursor }),
+        Command::Members { room, limit, cursor } => {
+            Operation::Members(members::decide(state, members::ListMembers { room, limit, cursor })?)
+        }
         Command::Rooms { limit, cursor } => Operation::Rooms(rooms::ListRooms { limit, cursor }),
         Command::Whois { nick } => Operation::Whois(whois::LookUpUser { nick }),
         Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),
         Command::Read { seq } => Operation::Read(read::MarkRead { session: me.owner.session, seq }),
         Command::Typing { to } => return typing::decide(state, now, me, to),
+        Command::Refresh { token } => return Ok(refresh::decide(state, me, token)),
         Command::Register { .. } | Command::Ping | Command::Bye => return Err(ErrorCode::Internal),
     }))
 }
@@ -183,20 +196,25 @@ impl Flow {
             (Self::Single, OperationOutcome::StatusSet(status)) => Some(status::conclude(state, status)),
             (
                 Self::Single,
-                OperationOutcome::InboxEnd(_) | OperationOutcome::NickClaimed(_) | OperationOutcome::NickReleased,
+                OperationOutcome::InboxEnd(_)
+                | OperationOutcome::NickClaimed(_)
+                | OperationOutcome::NickReleased
+                | OperationOutcome::Refreshed(_),
             ) => None,
             (Self::Resume(flow), outcome) => flow.conclude(state, outcome),
             (Self::Rename(flow), outcome) => flow.conclude(state, outcome),
+            (Self::Refresh(flow), outcome) => flow.conclude(state, now, outcome),
         }
     }
 
-    /// Returns true if a refused operation leaves the session inconsistent: with two nicknames, or with only some of
-    /// its rooms. Only ending the session repairs that.
+    /// Returns true if a refused operation leaves the session inconsistent: with two nicknames, with only some of its
+    /// rooms, or in one that its token does not allow. Only ending the session repairs that.
     pub(super) fn is_half_done(&self, refusal: &Refusal) -> bool {
         match self {
             Self::Single => false,
             Self::Resume(_) => true,
             Self::Rename(flow) => flow.is_half_done(refusal),
+            Self::Refresh(flow) => flow.is_half_done(),
         }
     }
 }
@@ -229,6 +247,7 @@ mod perform {
                 Self::History(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Read(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Refresh(operation) => operation.perform(performer).await.map(OperationOutcome::Refreshed),
             }
         }
     }

@@ -45,14 +45,18 @@ pub(in crate::session) struct RenameFlow {
     is_released: bool,
 }
 
-pub(super) fn decide(state: &SessionState, me: SessionIdentity, nick: Nick) -> Decision {
+pub(super) fn decide(state: &SessionState, me: SessionIdentity, nick: Nick) -> Result<Decision, ErrorCode> {
     if nick == me.nick {
-        return answer(&nick);
+        return Ok(answer(&nick));
+    }
+    let granted = state.user_grant.as_ref().and_then(|grant| grant.nick.as_ref());
+    if granted.is_some_and(|granted| granted.key() != nick.key()) {
+        return Err(ErrorCode::Forbidden);
     }
     let claim = Operation::ClaimNick(ClaimNick { nick: nick.clone(), before: me.owner.clone() });
     let rooms = state.rooms.values().map(|joined| joined.room.clone()).collect();
     let flow = RenameFlow { nick, former: me, rooms, claimed: None, is_released: false };
-    Decision::PerformStep(Flow::Rename(Box::new(flow)), claim)
+    Ok(Decision::PerformStep(Flow::Rename(Box::new(flow)), claim))
 }
 
 impl RenameFlow {

@@ -7,8 +7,10 @@ use std::time::Instant;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, Status};
 
+use crate::identity::UserToken;
 use crate::session::state::{SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
+use crate::session::token_expiry::lifetime_ms;
 use crate::wire::{Answer, RestoredRoom, Since, Token};
 
 use super::Decision;
@@ -16,14 +18,18 @@ use super::Decision;
 /// Begins a session.
 #[derive(Debug)]
 pub struct BeginSession {
-    /// The nickname to claim.
-    pub(crate) nick: Nick,
+    /// The nickname to claim, unless the user's token names it.
+    pub(crate) nick: Option<Nick>,
+    /// The token of the user.
+    pub(crate) token: Option<Token>,
 }
 
 /// A session that has begun.
 #[derive(Debug)]
 pub struct SessionBegun {
     pub(crate) nick: Nick,
+    /// The token of its user; `None` for a guest.
+    pub(crate) user_token: Option<UserToken>,
     pub(crate) grant: SessionGrant,
     /// The end of its inbox: direct messages may have arrived already.
     pub(crate) inbox: StreamEnd,
@@ -44,6 +50,8 @@ pub(crate) struct SessionGrant {
 #[derive(Debug)]
 pub(super) struct RegisteredSession {
     pub(super) grant: SessionGrant,
+    /// The lifetime of the user's token.
+    pub(super) expires_in_ms: Option<u64>,
     pub(super) me: SessionIdentity,
     pub(super) rooms: Vec<RestoredRoom>,
     pub(super) inbox: StreamEnd,
@@ -53,27 +61,32 @@ pub(super) struct RegisteredSession {
     pub(super) entries: Vec<StreamEntry>,
 }
 
-pub(super) fn decide(nick: Nick) -> BeginSession {
-    BeginSession { nick }
+pub(super) fn decide(nick: Option<Nick>, token: Option<Token>) -> BeginSession {
+    BeginSession { nick, token }
 }
 
 pub(super) fn conclude(
     state: &mut SessionState,
     now: Instant,
-    SessionBegun { nick, grant, inbox }: SessionBegun,
+    SessionBegun { nick, user_token, grant, inbox }: SessionBegun,
 ) -> Decision {
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status: Status::default() };
     state.begin(now, me.clone(), false);
+    let expires_in_ms = user_token.as_ref().map(|token| lifetime_ms(token.lifetime));
+    state.sign_in(now, user_token);
     let (rooms, entries) = (Vec::new(), Vec::new());
-    RegisteredSession { grant, me, rooms, inbox, inbox_read: None, entries }.answer(state)
+    RegisteredSession { grant, expires_in_ms, me, rooms, inbox, inbox_read: None, entries }.answer(state)
 }
 
 impl RegisteredSession {
     /// Answers `registered`, then lets the client into its inbox and its rooms.
     pub(super) fn answer(self, state: &SessionState) -> Decision {
-        let Self { grant: SessionGrant { owner, token, time }, me, rooms, inbox, inbox_read, mut entries } = self;
+        let Self { grant, expires_in_ms, me, rooms, inbox, inbox_read, mut entries } = self;
+        let SessionGrant { owner, token, time } = grant;
         let answer = Answer::Registered {
             nick: me.nick.as_str().to_owned(),
+            user: state.user_grant.as_ref().map(|grant| grant.user.clone()),
+            expires_in_ms,
             session: owner.session.to_string(),
             resume: token,
             rooms,
@@ -104,14 +117,15 @@ mod perform {
 
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
-            let Self { nick } = self;
+            let Self { nick, token } = self;
+            let (nick, user_token) = performer.introduce(nick, token).await?;
             performer.release_unresolved().await;
             let services = Arc::clone(&performer.services);
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
             // A text client cannot present a token.
             let (token, hash) = match performer.outbox.dialect() {
-                Dialect::Json => token::issue(&session),
+                Dialect::Json => token::issue(&session, user_token.as_ref().map(|token| &token.grant.user)),
                 Dialect::Line => (Token::new(""), TokenHash::none()),
             };
             services.hub.open_inbox(&session, &nick, &performer.outbox);
@@ -121,7 +135,7 @@ mod perform {
             services.metrics.registrations[result(&claimed)].inc();
             let (owner, inbox) = claimed.inspect_err(|_| services.hub.discard_inbox(&session))?;
             performer.attach(owner.clone(), nick.clone(), Status::default(), hash);
-            Ok(SessionBegun { nick, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
+            Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
     }
 
@@ -149,6 +163,7 @@ mod tests {
     use super::*;
     use crate::backplane::{Backplane, Delivery, MemoryBackplane};
     use crate::hub::Hub;
+    use crate::identity::{AuthConfig, IdentityGate};
     use crate::metrics::Metrics;
     use crate::outbound::reply_budget::ReplyBudget;
     use crate::session::performer::Performer;
@@ -161,6 +176,7 @@ mod tests {
         let (store, metrics) = (Store::default(), Arc::new(Metrics::new()));
         let services = Arc::new(Services {
             node: "g1".into(),
+            identity: IdentityGate::new(&AuthConfig::default()),
             registry: Registry::Memory(MemoryRegistry::new(store.clone())),
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
@@ -177,10 +193,12 @@ mod tests {
         let lease = OwnLease::new(services.registry.clone(), Arc::clone(&services.health), info);
         assert!(lease.open().await);
         let mut performers = [(); 2].map(|()| Performer::new(Arc::clone(&services), Dialect::Json));
-        let begin = || BeginSession { nick: Nick::parse("ann").unwrap() };
+        let begin = || BeginSession { nick: Some(Nick::parse("ann").unwrap()), token: None };
         begin().perform(&mut performers[0]).await.unwrap();
         let refused = begin().perform(&mut performers[1]).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::NickInUse);
         assert_eq!(services.hub.stream_count(), 1, "refused session left a stream in the hub");
+        let nameless = BeginSession { nick: None, token: None }.perform(&mut performers[1]).await.unwrap_err();
+        assert_eq!((nameless.code, nameless.message()), (ErrorCode::BadRequest, "`nick` is missing"));
     }
 }

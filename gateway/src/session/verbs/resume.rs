@@ -10,19 +10,24 @@ use std::time::Instant;
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
+use crate::identity::{RoomRight, UserToken};
 use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
-use crate::wire::{RestoredRoom, ResumeRequest, Since};
+use crate::session::token_expiry::lifetime_ms;
+use crate::wire::{RestoredRoom, ResumeRequest, Since, Token};
 
 use super::join::{JoinRoom, RoomJoined};
+use super::leave::LeaveRoom;
 use super::register::{RegisteredSession, SessionGrant};
 use super::{Decision, Flow, Operation, OperationOutcome};
 
 /// Resumes a session.
 #[derive(Debug)]
 pub struct ResumeSession {
-    /// The nickname to claim: the session's own, or another one.
-    pub(crate) nick: Nick,
+    /// The nickname to claim: the session's own, or another one. `None` for that of the user's token.
+    pub(crate) nick: Option<Nick>,
+    /// The token of the user.
+    pub(crate) token: Option<Token>,
     pub(crate) request: ResumeRequest,
 }
 
@@ -30,6 +35,8 @@ pub struct ResumeSession {
 #[derive(Debug)]
 pub struct SessionResumed {
     pub(crate) nick: Nick,
+    /// The token of its user; `None` for a guest.
+    pub(crate) user_token: Option<UserToken>,
     pub(crate) request: ResumeRequest,
     pub(crate) grant: SessionGrant,
     pub(crate) stored: StoredSession,
@@ -56,6 +63,7 @@ pub struct FindInboxEnd {
 #[derive(Debug)]
 pub(in crate::session) struct ResumeFlow {
     grant: SessionGrant,
+    expires_in_ms: Option<u64>,
     me: SessionIdentity,
     /// The session's former identity, if its nickname has changed.
     former: Option<SessionIdentity>,
@@ -68,16 +76,19 @@ pub(in crate::session) struct ResumeFlow {
     entries: Vec<StreamEntry>,
 }
 
-pub(super) fn decide(nick: Nick, request: ResumeRequest) -> ResumeSession {
-    ResumeSession { nick, request }
+pub(super) fn decide((nick, token): (Option<Nick>, Option<Token>), request: ResumeRequest) -> ResumeSession {
+    ResumeSession { nick, token, request }
 }
 
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
-    let SessionResumed { nick, request, grant, stored: StoredSession { former, status, rooms, read } } = resumed;
+    let SessionResumed { nick, user_token, request, grant, stored } = resumed;
+    let StoredSession { former, status, rooms, read } = stored;
     let former = former.filter(|(former_nick, _)| *former_nick != nick);
     let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
     state.begin(now, me.clone(), true);
+    let expires_in_ms = user_token.as_ref().map(|token| lifetime_ms(token.lifetime));
+    state.sign_in(now, user_token);
     // A room that was forgotten meanwhile begins again under the client's spelling.
     let spelled = |room: RoomName| {
         let named = request.rooms.iter().find(|(named, _)| named.key() == room.key());
@@ -86,6 +97,7 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
     let rooms = rooms.into_iter().map(spelled).collect();
     let flow = ResumeFlow {
         grant,
+        expires_in_ms,
         me,
         former,
         rooms,
@@ -104,9 +116,16 @@ impl ResumeFlow {
         outcome: OperationOutcome,
     ) -> Option<Decision> {
         match outcome {
+            // Its member record is now that of this connection, so it can be left.
+            OperationOutcome::Joined(RoomJoined { room, .. }) if !state.may(&room, RoomRight::Join) => {
+                let leave = Operation::Leave(LeaveRoom { room, me: self.me.clone() });
+                Some(Decision::PerformStep(Flow::Resume(self), leave))
+            }
+            OperationOutcome::Left(_) => Some(self.next()),
             OperationOutcome::Joined(RoomJoined { room, end, .. }) => {
-                let since = self.positions.remove(room.key());
-                let receives = since.is_some();
+                let position = self.positions.remove(room.key());
+                let receives = position.is_some();
+                let since = state.allowed_since(&room, position);
                 state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives });
                 let shown = room.as_str();
                 self.restored.push(RestoredRoom { room: shown.to_owned(), epoch: end.epoch.clone(), seq: end.seq });
@@ -116,9 +135,9 @@ impl ResumeFlow {
                 Some(self.next())
             }
             OperationOutcome::InboxEnd(inbox) => {
-                let Self { grant, me, restored: rooms, inbox_read, entries, .. } = *self;
+                let Self { grant, expires_in_ms, me, restored: rooms, inbox_read, entries, .. } = *self;
                 let inbox_read = Some(inbox_read);
-                Some(RegisteredSession { grant, me, rooms, inbox, inbox_read, entries }.answer(state))
+                Some(RegisteredSession { grant, expires_in_ms, me, rooms, inbox, inbox_read, entries }.answer(state))
             }
             _ => None,
         }
@@ -141,7 +160,7 @@ mod perform {
     use std::sync::Arc;
 
     use presence::model::stream::{StreamEnd, StreamId};
-    use presence::model::{Nick, Owner, RoomName, TokenHash};
+    use presence::model::{Nick, Owner, RoomName, TokenHash, UserId};
     use presence::registry::{ClaimError, InboxState, RegistryError, ResumeError, ResumedSession};
 
     use super::super::register::SessionGrant;
@@ -163,9 +182,11 @@ mod perform {
 
     impl ResumeSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionResumed, Refusal> {
-            let Self { nick, request } = self;
+            let Self { nick, token, request } = self;
+            let (nick, user_token) = performer.introduce(nick, token).await?;
             performer.release_unresolved().await;
-            let resumed = take_over(performer, &nick, &request.token).await;
+            let user = user_token.as_ref().map(|token| &token.grant.user);
+            let resumed = take_over(performer, &nick, (&request.token, user)).await;
             performer.services.metrics.resumes[result(&resumed)].inc();
             let TakenOver { owner, token, hash, stored: ResumedSession { former, status, rooms, inbox, .. } } =
                 resumed?;
@@ -175,17 +196,21 @@ mod perform {
             performer.attach(owner.clone(), nick.clone(), status.clone(), hash);
             let grant = SessionGrant { owner, token, time: unix_ms() };
             let stored = StoredSession { former, status, rooms, read: Since { epoch, seq: read } };
-            Ok(SessionResumed { nick, request, grant, stored })
+            Ok(SessionResumed { nick, user_token, request, grant, stored })
         }
     }
 
-    async fn take_over(performer: &mut Performer, nick: &Nick, presented: &Token) -> Result<TakenOver, ResumeError> {
+    async fn take_over(
+        performer: &mut Performer,
+        nick: &Nick,
+        (presented, user): (&Token, Option<&UserId>),
+    ) -> Result<TakenOver, ResumeError> {
         let services = Arc::clone(&performer.services);
-        let ticket = token::ticket(presented).ok_or(ResumeError::UnknownToken)?;
+        let ticket = token::ticket(presented, user).ok_or(ResumeError::UnknownToken)?;
         let incarnation = services.health.incarnation().ok_or(ClaimError::Registry(RegistryError::Fenced))?;
         let (token, hash) = match performer.unanswered.take().map(|unanswered| *unanswered) {
             Some(UnansweredResume { ticket: former, token, hash }) if former == ticket => (token, hash),
-            _ => token::issue(&ticket.session),
+            _ => token::issue(&ticket.session, user),
         };
         match answered(|| services.registry.resume(&incarnation, &ticket, nick, &hash)).await {
             Ok(stored) => {

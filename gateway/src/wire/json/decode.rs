@@ -93,7 +93,11 @@ impl<'a> JsonFields<'a> {
 
     fn command(&self) -> Result<Command, Refusal> {
         Ok(match self.string("type")?.as_ref() {
-            "register" => Command::Register { nick: self.nick()?, resume: self.resume()? },
+            "register" => Command::Register {
+                nick: self.optional_string("nick")?.map(|nick| syntax::nick(&nick)).transpose()?,
+                resume: self.resume()?,
+                token: self.optional_string("token")?.map(Token::new),
+            },
             "join" => Command::Join { room: self.room()?, since: self.since()? },
             "leave" => Command::Leave { room: self.room()? },
             "send" => Command::Send { to: syntax::target(&self.string("to")?)?, body: self.body()?, key: self.key()? },
@@ -121,6 +125,7 @@ impl<'a> JsonFields<'a> {
             "read" if self.string("to")? == INBOX => Command::Read { seq: self.seq()? },
             "read" => return Err(bad_request(format!("`to` must be \"{INBOX}\""))),
             "typing" => Command::Typing { to: syntax::target(&self.string("to")?)? },
+            "refresh" => Command::Refresh { token: Token::new(self.string("token")?) },
             "ping" => Command::Ping,
             "bye" => Command::Bye,
             _ => return Err(ErrorCode::UnknownType.into()),

@@ -15,15 +15,19 @@ use super::INBOX;
 pub fn encode_reply(reply: &Reply) -> Bytes {
     let object = |kind| JsonObject::new(kind).optional("id", reply.id.as_deref());
     match &reply.answer {
-        Answer::Registered { nick, session, resume, rooms, inbox, heartbeat_ms, node, time } => object("registered")
-            .field("nick", nick)
-            .field("session", session)
-            .field("resume", resume)
-            .field("rooms", rooms)
-            .field("inbox", inbox)
-            .field("heartbeat_ms", heartbeat_ms)
-            .field("node", node)
-            .field("time", time),
+        Answer::Registered { nick, user, expires_in_ms, session, resume, rooms, inbox, heartbeat_ms, node, time } => {
+            object("registered")
+                .field("nick", nick)
+                .optional("user", user.as_ref())
+                .optional("expires_in_ms", expires_in_ms.as_ref())
+                .field("session", session)
+                .field("resume", resume)
+                .field("rooms", rooms)
+                .field("inbox", inbox)
+                .field("heartbeat_ms", heartbeat_ms)
+                .field("node", node)
+                .field("time", time)
+        }
         Answer::Joined { room, epoch, seq, member_count, recovered } => object("joined")
             .field("room", room)
             .field("epoch", epoch)
@@ -57,6 +61,9 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         }
         Answer::Read { seq } => object("read").field("to", INBOX).field("seq", seq),
         Answer::Typing { to } => object("typing").field("to", to),
+        Answer::Refreshed { expires_in_ms, left } => {
+            object("refreshed").optional("expires_in_ms", expires_in_ms.as_ref()).field("left", left)
+        }
         Answer::Pong => object("pong"),
         Answer::Refused(refusal) => object("error").refusal(refusal),
     }
@@ -81,6 +88,7 @@ pub fn encode_event(event: &Event) -> Bytes {
             JsonObject::new("rewound").field("to", to).field("epoch", epoch).field("seq", seq)
         }
         Event::Typing { to, from } => JsonObject::new("typing").field("to", to).field("from", from),
+        Event::Expiring { expires_in_ms } => JsonObject::new("expiring").field("expires_in_ms", expires_in_ms),
         Event::GoingAway { retry_after_ms } => JsonObject::new("going_away").field("retry_after_ms", retry_after_ms),
     }
     .finish()

@@ -12,7 +12,8 @@ use crate::wire::{Answer, REQUEST_BYTES_MAX, Reply};
 #[test]
 fn decoder_accepts_every_request_type() {
     for (frame, command) in [
-        (r#"{"type":"register","nick":"Ann","token":7}"#, r#"Register { nick: "Ann" }"#),
+        (r#"{"type":"register","nick":"Ann","color":7}"#, r#"Register { nick: "Ann" }"#),
+        (r#"{"type":"register","token":"a.b.c"}"#, r#"Register { nick: None, token: "a.b.c" }"#),
         (
             r#"{"type":"register","nick":"ann","resume":"s.\u0061"}"#,
             r#"Register { nick: "ann", resume: "s.a", rooms: [], inbox: None }"#,
@@ -47,6 +48,7 @@ fn decoder_accepts_every_request_type() {
             r##"History { room: "#a", range: Before(9007199254740991), limit: 200 }"##,
         ),
         (r##"{"type":"history","to":"#a","after":0}"##, r##"History { room: "#a", range: After(0), limit: 50 }"##),
+        (r#"{"type":"refresh","token":"a.b.c"}"#, "Refresh { token: Token(..) }"),
         (r#"{"type":"ping"}"#, "Ping"),
         ("\t{ \"t\\u0079pe\" : \"bye\" , \"__proto__\" : { } }\r\n", "Bye"),
     ] {
@@ -58,8 +60,11 @@ fn decoder_accepts_every_request_type() {
 fn plain(command: crate::wire::Command) -> String {
     use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send, Whois};
     match command {
-        Register { nick, resume: None } => format!("Register {{ nick: {:?} }}", nick.as_str()),
-        Register { nick, resume: Some(resume) } => {
+        Register { nick: Some(nick), resume: None, token: None } => format!("Register {{ nick: {:?} }}", nick.as_str()),
+        Register { nick, resume: None, token: Some(token) } => {
+            format!("Register {{ nick: {nick:?}, token: {:?} }}", token.reveal())
+        }
+        Register { nick: Some(nick), resume: Some(resume), .. } => {
             let rooms: Vec<_> = resume.rooms.iter().map(|(room, since)| (room.as_str(), since)).collect();
             let (nick, token, inbox) = (nick.as_str(), resume.token.reveal(), resume.inbox);
             format!("Register {{ nick: {nick:?}, resume: {token:?}, rooms: {rooms:?}, inbox: {inbox:?} }}")
@@ -208,7 +213,8 @@ fn refusal_keeps_the_id_and_names_the_field() {
             "bad_request: the frame contains half of a surrogate pair",
         ),
         (r#""type":"ping","x":"\ud83d""#, "bad_request: the frame contains half of a surrogate pair"),
-        (r#""type":"register""#, "bad_request: `nick` is missing"),
+        (r#""type":"register","nick":"a","token":7"#, "bad_request: `token` must be a string"),
+        (r#""type":"register","token":null"#, "bad_request: `token` must be a string"),
         (r#""type":"register","nick":"ann","resume":7"#, "bad_request: `resume` must be a string"),
         (r#""type":"register","nick":"ann","resume":null"#, "bad_request: `resume` must be a string"),
         (r#""type":"register","nick":"ann","since":{}"#, "bad_request: `since` needs `resume`"),
@@ -236,6 +242,7 @@ fn refusal_keeps_the_id_and_names_the_field() {
         (r#""type":"nick","nick":["ann"]"#, "bad_request: `nick` must be a string"),
         (r#""type":"nick","nick":"\u0000""#, "bad_nick: the name contains U+0000, which is not allowed"),
         (r#""type":"whois""#, "bad_request: `nick` is missing"),
+        (r#""type":"refresh""#, "bad_request: `token` is missing"),
         (r##""type":"whois","nick":"#lobby""##, "bad_nick: the name contains the character #, which is not allowed"),
         (r#""type":"join""#, "bad_request: `room` is missing"),
         (r#""type":"join","room":{}"#, "bad_request: `room` must be a string"),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use presence::model::codes::ErrorCode;
 use presence::model::{ListCursor, RoomName};
 
-use crate::wire::{Answer, DeliveryStatus, Reply, Request};
+use crate::wire::{Answer, DeliveryStatus, Reply, Request, Token};
 
 pub use self::print::{encode_event, encode_refusal};
 
@@ -39,6 +39,8 @@ pub struct LineDialect {
     rest: Option<Box<ListRest>>,
     /// True while a `/more` waits for its answer.
     continues: bool,
+    /// The token of the last `/auth`, until a nickname is taken.
+    token: Option<Box<Token>>,
     /// The text of the `/msg` that waits for its ack, which does not contain it.
     direct_text: Option<Box<str>>,
 }
@@ -58,6 +60,10 @@ impl LineDialect {
         self.continues = false;
         match parse::line(self, line.strip_suffix('\r').unwrap_or(line)) {
             Ok(Some(parse::ParsedLine::Help)) => Decoded::Local(Bytes::from_static(parse::HELP.as_bytes())),
+            Ok(Some(parse::ParsedLine::Auth(token))) => {
+                self.token = Some(Box::new(token));
+                Decoded::Local(Bytes::from_static(b"* token noted: type /nick NAME\n"))
+            }
             Ok(Some(parse::ParsedLine::Command(command))) => Decoded::Request(Request { id: None, command }),
             Ok(None) => Decoded::Nothing,
             Err(refusal) => Decoded::Local(encode_refusal(&refusal)),
@@ -68,8 +74,16 @@ impl LineDialect {
     pub fn encode_reply(&mut self, reply: &Reply) -> Bytes {
         let direct_text = self.direct_text.take();
         match &reply.answer {
-            Answer::Registered { .. } => self.is_registered = true,
+            Answer::Registered { .. } => {
+                self.is_registered = true;
+                self.token = None;
+            }
             Answer::Joined { room, .. } => self.room = RoomName::parse(room).ok(),
+            Answer::Refreshed { left, .. } => {
+                for left in left.iter().filter_map(|room| RoomName::parse(room).ok()) {
+                    self.room.take_if(|current| left.key() == current.key());
+                }
+            }
             Answer::Left { room } => {
                 let left = RoomName::parse(room).ok();
                 self.room.take_if(|current| left.is_some_and(|left| left.key() == current.key()));

@@ -7,7 +7,7 @@ use presence::model::{Availability, RoomName, STATUS_BYTES};
 
 use crate::message::{Body, Target};
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, bad_request};
-use crate::wire::{Command, REQUEST_BYTES_MAX, Range, Refusal};
+use crate::wire::{Command, REQUEST_BYTES_MAX, Range, Refusal, Token};
 
 use super::{LineDialect, ListRest};
 
@@ -16,6 +16,7 @@ const DEFAULT_HISTORY_ROWS: usize = 20;
 
 /// The output of `/help`.
 pub(super) const HELP: &str = "\
+* /auth TOKEN       show who you are, before /nick, or renew it; not every server needs it
 * /nick NAME        take a nickname, or change it
 * /join #ROOM       enter a room; the text that you type goes there
 * TEXT              send TEXT to the room that you entered last
@@ -42,6 +43,8 @@ const NEED_NICK: &[&str] = &["join", "leave", "msg", "who", "whois", "rooms", "h
 pub(super) enum ParsedLine {
     Command(Command),
     Help,
+    /// A token for the `/nick` that follows.
+    Auth(Token),
 }
 
 /// Reads one line without its line end; `None` when it is blank.
@@ -61,8 +64,14 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
     let command = match verb.as_str() {
         "nick" => {
             let nick = syntax::nick(required(argument, "/nick NAME")?)?;
-            if dialect.is_registered { Command::Nick { nick } } else { Command::Register { nick, resume: None } }
+            if dialect.is_registered {
+                Command::Nick { nick }
+            } else {
+                Command::Register { nick: Some(nick), resume: None, token: dialect.token.clone().map(|token| *token) }
+            }
         }
+        "auth" if dialect.is_registered => Command::Refresh { token: Token::new(required(argument, "/auth TOKEN")?) },
+        "auth" => return Ok(Some(ParsedLine::Auth(Token::new(required(argument, "/auth TOKEN")?)))),
         "join" => Command::Join { room: room(required(argument, "/join #ROOM")?, "/join")?, since: None },
         "leave" => Command::Leave { room: room_or_current(dialect, argument, "/leave")? },
         "msg" => direct_message(dialect, argument)?,

@@ -31,6 +31,10 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Rewound { to, .. } => {
             lines.add(format_args!("* {} lost its newest messages: what follows replaces them", Escaped(to)));
         }
+        Event::Expiring { expires_in_ms } => {
+            let seconds = expires_in_ms.div_ceil(1000);
+            lines.add(format_args!("* your token expires in {seconds} s, type /auth TOKEN with a new one"));
+        }
         Event::GoingAway { retry_after_ms } => {
             let seconds = retry_after_ms.div_ceil(1000);
             lines.add(format_args!("* going away: this server shuts down in {seconds} s, connect again after that"));
@@ -119,6 +123,12 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
         }
         // No line asks for them.
         Answer::Read { .. } | Answer::Typing { .. } => {}
+        Answer::Refreshed { left, .. } => {
+            lines.add(format_args!("* token renewed"));
+            for room in left {
+                lines.add(format_args!("* you left {}, your token does not allow it", Escaped(room)));
+            }
+        }
         Answer::Pong => lines.add(format_args!("* pong")),
         Answer::Refused(refusal) => return encode_refusal(refusal),
     }

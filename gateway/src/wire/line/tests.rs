@@ -22,6 +22,8 @@ fn event(event: &Event) -> String {
 fn registered(nick: &str) -> Answer {
     Answer::Registered {
         nick: nick.into(),
+        user: None,
+        expires_in_ms: None,
         session: "s1".into(),
         resume: Token::new("s1.secret"),
         rooms: Vec::new(),
@@ -75,7 +77,10 @@ fn read(dialect: &mut LineDialect, line: &str) -> String {
         Decoded::Nothing => return String::new(),
     };
     match command {
-        Command::Register { nick, resume: None } => format!("register {nick}"),
+        Command::Register { nick: Some(nick), resume: None, token: None } => format!("register {nick}"),
+        Command::Register { nick: Some(nick), resume: None, token: Some(token) } => {
+            format!("register {nick} by {}", token.reveal())
+        }
         Command::Nick { nick } => format!("nick {nick}"),
         Command::Join { room, .. } => format!("join {room}"),
         Command::Leave { room } => format!("leave {room}"),
@@ -404,11 +409,40 @@ fn text_over_the_body_limit_is_too_large() {
 }
 
 #[test]
+fn token_of_auth_goes_with_nickname() {
+    let mut dialect = LineDialect::default();
+    assert_eq!(read(&mut dialect, "/auth"), "= ! bad_request: a part is missing, type /auth TOKEN");
+    assert_eq!(read(&mut dialect, "/auth a.b.c"), "= * token noted: type /nick NAME");
+    assert_eq!(read(&mut dialect, "/AUTH  d.e.f "), "= * token noted: type /nick NAME");
+    for _ in 0..2 {
+        assert_eq!(read(&mut dialect, "/nick bob"), "register bob by d.e.f", "a refused nickname leaves the token");
+    }
+    dialect.encode_reply(&Reply { id: None, answer: registered("bob") });
+    assert_eq!(read(&mut dialect, "/nick Bob"), "nick Bob");
+    assert_eq!(read(&mut dialect, "/auth a.b.c"), "refresh { token: token(..) }");
+    assert!(!format!("{dialect:?}").contains("d.e.f"));
+}
+
+#[test]
+fn renewed_token_ends_forbidden_rooms() {
+    let mut dialect = in_lobby();
+    let left = vec!["#Lobby".into(), "#b".into()];
+    let answer = Answer::Refreshed { expires_in_ms: Some(1), left };
+    let shown = String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap();
+    let not_allowed = |room: &str| format!("* you left {room}, your token does not allow it\n");
+    assert_eq!(shown, format!("* token renewed\n{}{}", not_allowed("#Lobby"), not_allowed("#b")));
+    assert_eq!(read(&mut dialect, "hi"), "= ! not_in_room: type /join #ROOM first");
+    let soon = event(&Event::Expiring { expires_in_ms: 29_001 });
+    assert_eq!(soon, "* your token expires in 30 s, type /auth TOKEN with a new one\n");
+}
+
+#[test]
 fn help_and_greeting_name_the_commands() {
     let help = read(&mut LineDialect::default(), "/help");
-    for verb in
-        ["nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help", "quit"]
-    {
+    for verb in [
+        "auth", "nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help",
+        "quit",
+    ] {
         assert!(help.contains(&format!("* /{verb} ")), "{verb}");
         assert!(!read(&mut in_lobby(), &format!("/{verb}")).contains("unknown_type"), "{verb}");
     }

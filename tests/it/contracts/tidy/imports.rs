@@ -131,6 +131,20 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
     },
     ImportRule {
+        files: &["gateway/src/identity/*"],
+        forbidden: &[
+            "redis::",
+            "wire::",
+            "session::",
+            "hub::",
+            "backplane",
+            "registry",
+            "tungstenite",
+            "crate::lease",
+            "crate::listen",
+        ],
+    },
+    ImportRule {
         files: &["gateway/src/listen/*"],
         forbidden: &["redis::", "RoomName", "RoomKey", "Nick", "registry", "backplane", "hub::"],
     },
@@ -198,6 +212,7 @@ const DECISIONS: ImportRule = ImportRule {
         "gateway/src/session/rate_meter.rs",
         "gateway/src/session/small_map.rs",
         "gateway/src/session/stream_entry.rs",
+        "gateway/src/session/token_expiry.rs",
         "gateway/src/session/typing_limiter.rs",
         "gateway/src/session/verbs/*",
     ],

@@ -73,6 +73,7 @@ fn close_codes_decide_about_another_attempt() {
         (Some(4004), "taken_over", true),
         (Some(1012), "restart", false),
         (Some(4002), "slow_consumer", false),
+        (Some(4005), "token_expired", false),
         (Some(4999), "connection_lost", false),
         (None, "connection_lost", false),
     ] {

@@ -1,7 +1,7 @@
 //! Replies and events as frozen text.
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
 use serde_json::value::RawValue;
 
 use crate::message::{Accepted, Body, ChatMessage};
@@ -39,6 +39,8 @@ fn replies_encode_as_frozen() {
         (
             Answer::Registered {
                 nick: "Ann".into(),
+                user: UserId::parse("user:1"),
+                expires_in_ms: Some(900_000),
                 session: "s1".into(),
                 resume: Token::new("s1.secret"),
                 rooms: vec![RestoredRoom { room: "#lobby".into(), epoch: "e1".into(), seq: 131 }],
@@ -47,12 +49,17 @@ fn replies_encode_as_frozen() {
                 node: "g1".into(),
                 time: 7,
             },
-            r##"{"type":"registered","id":1,"nick":"Ann","session":"s1","resume":"s1.secret","rooms":[{"room":"#lobby","epoch":"e1","seq":131}],"inbox":{"epoch":"e2","seq":3},"heartbeat_ms":30000,"node":"g1","time":7}"##,
+            r##"{"type":"registered","id":1,"nick":"Ann","user":"user:1","expires_in_ms":900000,"session":"s1","resume":"s1.secret","rooms":[{"room":"#lobby","epoch":"e1","seq":131}],"inbox":{"epoch":"e2","seq":3},"heartbeat_ms":30000,"node":"g1","time":7}"##,
         ),
         (
             Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57, recovered: false },
             r##"{"type":"joined","id":1,"room":"#lobby","epoch":"e1","seq":131,"member_count":57,"recovered":false}"##,
         ),
+        (
+            Answer::Refreshed { expires_in_ms: Some(900_000), left: vec!["#a".into()] },
+            r##"{"type":"refreshed","id":1,"expires_in_ms":900000,"left":["#a"]}"##,
+        ),
+        (Answer::Refreshed { expires_in_ms: None, left: Vec::new() }, r#"{"type":"refreshed","id":1,"left":[]}"#),
         (Answer::Left { room: "#lobby".into() }, r##"{"type":"left","id":1,"room":"#lobby"}"##),
         (
             ack(DeliveryStatus::Room { seq: 132 }, false),
@@ -160,6 +167,7 @@ fn events_encode_as_frozen() {
             r##"{"type":"rewound","to":"#lobby","epoch":"e2","seq":0}"##,
         ),
         (Event::Typing { to: "bob".into(), from: "ann".into() }, r#"{"type":"typing","to":"bob","from":"ann"}"#),
+        (Event::Expiring { expires_in_ms: 30_000 }, r#"{"type":"expiring","expires_in_ms":30000}"#),
         (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
     ] {
         assert_eq!(event(&input), text);

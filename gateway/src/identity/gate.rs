@@ -1,0 +1,90 @@
+//! [`IdentityGate`]: the rule of `auth.mode` for a client that introduces itself.
+//!
+//! Sessions ask it once, at `register`. Invariant: a token that is presented is valid, or the client is refused; in no
+//! mode does a bad token make a guest. Without tokens (`open`) it knows no user.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use presence::host::reloadable::Reloadable;
+use presence::model::Nick;
+
+use super::fault::TokenFault;
+use super::grant::Grant;
+use super::mode::AuthMode;
+use super::settings::AuthConfig;
+use super::verifier::{LEEWAY_SECONDS, TokenVerifier};
+
+/// A client that is admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its nickname; `None` if neither the client nor its token named one.
+    pub nick: Option<Nick>,
+    /// Its token; `None` for a guest.
+    pub token: Option<UserToken>,
+}
+
+/// A verified token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserToken {
+    /// What it grants.
+    pub grant: Arc<Grant>,
+    /// The time until it expires, with the allowed difference between clocks.
+    pub lifetime: Duration,
+}
+
+impl UserToken {
+    fn new(grant: Grant) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // It is refused from the second after the allowed difference on.
+        let expires = Duration::from_secs(grant.expires.saturating_add(LEEWAY_SECONDS + 1));
+        Self { grant: Arc::new(grant), lifetime: expires.saturating_sub(now) }
+    }
+}
+
+/// Admits clients. All clones follow a reload.
+#[derive(Debug, Clone)]
+pub struct IdentityGate(Reloadable<Arc<GateRules>>);
+
+#[derive(Debug)]
+struct GateRules {
+    mode: AuthMode,
+    verifier: TokenVerifier,
+}
+
+impl IdentityGate {
+    /// Creates the gate of these settings.
+    #[must_use]
+    pub fn new(config: &AuthConfig) -> Self {
+        Self(Reloadable::from(Arc::new(GateRules { mode: config.mode, verifier: config.verifier(None) })))
+    }
+
+    /// Applies other settings. Keys that were fetched from the same URL stay in use while they are fetched again.
+    pub fn reload(&self, config: &AuthConfig) {
+        let verifier = config.verifier(self.0.get().verifier.jwks.as_ref());
+        if let Some(jwks) = &verifier.jwks {
+            jwks.refetch();
+        }
+        self.0.set(Arc::new(GateRules { mode: config.mode, verifier }));
+    }
+
+    /// Admits a client, or refuses it.
+    ///
+    /// # Errors
+    /// [`TokenFault`]: the reason.
+    pub async fn introduce(&self, token: Option<&str>, nick: Option<Nick>) -> Result<Introduction, TokenFault> {
+        let rules = self.0.get();
+        let token = match (rules.mode, token) {
+            (AuthMode::Open, _) | (AuthMode::Mixed, None) => return Ok(Introduction { nick, token: None }),
+            (AuthMode::Token, None) => return Err(TokenFault::Missing),
+            (AuthMode::Token | AuthMode::Mixed, Some(token)) => token,
+        };
+        let grant = rules.verifier.verify(token).await?;
+        let nick = match (&grant.nick, nick) {
+            (Some(granted), Some(nick)) if granted.key() != nick.key() => return Err(TokenFault::WrongNick),
+            (Some(granted), _) => Some(granted.clone()),
+            (None, nick) => nick,
+        };
+        Ok(Introduction { nick, token: Some(UserToken::new(grant)) })
+    }
+}

@@ -1,0 +1,114 @@
+//! [`TokenVerifier`]: verifies tokens with the configured keys and with those of a set at a URL.
+//!
+//! The key id of a token chooses the key, and the key decides the algorithm; the token's header has no say in it. A key
+//! id that is unknown fetches the set again, rarely. Everything but that fetch is pure work of microseconds.
+
+use std::sync::Arc;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Header, Validation, decode, decode_header};
+
+use super::fault::TokenFault;
+use super::grant::{Claims, Grant};
+use super::jwks::JwksCache;
+use super::keys::{KeySet, TokenAlgorithm, VerificationKey};
+
+/// Maximum size of a token in bytes. A larger one is not decoded.
+pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Allowed difference between the clocks of issuer and gateway.
+pub(super) const LEEWAY_SECONDS: u64 = 5;
+
+/// The claims that every token must have, in addition to a valid signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenPolicy {
+    /// The issuer: the claim `iss`.
+    pub issuer: String,
+    /// The names of this service: one of them is in the claim `aud`.
+    pub audience: Vec<String>,
+}
+
+/// Verifies tokens.
+#[derive(Debug)]
+pub struct TokenVerifier {
+    policy: TokenPolicy,
+    keys: KeySet,
+    pub(super) jwks: Option<Arc<JwksCache>>,
+}
+
+impl TokenVerifier {
+    pub(super) fn new(policy: TokenPolicy, keys: KeySet, jwks: Option<Arc<JwksCache>>) -> Self {
+        Self { policy, keys, jwks }
+    }
+
+    /// Verifies a token. May fetch the keys, within the time limit of a fetch.
+    ///
+    /// # Errors
+    /// [`TokenFault`]: the reason for its refusal.
+    pub async fn verify(&self, token: &str) -> Result<Grant, TokenFault> {
+        let header = read_header(token)?;
+        let verified = self.verify_with(&self.keys, &header, token);
+        let (Err(TokenFault::UnknownKey), Some(jwks)) = (&verified, &self.jwks) else { return verified };
+        let keys = jwks.keys().await?;
+        let verified = self.verify_with(&keys, &header, token);
+        if verified != Err(TokenFault::UnknownKey) {
+            return verified;
+        }
+        let keys = jwks.refreshed_for_unknown_key(&keys).await?;
+        self.verify_with(&keys, &header, token)
+    }
+
+    /// Verifies a token with these keys. `UnknownKey` if none of them has its key id.
+    fn verify_with(&self, keys: &KeySet, header: &Header, token: &str) -> Result<Grant, TokenFault> {
+        let named: Vec<&VerificationKey> = header.kid.iter().flat_map(|id| keys.named(id)).collect();
+        let keys = if named.is_empty() { keys.unnamed().collect() } else { named };
+        let mut fault = if keys.is_empty() { TokenFault::UnknownKey } else { TokenFault::WrongAlgorithm };
+        let algorithm = TokenAlgorithm::of_header(header.alg).ok_or(fault)?;
+        for VerificationKey { key, .. } in keys.into_iter().filter(|key| key.algorithm == algorithm) {
+            match decode::<Box<serde_json::value::RawValue>>(token, key, &self.validation(algorithm)) {
+                Ok(decoded) => {
+                    let claims: Claims<'_> = serde_json::from_str(decoded.claims.get())
+                        .map_err(|_| TokenFault::BadClaim("of this gateway"))?;
+                    return claims.grant();
+                }
+                Err(error) => fault = of_error(error.kind()),
+            }
+            if fault != TokenFault::WrongSignature {
+                break;
+            }
+        }
+        Err(fault)
+    }
+
+    fn validation(&self, algorithm: TokenAlgorithm) -> Validation {
+        let mut validation = Validation::new(algorithm.in_header());
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[&self.policy.issuer]);
+        validation.set_audience(&self.policy.audience);
+        // Without this list a token without the claim would pass.
+        validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
+        validation
+    }
+}
+
+fn read_header(token: &str) -> Result<Header, TokenFault> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(TokenFault::TooLarge);
+    }
+    decode_header(token).map_err(|_| TokenFault::Malformed)
+}
+
+fn of_error(error: &ErrorKind) -> TokenFault {
+    match error {
+        ErrorKind::InvalidSignature => TokenFault::WrongSignature,
+        ErrorKind::InvalidAlgorithm => TokenFault::WrongAlgorithm,
+        ErrorKind::ExpiredSignature => TokenFault::Expired,
+        ErrorKind::ImmatureSignature => TokenFault::NotYetValid,
+        ErrorKind::InvalidIssuer => TokenFault::WrongIssuer,
+        ErrorKind::InvalidAudience => TokenFault::WrongAudience,
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => TokenFault::BadClaim(
+            ["exp", "nbf", "sub", "iss", "aud"].into_iter().find(|known| known == claim).unwrap_or("?"),
+        ),
+        _ => TokenFault::Malformed,
+    }
+}

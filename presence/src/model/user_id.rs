@@ -1,0 +1,81 @@
+//! [`UserId`]: the id of a user in the application that issues tokens, apart from the nickname that others see.
+//!
+//! It comes from the `sub` claim of a verified token. Invariant: 1 to [`USER_ID_BYTES`] bytes of printable text. It is
+//! compared byte for byte, without a case mapping.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Maximum length of a user id, in bytes of UTF-8.
+pub const USER_ID_BYTES: usize = 255;
+
+/// A user id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    /// Returns the user id; `None` unless it is 1 to 255 bytes of printable text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        is_printable_text(text, USER_ID_BYTES).then(|| Self(text.into()))
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Returns true for 1 to `bytes` bytes of printable text.
+#[must_use]
+pub fn is_printable_text(text: &str, bytes: usize) -> bool {
+    (1..=bytes).contains(&text.len()) && text.chars().all(is_printable)
+}
+
+/// Returns false for characters that break a line or that a reader cannot see.
+fn is_printable(c: char) -> bool {
+    let is_invisible = matches!(c,
+        '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+        | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}');
+    !c.is_control() && !is_invisible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_id_accepts_ids_of_applications() {
+        for id in [
+            "1",
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "john.doe@example.org",
+            "user:123",
+            "Jürgen Müller",
+            "张伟",
+            "../../etc/passwd",
+            &"x".repeat(USER_ID_BYTES),
+        ] {
+            assert_eq!(UserId::parse(id).as_ref().map(UserId::as_str), Some(id));
+        }
+    }
+
+    #[test]
+    fn user_id_refuses_text_without_print() {
+        let long = "é".repeat(USER_ID_BYTES / 2 + 1);
+        for id in ["", "a\nb", "a\0", "\u{7F}", "\u{85}", "a\u{200B}", "\u{202E}a", "\u{2028}", "\u{FEFF}", &long] {
+            assert_eq!(UserId::parse(id), None, "{id:?}");
+        }
+    }
+}
