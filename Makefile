@@ -84,6 +84,7 @@ deny: ## check licences, sources and forbidden crates of all dependencies; insta
 	@deploy/bootstrap rust cc
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	set -e; for manifest in Cargo.toml benches/Cargo.toml fuzz/Cargo.toml; do \
+		cargo fetch --locked --manifest-path $$manifest; \
 		cargo deny --offline --locked --manifest-path $$manifest --config deny.toml check licenses bans sources; \
 	done
 
