@@ -1,7 +1,7 @@
 # The entry point for people and CI. `make` lists the targets. All of them work on a fresh Debian or Ubuntu with Rust;
 # missing packages are installed, with a message first.
 .DEFAULT_GOAL := help
-.PHONY: help run roll clean build test test-clients test-otlp chaos bench bench-100k count check docs
+.PHONY: help run roll clean build test test-clients test-otlp chaos bench bench-100k count check deny docs
 # A shell that was started before Rust was installed does not have cargo in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -9,7 +9,8 @@ help: ## list the targets
 	@echo "Parley, a chat cluster. make ..."
 	@sed -nE 's/^([a-z0-9-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo
-	@echo "make run OFFSET=10000 adds 10000 to every port, so several clusters can run side by side. Single ports:"
+	@echo "make run OFFSET=10000 adds 10000 to every port, so several clusters can run side by side."
+	@echo "make run ORIGINS='http://127.0.0.1:8080,http://localhost:5173' admits these web pages only, and ORIGINS='*' all. Single ports:"
 	@echo "HTTP_PORT LINES_PORT G1_WS_PORT G1_LINES_PORT G1_ADMIN_PORT G2_WS_PORT G2_LINES_PORT G2_ADMIN_PORT"
 	@echo "PRESENCE_PORT PRESENCE_ADMIN_PORT REDIS_PORT PROMETHEUS_PORT"
 
@@ -78,6 +79,14 @@ check: ## check formatting, lints and documentation; warnings are errors
 	cargo clippy --locked --workspace --all-targets --features gateway/otlp,parley-tests/otlp -- -D warnings
 	cargo clippy --locked --manifest-path benches/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+deny: ## check licences, sources and forbidden crates of all dependencies; installs cargo-deny once, which takes minutes
+	@deploy/bootstrap rust cc
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	set -e; for manifest in Cargo.toml benches/Cargo.toml fuzz/Cargo.toml; do \
+		cargo fetch --locked --manifest-path $$manifest; \
+		cargo deny --offline --locked --manifest-path $$manifest --config deny.toml check licenses bans sources; \
+	done
 
 docs: ## write docs/CONFIGURATION.md and the example settings files from the settings tables
 	@deploy/bootstrap rust cc

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LineUser } from "../cluster.js";
+import { LineUser, PLAIN_HOST } from "../cluster.js";
 import { eventually } from "../eventually.js";
 import { Person } from "../people.js";
 
