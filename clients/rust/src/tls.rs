@@ -34,7 +34,7 @@ pub(crate) async fn open(
 pub(crate) fn connector(urls: &[String], roots: Option<&[u8]>) -> Result<Connector, ParleyError> {
     use std::sync::Arc;
 
-    use rustls::crypto::ring;
+    use rustls::crypto::aws_lc_rs;
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     use rustls::{ClientConfig, RootCertStore};
@@ -62,7 +62,7 @@ pub(crate) fn connector(urls: &[String], roots: Option<&[u8]>) -> Result<Connect
         return Err(invalid("the system has none"));
     }
     // Named, because a program may contain several providers.
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let versions = builder.with_safe_default_protocol_versions().map_err(|error| invalid(&error.to_string()))?;
     Ok(Connector::Rustls(Arc::new(versions.with_root_certificates(store).with_no_client_auth())))
 }

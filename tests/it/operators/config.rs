@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{ChildProgram, Node, Redis, http, repository};
+use harness::{Authority, ChildProgram, Node, Redis, Validity, http, repository};
 
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
@@ -73,10 +73,18 @@ async fn uncommented_example_equals_the_defaults() {
 async fn every_example_line_is_a_valid_setting() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all");
+    let authority = Authority::create();
+    authority.issue("redis-client", "DNS:client", Validity::Current);
+    std::fs::copy(authority.file("ca.pem"), authority.file("redis-ca.pem")).unwrap();
     for binary in PROGRAMS {
         let example = example(binary);
-        // The folder of the sample may be missing here, and `--check` looks for it.
-        let example = example.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
+        // The files and folders of the samples may be missing here, and `--check` looks for them.
+        let here = |text: &str| {
+            let text = text.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
+            let text = text.replace("/etc/parley/redis-", &format!("{}/redis-", authority.path().display()));
+            text.replace("redis://", "rediss://")
+        };
+        let example = here(&example);
         std::fs::write(&file, uncommented(&example.replace("#listen.origins = []", ""), true)).unwrap();
         let shown = check(binary, &file).await;
         let keys = match binary {
@@ -86,7 +94,7 @@ async fn every_example_line_is_a_valid_setting() {
         for key in keys {
             let value = key.toml(key.default.unwrap_or(key.sample));
             let value = if key.name == "node.id" { "\"n1\"".to_owned() } else { value };
-            let value = value.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
+            let value = here(&value);
             assert!(shown.contains(&format!("{} = {value}", key.name)), "{} in {shown}", key.name);
         }
     }
