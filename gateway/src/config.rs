@@ -15,6 +15,7 @@ use presence::host::settings::key::{self, Key};
 use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
+use presence::store::redis::tls::TlsFiles;
 
 use crate::identity::AuthConfig;
 use crate::listen::{AddressLimits, ConnectionLimits, OriginWord};
@@ -24,8 +25,12 @@ use crate::session::{SessionLimit, SessionLimits};
 pub const KEYS: &[Key] = &[
     key::NODE_ID,
     Key::secret("redis.url").sample("redis://127.0.0.1:6379").meaning(
-        "Redis of the cluster, redis://HOST:PORT. Without it the gateway runs alone and keeps everything in memory.",
+        "Redis of the cluster, redis://HOST:PORT or rediss://HOST:PORT. Without it the gateway runs alone and keeps \
+         everything in memory.",
     ),
+    key::REDIS_TLS_CA,
+    key::REDIS_TLS_CERT,
+    key::REDIS_TLS_KEY,
     key::REDIS_PREFIX,
     Key::address("listen.ws")
         .default("127.0.0.1:8080")
@@ -259,6 +264,8 @@ pub struct GatewayConfig {
     pub node: String,
     /// `redis.url`: the cluster's Redis; `None` runs one gateway alone, in memory.
     pub redis: Option<RedisUrl>,
+    /// `redis.tls_*`: the files of TLS to Redis.
+    pub redis_tls: TlsFiles,
     /// `redis.prefix`: the first part of every key and channel; unique for each cluster on one Redis.
     pub prefix: String,
     /// `listen.ws`: HTTP, with `/ws` and the chat page. Port 0 selects a free port, here and in the other addresses.
@@ -305,9 +312,11 @@ impl GatewayConfig {
         let node = settings.node_id()?;
         let endpoint = settings.optional("otlp.endpoint", endpoint)?;
         let spans = endpoint.map(|endpoint| SpansTo { endpoint, node: node.clone() });
+        let redis = settings.redis_url()?;
         Ok(Self {
             node,
-            redis: settings.redis_url()?,
+            redis_tls: settings.redis_tls(redis.as_ref())?,
+            redis,
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
@@ -478,6 +487,7 @@ impl fmt::Display for GatewayConfig {
             Some(url) => writeln!(f, "redis.url = {url:?}")?,
             None => writeln!(f, "# redis.url is not set: this gateway runs alone, in memory")?,
         }
+        write!(f, "{}", self.redis_tls)?;
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;

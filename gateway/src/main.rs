@@ -8,6 +8,7 @@ use std::time::Duration;
 use gateway::config::{GatewayConfig, KEYS};
 use gateway::ctl;
 use gateway::server::Gateway;
+use presence::host::crypto::install_crypto;
 use presence::host::program::{self, Drained, Program};
 use presence::host::settings::{Key, Settings, SettingsError};
 use presence::host::telemetry::Logs;
@@ -104,6 +105,7 @@ fn nearest(address: SocketAddr) -> SocketAddr {
 }
 
 fn main() -> ExitCode {
+    install_crypto();
     let mut args = std::env::args_os();
     let program = args.next();
     if args.next().is_some_and(|first| first == "ctl") {

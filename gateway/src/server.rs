@@ -123,7 +123,7 @@ impl Gateway {
             let store = Store::with_retention(retention.clone());
             return Self::assemble_on(&config, retention, &store).await;
         };
-        let redis = RedisStore::open(url.reveal(), &config.prefix).context("use redis.url")?;
+        let redis = RedisStore::open_with(url.reveal(), &config.redis_tls, &config.prefix).context("use redis.url")?;
         let is_reachable = redis.is_fit().await?;
         let cluster = ClusterAccess::check(&redis, &config, is_reachable).await?;
         let settings =

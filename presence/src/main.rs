@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use presence::host::crypto::install_crypto;
 use presence::host::program::{self, Drained, Program};
 use presence::host::settings::{Key, Settings, SettingsError};
 use presence::host::telemetry::Logs;
@@ -79,5 +80,6 @@ impl Program for PresenceProgram {
 }
 
 fn main() -> ExitCode {
+    install_crypto();
     program::run::<PresenceProgram>()
 }

@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stderr)] // Failed tests print their logs to stderr.
 
+pub mod authority;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -26,6 +27,7 @@ pub mod redis;
 
 use std::path::{Path, PathBuf};
 
+pub use self::authority::{Authority, Validity};
 pub use self::browser::Browser;
 pub use self::client::{LineClient, Person, RawWs, WsClient};
 pub use self::cluster::Cluster;

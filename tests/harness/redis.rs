@@ -15,6 +15,7 @@ use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
+use crate::authority::Authority;
 use crate::eventually::eventually;
 use crate::port::ReservedPort;
 use crate::process::{ChildProgram, Process};
@@ -35,6 +36,8 @@ const DEFAULT_USER: &str = "user default on nopass ~* &* +@all";
 #[derive(Debug)]
 pub struct Redis {
     port: ReservedPort,
+    /// The port of programs that connect with TLS.
+    tls_port: Option<ReservedPort>,
     directory: TempDir,
     settings: Vec<String>,
     server: Option<Process>,
@@ -56,7 +59,7 @@ impl Redis {
     pub fn not_started() -> Self {
         let directory = tempfile::Builder::new().prefix("parley-redis-").tempdir().expect("a temporary directory");
         std::fs::write(directory.path().join("users.acl"), users()).expect("a writable directory");
-        Self { port: ReservedPort::reserve(), directory, settings: Vec::new(), server: None }
+        Self { port: ReservedPort::reserve(), tls_port: None, directory, settings: Vec::new(), server: None }
     }
 
     /// Starts a Redis with the shipped configuration.
@@ -70,6 +73,21 @@ impl Redis {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.extend([format!("--{name}"), value.to_owned()]);
+        self
+    }
+
+    /// Adds a port with TLS: with the certificate `redis` of this authority, and for clients with one of its
+    /// certificates only.
+    #[must_use]
+    pub fn with_tls(mut self, authority: &Authority) -> Self {
+        let port = ReservedPort::reserve();
+        for (setting, file) in
+            [("tls-cert-file", "redis.pem"), ("tls-key-file", "redis.key"), ("tls-ca-cert-file", "ca.pem")]
+        {
+            self = self.setting(setting, &authority.file(file).display().to_string());
+        }
+        self = self.setting("tls-port", &port.number().to_string());
+        self.tls_port = Some(port);
         self
     }
 
@@ -162,6 +180,21 @@ impl Redis {
     #[must_use]
     pub fn url_through(address: SocketAddr) -> String {
         format!("redis://parley:{PASSWORD}@{address}/")
+    }
+
+    /// Returns the address of the port with TLS.
+    ///
+    /// # Panics
+    /// Without such a port.
+    #[must_use]
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls_port.as_ref().expect("a port with TLS").address()
+    }
+
+    /// Returns the URL for programs over TLS, through this address.
+    #[must_use]
+    pub fn tls_url_through(address: SocketAddr) -> String {
+        format!("rediss://parley:{PASSWORD}@{address}/")
     }
 
     /// Returns the flags of `redis-cli` for the shipped user `admin`.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use presence::host::settings::Sources;
 use presence::host::telemetry::LogFormat;
+use presence::store::redis::tls::ClientFiles;
 
 use super::*;
 use crate::listen::AllowedOrigins;
@@ -39,6 +40,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
     let mut config = GatewayConfig {
         node: "g1".to_owned(),
         redis: None,
+        redis_tls: TlsFiles::default(),
         prefix: "parley".to_owned(),
         ws: "127.0.0.1:8080".parse().unwrap(),
         tcp: "127.0.0.1:9000".parse().unwrap(),
@@ -343,7 +345,7 @@ fn invalid_settings_are_named_on_one_line() {
         ("log.file_mib = 0", &[], r#"log.file_mib = "0": expected a whole number of MiB from 1 to 65536"#.into()),
         ("log.files = 0", &[], r#"log.files = "0": expected a whole number from 1 to 1000"#.into()),
         // An empty variable does not select the default; an empty redis.url must not start a gateway in memory.
-        ("", &[("PARLEY__REDIS__URL", "")], r#"redis.url = "": expected redis://HOST:PORT"#.into()),
+        ("", &[("PARLEY__REDIS__URL", "")], r#"redis.url = "": expected redis://HOST:PORT or rediss://HOST:PORT"#.into()),
         ("", &[("PARLEY__REDIS__PREFIX", "")], format!(r#"redis.prefix = "": {prefix}"#)),
         ("", &[("PARLEY__NODE__ID", "")], format!(r#"node.id = "": {node}"#)),
     ];
@@ -425,6 +427,8 @@ fn default_node_id_is_new_each_time() {
 fn every_key_is_printed() {
     let shown = changed(|c| {
         c.redis = Some("redis://h".parse().unwrap());
+        let client = ClientFiles { cert: "/c".to_owned(), key: "/k".to_owned() };
+        c.redis_tls = TlsFiles { ca: Some("/a".to_owned()), client: Some(client) };
         c.logs.file = Some("/x".into());
         c.auth = AuthConfig::full();
     });

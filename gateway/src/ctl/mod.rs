@@ -183,10 +183,14 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
             CtlCommand::Audit { gateways } => audit::audit(&cluster, gateways).await,
             CtlCommand::Drain { node } => drain::drain(&cluster, node).await,
         };
-        answer.map_err(|failure| match failure {
-            CtlError::Store(error) => CtlError::Silent(format!("redis at {}: {error}", cluster.address)),
-            other => other,
-        })
+        match answer {
+            Err(CtlError::Store(error)) => {
+                let handshake = cluster.redis.handshake_failure().await;
+                let reason = handshake.map_or_else(|| error.to_string(), |reason| format!("tls handshake: {reason}"));
+                Err(CtlError::Silent(format!("redis at {}: {reason}", cluster.address)))
+            }
+            answer => answer,
+        }
     })
 }
 
@@ -200,12 +204,10 @@ impl CommandAccess {
                     .to_owned(),
             ));
         };
-        let redis =
-            RedisStore::open(url.reveal(), &config.prefix).map_err(|error| CtlError::Usage(error.to_string()))?;
+        let redis = RedisStore::open_with(url.reveal(), &config.redis_tls, &config.prefix);
+        let redis = redis.map_err(|error| CtlError::Usage(error.to_string()))?;
         let store = RedisRegistry::new(redis.clone());
-        let address = url.to_string().trim_start_matches("redis://").trim_start_matches("***@").to_owned();
-        let address = address.trim_end_matches('/').to_owned();
-        Ok(Self { redis, address, registry: Registry::Redis(store.clone()), store })
+        Ok(Self { redis, address: url.shown_address(), registry: Registry::Redis(store.clone()), store })
     }
 }
 

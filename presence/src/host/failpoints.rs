@@ -71,7 +71,7 @@ mod debug {
     ];
 
     /// Script text of each failpoint, and its replacement.
-    const CUTS: [(Failpoint, &str, &str); 6] = [
+    const CUTS: [(Failpoint, &str, &str); 7] = [
         (Fence, "if not serves(", "if false and not serves("),
         (Fence, "if not writer_serves(", "if false and not writer_serves("),
         (Fence, "if not is_member and not is_republish then", "if false then"),

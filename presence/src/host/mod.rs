@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod accept_failures;
 pub mod admin;
 pub mod client_address;
+pub mod crypto;
 pub mod entity_tag;
 pub mod host_header;
 pub mod problem;

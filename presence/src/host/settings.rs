@@ -23,6 +23,7 @@ use std::time::Duration;
 use nix::unistd::gethostname;
 
 use crate::host::telemetry::{self, LogFormat, Logs};
+use crate::store::redis::tls::{self, ClientFiles, TlsFiles};
 
 pub use self::example::example;
 pub use self::key::{Key, KeyKind};
@@ -314,9 +315,38 @@ impl Settings {
     /// Returns `redis.url`; `None` if it is not set.
     ///
     /// # Errors
-    /// `Invalid` unless it is a `redis://` URL.
+    /// `Invalid` unless it is a `redis://` or `rediss://` URL.
     pub fn redis_url(&self) -> Result<Option<RedisUrl>, SettingsError> {
         self.optional("redis.url", RedisUrl::from_str)
+    }
+
+    /// Returns `redis.tls_*`, the files of TLS to the Redis of this URL.
+    ///
+    /// # Errors
+    /// `Invalid` if a file cannot be used, or the URL is not that of TLS; `Missing` for a client certificate without a
+    /// key.
+    pub fn redis_tls(&self, url: Option<&RedisUrl>) -> Result<TlsFiles, SettingsError> {
+        let certificates = |path: &str| tls::check_certificates(path).map(|()| path.to_owned());
+        let ca = self.optional("redis.tls_ca", certificates)?;
+        let cert = self.optional("redis.tls_cert", certificates)?;
+        let key = self.optional("redis.tls_key", |key| {
+            let pair = cert.as_ref().map(|cert| ClientFiles { cert: cert.clone(), key: key.to_owned() });
+            pair.as_ref().map_or(Ok(()), ClientFiles::check).map(|()| key.to_owned())
+        })?;
+        let is_set = ca.is_some() || cert.is_some() || key.is_some();
+        let missing = |key, reason| Err(SettingsError::Missing { key, reason });
+        let client = match (cert, key) {
+            (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
+            (None, None) => None,
+            (Some(_), None) => return missing("redis.tls_key", "redis.tls_cert needs it"),
+            (None, Some(_)) => return missing("redis.tls_cert", "redis.tls_key needs it"),
+        };
+        self.optional("redis.url", |_| match url.map(RedisUrl::is_tls) {
+            Some(false) if is_set => Err("redis.tls_* is set: expected rediss://HOST:PORT".to_owned()),
+            Some(true) => tls::check_system_roots(),
+            _ => Ok(()),
+        })?;
+        Ok(TlsFiles { ca, client })
     }
 
     /// Returns `redis.prefix`.

@@ -13,13 +13,17 @@ use crate::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT, Trusted
 use crate::host::settings::key::{self, Key};
 use crate::host::settings::{RedisUrl, Settings, SettingsError};
 use crate::host::telemetry::Logs;
+use crate::store::redis::tls::TlsFiles;
 
 /// Every key of the presence program. The variable of `api.addr` is `PARLEY__API__ADDR`.
 pub const KEYS: &[Key] = &[
     key::NODE_ID,
     Key::secret("redis.url")
         .sample("redis://127.0.0.1:6379")
-        .meaning("Redis of the cluster, redis://HOST:PORT. Required."),
+        .meaning("Redis of the cluster, redis://HOST:PORT or rediss://HOST:PORT. Required."),
+    key::REDIS_TLS_CA,
+    key::REDIS_TLS_CERT,
+    key::REDIS_TLS_KEY,
     key::REDIS_PREFIX,
     Key::address("api.addr")
         .default("127.0.0.1:8090")
@@ -47,6 +51,8 @@ pub struct PresenceConfig {
     pub node: String,
     /// `redis.url`: Redis of the cluster. Required.
     pub redis: RedisUrl,
+    /// `redis.tls_*`: the files of TLS to Redis.
+    pub redis_tls: TlsFiles,
     /// `redis.prefix`: first part of every key and channel, equal to that of the gateways.
     pub prefix: String,
     /// `api.addr`: address of the HTTP API. Port 0 selects a free port, as below.
@@ -71,9 +77,12 @@ impl PresenceConfig {
             key: "redis.url",
             reason: "presence answers from the Redis that the gateways share, so it needs its URL",
         };
+        let node = settings.node_id()?;
+        let redis = settings.redis_url()?.ok_or(no_redis)?;
         Ok(Self {
-            node: settings.node_id()?,
-            redis: settings.redis_url()?.ok_or(no_redis)?,
+            node,
+            redis_tls: settings.redis_tls(Some(&redis))?,
+            redis,
             prefix: settings.redis_prefix()?,
             api: settings.address("api.addr")?,
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
@@ -90,6 +99,7 @@ impl fmt::Display for PresenceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node.id = {:?}", self.node)?;
         writeln!(f, "redis.url = {:?}", self.redis)?;
+        write!(f, "{}", self.redis_tls)?;
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "api.addr = \"{}\"", self.api)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.proxies.words())?;

@@ -65,7 +65,8 @@ impl Presence {
     /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. If Redis is unreachable, the process
     /// starts not ready.
     pub async fn start(config: PresenceConfig) -> anyhow::Result<Self> {
-        let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
+        let redis = RedisStore::open_with(config.redis.reveal(), &config.redis_tls, &config.prefix);
+        let redis = redis.context("open redis")?;
         redis.is_fit().await?;
         let store = RedisRegistry::new(redis.clone());
         let registry = Registry::Redis(store.clone());

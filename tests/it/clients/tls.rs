@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::nginx::stream_module;
-use harness::{Cluster, Nginx, repository};
+use harness::{Authority, Cluster, Nginx, Validity, repository};
 use parley_client::{Options, Parley, State};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -19,19 +19,9 @@ pub(crate) struct PrivateAuthority {
 
 impl PrivateAuthority {
     pub(crate) fn create() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let make = |arguments: &str| {
-            let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-            let words = key.split(' ').chain(arguments.split(' '));
-            let made = Command::new("openssl").args(words).current_dir(&folder).output().unwrap();
-            assert!(made.status.success(), "{made:?}");
-        };
-        make("-subj /CN=authority -keyout ca.key -out ca.pem");
-        make(
-            "-subj /CN=site -keyout site.key -out site.pem -CA ca.pem -CAkey ca.key \
-             -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE",
-        );
-        Self { folder }
+        let authority = Authority::create();
+        authority.issue("site", "IP:127.0.0.1", Validity::Current);
+        Self { folder: authority.into_folder() }
     }
 
     /// Returns the self-signed certificate of `deploy/secrets`, for localhost, as its own authority.

@@ -21,6 +21,7 @@ use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomNa
 use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
 use presence::service::config::PresenceConfig;
 use presence::service::server::Presence;
+use presence::store::redis::tls::TlsFiles;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -92,6 +93,7 @@ async fn serve(url: &str, api: SocketAddr) -> Presence {
     let config = PresenceConfig {
         node: "p1".to_owned(),
         redis: url.parse().expect("a good URL"),
+        redis_tls: TlsFiles::default(),
         prefix: "parley".to_owned(),
         api,
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{ChildProgram, Node, Redis, http, repository};
+use harness::{Authority, ChildProgram, Node, Redis, Validity, http, repository};
 
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
@@ -82,11 +82,15 @@ async fn uncommented_example_equals_the_defaults() {
 async fn every_example_line_is_a_valid_setting() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all");
+    let authority = Authority::create();
+    authority.issue("redis-client", "DNS:client", Validity::Current);
+    std::fs::copy(authority.file("ca.pem"), authority.file("redis-ca.pem")).unwrap();
     std::fs::write(folder.path().join("es256.pem"), PUBLIC_KEY).unwrap();
-    // The folders of the samples may be missing here, and `--check` looks for them.
+    // The files and folders of the samples may be missing here, and `--check` looks for them.
     let here = |text: &str| {
         let folder = format!("{}/", folder.path().display());
-        text.replace("/var/log/parley/", &folder).replace("/etc/parley/", &folder)
+        let text = text.replace("/etc/parley/redis-", &format!("{}/redis-", authority.path().display()));
+        text.replace("/var/log/parley/", &folder).replace("/etc/parley/", &folder).replace("redis://", "rediss://")
     };
     for binary in PROGRAMS {
         std::fs::write(&file, uncommented(&here(&example(binary)), true)).unwrap();

@@ -12,6 +12,7 @@ mod log_readers;
 mod logs;
 mod programs;
 mod readiness;
+mod redis_tls;
 mod refusals;
 mod reload;
 mod watching;

@@ -41,6 +41,18 @@ pub struct Key {
 pub const NODE_ID: Key = Key::text("node.id")
     .sample("g1")
     .meaning("Name of this process, unique in the cluster. Default: the host name with a random suffix.");
+/// `redis.tls_ca`, of both programs.
+pub const REDIS_TLS_CA: Key = Key::text("redis.tls_ca").sample("/etc/parley/redis-ca.pem").meaning(
+    "PEM file of the authorities that a rediss:// Redis may have its certificate from. Default: those of the system.",
+);
+/// `redis.tls_cert`, of both programs.
+pub const REDIS_TLS_CERT: Key = Key::text("redis.tls_cert")
+    .sample("/etc/parley/redis-client.pem")
+    .meaning("PEM file of the client certificate for a rediss:// Redis, with its chain. Read at the start.");
+/// `redis.tls_key`, of both programs.
+pub const REDIS_TLS_KEY: Key = Key::text("redis.tls_key")
+    .sample("/etc/parley/redis-client.key")
+    .meaning("PEM file of the private key of redis.tls_cert.");
 /// `redis.prefix`, of both programs.
 pub const REDIS_PREFIX: Key = Key::text("redis.prefix")
     .default("parley")

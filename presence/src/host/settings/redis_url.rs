@@ -13,6 +13,20 @@ impl RedisUrl {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Returns true for `rediss://`.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("rediss://")
+    }
+
+    /// Returns the address for operators: without scheme, credentials and a last slash.
+    #[must_use]
+    pub fn shown_address(&self) -> String {
+        let shown = self.to_string();
+        let address = shown.split_once("://").map_or(shown.as_str(), |(_, address)| address);
+        address.trim_start_matches("***@").trim_end_matches('/').to_owned()
+    }
 }
 
 impl FromStr for RedisUrl {
@@ -21,12 +35,17 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
         match scheme {
-            "redis" => {}
-            "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis-sentinel" | "redis+cluster" | "rediss+cluster"
-            | "redis-cluster" | "redis+unix" | "unix" => {
-                return Err(format!("{scheme}:// is not supported: expected a plain redis://HOST:PORT"));
+            "rediss" if text.contains('#') => {
+                return Err("#insecure is not supported: every certificate of Redis is verified. \
+                            Name its authority in redis.tls_ca"
+                    .to_owned());
             }
-            _ => return Err("expected redis://HOST:PORT".to_owned()),
+            "redis" | "rediss" => {}
+            "redis+sentinel" | "rediss+sentinel" | "redis-sentinel" | "redis+cluster" | "rediss+cluster"
+            | "redis-cluster" | "redis+unix" | "unix" => {
+                return Err(format!("{scheme}:// is not supported: expected redis://HOST:PORT or rediss://HOST:PORT"));
+            }
+            _ => return Err("expected redis://HOST:PORT or rediss://HOST:PORT".to_owned()),
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("expected printable ASCII without spaces; write anything else as %XX".to_owned());

@@ -16,12 +16,18 @@ fn load(keys: &'static [Key], environment: &[(&str, &str)], flags: &[&str]) -> R
 #[test]
 fn unsupported_redis_url_is_refused_with_reason() {
     for url in ["redis://127.0.0.1", "redis://h:6390/3", "redis://:p%40ss@h:1", "redis://u:p@[::1]:6379/0"] {
-        assert_eq!(RedisUrl::from_str(url).unwrap().reveal(), url);
+        for url in [url.to_owned(), url.replace("redis:", "rediss:")] {
+            assert_eq!(RedisUrl::from_str(&url).unwrap().reveal(), url);
+        }
     }
-    let schemes = ["rediss", "redis+sentinel", "redis-sentinel", "redis+cluster", "redis+unix", "unix"];
+    let schemes = ["redis+sentinel", "redis-sentinel", "redis+cluster", "rediss+cluster", "redis+unix", "unix"];
     for scheme in schemes {
         let error = RedisUrl::from_str(&format!("{scheme}://h:6379")).unwrap_err();
         assert!(error.starts_with(&format!("{scheme}:// is not supported")), "{error}");
+    }
+    for url in ["rediss://h:6379/#insecure", "rediss://h:6379#x"] {
+        let error = RedisUrl::from_str(url).unwrap_err();
+        assert!(error.starts_with("#insecure is not supported"), "{error}");
     }
     for url in
         ["", "h:6379", "http://h", "REDIS://h", "redis:h", "redis://", "redis://h/x", "redis://h:x", "redis://h y"]
@@ -83,7 +89,7 @@ fn broken_file_error_contains_no_password() {
 #[test]
 fn redis_url_error_contains_no_password() {
     for url in [
-        "rediss://:hunter2@h",
+        "rediss://:hunter2@h#insecure",
         "redis://:hunter2@h:x",
         "redis://:hunter2@h/x",
         "hunter2@h",

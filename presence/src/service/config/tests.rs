@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use super::*;
 use crate::host::settings::Sources;
 use crate::host::telemetry::LogFormat;
+use crate::store::redis::tls::ClientFiles;
 
 fn load(environment: &[(&str, &str)]) -> Result<PresenceConfig, String> {
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
@@ -19,6 +20,7 @@ fn presence_needs_redis_url_only() {
     let expected = PresenceConfig {
         node: "p1".to_owned(),
         redis: "redis://127.0.0.1:6390".parse().unwrap(),
+        redis_tls: TlsFiles::default(),
         prefix: "parley".to_owned(),
         api: "127.0.0.1:8090".parse().unwrap(),
         proxies: vec!["127.0.0.0/8".parse::<ProxyNetwork>().unwrap(), "::1".parse().unwrap()].into(),
@@ -49,7 +51,10 @@ fn presence_refuses_keys_of_the_gateway() {
 
 #[test]
 fn every_key_is_displayed() {
-    let shown = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LOG__FILE", "/x")]).unwrap().to_string();
+    let shown = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LOG__FILE", "/x")]);
+    let client = ClientFiles { cert: "/c".to_owned(), key: "/k".to_owned() };
+    let redis_tls = TlsFiles { ca: Some("/a".to_owned()), client: Some(client) };
+    let shown = PresenceConfig { redis_tls, ..shown.unwrap() }.to_string();
     let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
     let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
     assert_eq!(shown, known);

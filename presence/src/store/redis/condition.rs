@@ -1,7 +1,7 @@
-//! [`StoreCondition`]: the reasons why Redis cannot be used now: refused calls, and unmet requirements.
+//! [`StoreCondition`]: the reasons why Redis cannot be used now: refused calls, unmet requirements, failed TLS.
 //!
-//! Each call over a [`super::RedisStore`] reports its answer; `watch` reports the requirements. Begin and end of each
-//! reason are logged here, once. A lost answer is no reason here; the lease reports it.
+//! Each call over a [`super::RedisStore`] reports its answer; `watch` reports the others. Begin and end of each reason
+//! are logged here, once. A lost answer is no reason here; the lease reports it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,8 @@ struct ConditionState {
     refusals: CallRefusals,
     unfit: Vec<Unfit>,
     unfit_since: Option<Instant>,
+    /// The reason of the failed TLS handshake, and the time of the first failure.
+    handshake: Option<(String, Instant)>,
 }
 
 impl StoreCondition {
@@ -82,6 +84,24 @@ impl StoreCondition {
         state.unfit = unfit;
     }
 
+    /// Records the reason of a failed TLS handshake; `None` if it does not fail.
+    pub(super) fn record_handshake(&self, failure: Option<String>) {
+        let mut state = self.lock();
+        let (former, since) = state.handshake.take().unzip();
+        match (failure, since) {
+            (Some(reason), since) => {
+                if former.as_ref() != Some(&reason) {
+                    tracing::warn!(reason, "redis tls handshake failed");
+                }
+                state.handshake = Some((reason, since.unwrap_or_else(Instant::now)));
+            }
+            (None, Some(since)) => {
+                tracing::info!(seconds = since.elapsed().as_secs(), "redis tls handshake failures ended");
+            }
+            (None, None) => {}
+        }
+    }
+
     /// Returns true while calls of this kind are refused.
     pub(super) fn refuses(&self, kind: CallKind) -> bool {
         self.has_refusals.load(Ordering::Acquire) && self.lock().refusals.refuses(kind)
@@ -92,6 +112,8 @@ impl StoreCondition {
         let state = self.lock();
         let mut reasons = state.refusals.reasons();
         reasons.extend(state.unfit.iter().map(ToString::to_string));
+        let handshake = state.handshake.iter();
+        reasons.extend(handshake.map(|(reason, _)| format!("redis tls handshake failed: {reason}")));
         reasons
     }
 

@@ -53,6 +53,7 @@ impl RedisStore {
             Ok(info) => judge(&info).map(|()| true),
             Err(error) => {
                 tracing::debug!(%error, "redis not checked");
+                self.check_handshake().await;
                 Ok(false)
             }
         }

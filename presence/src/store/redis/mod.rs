@@ -12,9 +12,11 @@ mod refusals;
 mod script_loads;
 pub mod script_source;
 mod server;
+pub mod tls;
 mod vitals;
 mod watch;
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +31,7 @@ use redis::{
     RedisResult, ServerErrorKind,
 };
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
 
 pub use self::calls::{CallKind, CallMetrics};
@@ -38,6 +41,7 @@ pub use self::key_sample::{KeySample, KindSize};
 use self::refusals::CallIdentity;
 use self::script_loads::ScriptLoads;
 pub use self::server::ServerInfo;
+use self::tls::{RedisTls, TlsFiles};
 pub use self::vitals::Vitals;
 use crate::host::metrics::Pulled;
 use crate::model::keys::{CallKeys, Keys, Unit, UnitKey};
@@ -80,6 +84,8 @@ pub struct RedisStore {
 
 struct RedisConnections {
     client: Client,
+    /// `None` for a `redis://` address.
+    tls: Option<RedisTls>,
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
@@ -105,11 +111,27 @@ impl RedisStore {
     /// # Errors
     /// The URL is invalid.
     pub fn open(url: &str, prefix: &str) -> Result<Self, RedisError> {
+        Self::open_with(url, &TlsFiles::default(), prefix)
+    }
+
+    /// Does the same as [`RedisStore::open`] with the files of TLS, which a `rediss://` address uses.
+    ///
+    /// # Errors
+    /// The URL is invalid, or a file cannot be used.
+    pub fn open_with(url: &str, files: &TlsFiles, prefix: &str) -> Result<Self, RedisError> {
         let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
         // Without the name of the library in CLIENT LIST, the Redis user needs no permission for CLIENT.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         let info = info.set_redis_settings(settings);
-        let client = Client::open(info.clone())?;
+        let tls = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => Some(RedisTls::load(files).map_err(invalid_config)?),
+            _ => None,
+        };
+        let client = match &tls {
+            Some(tls) => Client::build_with_tls(info, tls.certificates())?,
+            None => Client::open(info)?,
+        };
+        let info = client.get_connection_info().clone();
         let lane = || ConnectionManager::new_lazy_with_config(client.clone(), lane_config());
         let manager = Manager::new_with_config(info, connection_config())?;
         let mut pool = PoolConfig::new(POOL_SIZE);
@@ -119,11 +141,12 @@ impl RedisStore {
             .config(pool)
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
+            .map_err(|error| invalid_config(error.to_string()))?;
         let answers = AnswerClock::silent();
         let shared = RedisConnections {
             lanes: [lane()?, lane()?],
             client,
+            tls,
             pool,
             keys: Keys::new(prefix),
             calls: CallMetrics::default(),
@@ -188,9 +211,8 @@ impl RedisStore {
     /// Returns the local address used for packets to Redis, by the routing table; nothing is sent. Returns `None` if
     /// the name of Redis is not resolved within a second.
     pub async fn local_ip(&self) -> Option<IpAddr> {
-        let ConnectionAddr::Tcp(host, port) = self.shared.client.get_connection_info().addr() else { return None };
         let local_ip = async {
-            let redis = tokio::net::lookup_host((host.as_str(), *port)).await?.next();
+            let redis = tokio::net::lookup_host(self.address()?).await?.next();
             let redis = redis.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
             let any: IpAddr = if redis.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let socket = UdpSocket::bind((any, 0)).await?;
@@ -304,23 +326,46 @@ impl RedisStore {
         settings: &RedisConnectionInfo,
         config: AsyncConnectionConfig,
     ) -> RedisResult<(MultiplexedConnection, BoxFuture<'static, ()>)> {
-        let info = self.client().get_connection_info();
-        let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(RedisError::from((ErrorKind::InvalidClientConfig, "Redis is reached over TCP only")));
-        };
         let connecting = async {
-            let socket = TcpStream::connect((host.as_str(), *port)).await?;
-            let (tcp, options) = (info.tcp_settings(), SockRef::from(&socket));
-            options.set_tcp_nodelay(tcp.nodelay())?;
-            tcp.keepalive().map_or(Ok(()), |keepalive| options.set_tcp_keepalive(keepalive))?;
-            options.set_tcp_user_timeout(tcp.user_timeout())?;
-            let (connection, driver) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
-            Ok((connection, driver.boxed()))
+            let socket = self.connect_tcp().await?;
+            match &self.shared.tls {
+                Some(tls) => over(tls.connect(self.address()?.0, socket).await?, settings, config).await,
+                None => over(socket, settings, config).await,
+            }
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(RedisError::from((ErrorKind::Io, "Redis was not reached in time"))),
         }
+    }
+
+    /// Handshakes over a connection of its own. Returns the reason of a failure in words; `None` without TLS, for an
+    /// address that refuses connections, and if Redis accepts.
+    pub async fn handshake_failure(&self) -> Option<String> {
+        let tls = self.shared.tls.as_ref()?;
+        let (host, _) = self.address().ok()?;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect_tcp()).await;
+        let socket = connected.ok()?.ok()?;
+        let checked = tokio::time::timeout(CONNECT_TIMEOUT, tls.handshake_failure(host, socket)).await;
+        checked.unwrap_or_else(|_| Some("redis has not answered the handshake".to_owned()))
+    }
+
+    /// Returns host and port.
+    fn address(&self) -> io::Result<(&str, u16)> {
+        match self.client().get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Ok((host, *port)),
+            _ => Err(io::Error::other("Redis is reached over TCP only")),
+        }
+    }
+
+    /// Connects with the options that the client library sets too.
+    async fn connect_tcp(&self) -> io::Result<TcpStream> {
+        let socket = TcpStream::connect(self.address()?).await?;
+        let (tcp, options) = (self.client().get_connection_info().tcp_settings(), SockRef::from(&socket));
+        options.set_tcp_nodelay(tcp.nodelay())?;
+        tcp.keepalive().map_or(Ok(()), |keepalive| options.set_tcp_keepalive(keepalive))?;
+        options.set_tcp_user_timeout(tcp.user_timeout())?;
+        Ok(socket)
     }
 
     async fn recorded_and_timed<T>(
@@ -374,6 +419,20 @@ impl RedisStore {
 /// The reason of the refusal. Its text does not contain the URL, which may contain a password.
 pub fn check_url(url: &str) -> Result<(), RedisError> {
     url.into_connection_info().map(drop)
+}
+
+fn invalid_config(reason: String) -> RedisError {
+    RedisError::from((ErrorKind::InvalidClientConfig, "cannot connect to Redis", reason))
+}
+
+/// Opens a connection over a socket or over TLS.
+async fn over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    settings: &RedisConnectionInfo,
+    config: AsyncConnectionConfig,
+) -> RedisResult<(MultiplexedConnection, BoxFuture<'static, ()>)> {
+    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+    Ok((connection, driver.boxed()))
 }
 
 /// Returns the settings of the hot path, for a separate connection. The caller may change timeouts and pushes.

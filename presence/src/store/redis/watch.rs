@@ -1,7 +1,8 @@
 //! The watch on Redis: once a second it probes a write, and checks the requirements again.
 //!
 //! Both programs run [`RedisStore::watch`] for as long as they live; its findings are in `condition`. Each second uses
-//! another lane, so a connection to a new server is checked within [`super::LANES`] seconds. It changes nothing.
+//! another lane, so a connection to a new server is checked within [`super::LANES`] seconds. Without an answer it
+//! checks TLS. It changes nothing.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -35,11 +36,20 @@ impl RedisStore {
                 // A server that refuses writes still describes itself; a refused connection shows the reason here.
                 Err(_) => self.info().await,
             };
-            if let Ok(info) = info {
-                self.shared.condition.record_unfit(judge_running(&info, &refused));
+            match info {
+                Ok(info) => {
+                    self.shared.condition.record_handshake(None);
+                    self.shared.condition.record_unfit(judge_running(&info, &refused));
+                }
+                Err(_) => self.check_handshake().await,
             }
             self.shared.condition.expire();
         }
+    }
+
+    /// Records whether the TLS handshake fails, which is then the cause of the missing answer.
+    pub(super) async fn check_handshake(&self) {
+        self.shared.condition.record_handshake(self.handshake_failure().await);
     }
 
     /// Calls the probe over a lane. Returns the commands that the user of Redis may not run, and INFO.
