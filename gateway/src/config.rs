@@ -3,6 +3,8 @@
 //! `main` loads a [`GatewayConfig`] and `server.rs` passes its parts on. Every value in it has been checked, and no
 //! other file checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
 
+mod keys;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -10,209 +12,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presence::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT};
-use presence::host::settings::key::{self, Key};
+use presence::host::client_address::ProxyNetwork;
 use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention};
 use presence::store::redis::tls::TlsFiles;
 
+pub use self::keys::KEYS;
 use crate::identity::AuthConfig;
 use crate::listen::{AddressLimits, ConnectionLimits, OriginWord};
 use crate::session::{SessionLimit, SessionLimits};
-
-/// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
-pub const KEYS: &[Key] = &[
-    key::NODE_ID,
-    Key::secret("redis.url").sample("redis://127.0.0.1:6379").meaning(
-        "Redis of the cluster, redis://HOST:PORT or rediss://HOST:PORT. Without it the gateway runs alone and keeps \
-         everything in memory.",
-    ),
-    key::REDIS_TLS_CA,
-    key::REDIS_TLS_CERT,
-    key::REDIS_TLS_KEY,
-    key::REDIS_PREFIX,
-    Key::address("listen.ws")
-        .default("127.0.0.1:8080")
-        .meaning("IP:PORT or NAME:PORT of HTTP: WebSocket (/ws) and the chat page (/). Port 0 selects a free port."),
-    Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of the text line protocol."),
-    Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
-        "Origins of the web pages that may connect. Empty: only pages of the host and port that the request names, such as \
-         the chat page. * admits every page. Clients without an Origin header always may.",
-    ),
-    Key::flag("listen.page").default("true").live().meaning(
-        "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page too.",
-    ),
-    Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).live().meaning(
-        "Addresses and networks of reverse proxies. Only from these, X-Forwarded-For names the address of the client.",
-    ),
-    Key::flag("listen.tcp_proxy_protocol").default("false").live().meaning(
-        "Require a PROXY header (version 1 or 2) on listen.tcp from listen.trusted_proxies. Others never may send one.",
-    ),
-    Key::text("auth.mode").default("open").live().meaning(
-        "Who may connect: open (anybody, tokens are ignored), token (only with a valid token) or mixed (without a token \
-         as a guest). The same on all gateways.",
-    ),
-    Key::text("auth.issuer")
-        .sample("https://id.example.org")
-        .live()
-        .meaning("Issuer of the tokens: their claim iss. Required unless auth.mode is open."),
-    Key::list("auth.audience")
-        .sample("parley")
-        .live()
-        .meaning("Names of this service, one of which is in the claim aud. Required unless auth.mode is open."),
-    Key::secret("auth.secret")
-        .sample("32 bytes or more, shared with the issuer")
-        .live()
-        .meaning("Secret of tokens with HS256, 32 bytes or more. For other algorithms and several keys: auth.keys."),
-    Key::list("auth.keys").sample("ES256/2026=/etc/parley/es256.pem").live().meaning(
-        "Keys of tokens, ALGORITHM=FILE or ALGORITHM/KEY_ID=FILE: a secret for HS256, HS384 and HS512, a public key as \
-         PEM for RS256, ES256 and EdDSA. A reload reads the files again.",
-    ),
-    Key::text("auth.jwks").sample("https://id.example.org/.well-known/jwks.json").live().meaning(
-        "Set of keys (JWKS), the path of a file or a URL. A reload reads it again. A URL is also fetched again after an \
-         hour, and for a key id that is unknown, at most every 30 s.",
-    ),
-    Key::flag("auth.jwks_plain_http").default("false").live().meaning(
-        "Allow http:// for auth.jwks to other machines. Without it only to this one: the answer decides about every user.",
-    ),
-    Key::address("admin.addr")
-        .default("127.0.0.1:9180")
-        .meaning("IP:PORT or NAME:PORT of /livez, /readyz, /metrics and /holdings. Never expose it to clients."),
-    Key::number("limits.connections")
-        .default("16384")
-        .live()
-        .meaning("Maximum number of connections on both ports together, 1 to 1000000. Fewer if descriptors are short. More are refused."),
-    Key::number("limits.connections_per_address").default("256").live().meaning(
-        "Maximum number of connections of one address, 1 to 1000000; an IPv6 address counts by its /64. More are refused \
-         as rate_limited. Behind a proxy that is not in listen.trusted_proxies all clients have its address.",
-    ),
-    Key::number("limits.write_stall_seconds").default("30").live().meaning(
-        "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",
-    ),
-    Key::number("heartbeat.proxy_idle_seconds").default("45").live().meaning(
-        "Maximum seconds between frames to a WebSocket client, for proxies with an idle limit; 0 to 3600, 0 is off.",
-    ),
-    Key::number("heartbeat.line_sign_seconds")
-        .default("0")
-        .live()
-        .meaning("Seconds without input before a line client is sent a visible sign; 0 to 3600, 0 is off."),
-    Key::number("limits.reply_mib").default("64").meaning(
-        "Memory in MiB for lists (history, members, rooms) that clients have not read yet, 4 to 65536. Beyond it pages \
-         are shorter, then lists are refused as overloaded.",
-    ),
-    Key::number("limits.republish_mib").default("256").meaning(
-        "Memory in MiB for acknowledged messages that Redis may still lose, about 7 seconds of them, 16 to 65536. Beyond \
-         it messages are refused as overloaded.",
-    ),
-    Key::number("limits.room_bytes_per_second").default("2097152").live().meaning(
-        "Maximum number of bytes per second that this gateway sends into one room or to one nickname, 65536 to \
-         1073741824. Beyond it messages are refused as overloaded, the largest senders first.",
-    ),
-    Key::text("limits.profile").default("default").live().meaning(
-        "Limits of each session that are not set: default, or open for none (tests and benchmarks only).",
-    ),
-    Key::number("limits.requests_per_second").sample("100").live().meaning(
-        "Maximum number of requests of a session per second, 0 to 1000000000; 0 is no limit. Default: 100. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.requests_burst")
-        .sample("200")
-        .live()
-        .meaning("Maximum number of requests of a session at once, 1 to 1000000000. Default: 200."),
-    Key::number("limits.messages_per_second").sample("20").live().meaning(
-        "Maximum number of messages of a session per second, 0 to 1000000000; 0 is no limit. Default: 20. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.messages_burst")
-        .sample("60")
-        .live()
-        .meaning("Maximum number of messages of a session at once, 1 to 1000000000. Default: 60."),
-    Key::number("limits.bytes_per_second").sample("65536").live().meaning(
-        "Maximum number of bytes of message bodies of a session per second, 0 to 1000000000; 0 is no limit. Default: 65536. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.bytes_burst")
-        .sample("262144")
-        .live()
-        .meaning("Maximum number of bytes of message bodies of a session at once, 65536 to 1000000000. Default: 262144."),
-    Key::number("limits.joins_per_second").sample("5").live().meaning(
-        "Maximum number of joins and registrations of a session per second, 0 to 1000000000; 0 is no limit. Default: 5. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.joins_burst")
-        .sample("30")
-        .live()
-        .meaning("Maximum number of joins and registrations of a session at once, 1 to 1000000000. Default: 30."),
-    Key::number("limits.renames_per_minute").sample("3").live().meaning(
-        "Maximum number of changes of nickname of a session per minute, 0 to 1000000000; 0 is no limit. Default: 3. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.renames_burst")
-        .sample("3")
-        .live()
-        .meaning("Maximum number of changes of nickname of a session at once, 1 to 1000000000. Default: 3."),
-    Key::number("limits.statuses_per_minute").sample("30").live().meaning(
-        "Maximum number of changes of status of a session per minute, 0 to 1000000000; 0 is no limit. Default: 30. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.statuses_burst")
-        .sample("10")
-        .live()
-        .meaning("Maximum number of changes of status of a session at once, 1 to 1000000000. Default: 10."),
-    Key::number("limits.pages_per_second").sample("5").live().meaning(
-        "Maximum number of lists (history, members, rooms) of a session per second, 0 to 1000000000; 0 is no limit. Default: 5. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.pages_burst")
-        .sample("20")
-        .live()
-        .meaning("Maximum number of lists (history, members, rooms) of a session at once, 1 to 1000000000. Default: 20."),
-    Key::number("history.max_messages")
-        .default("10000")
-        .live()
-        .meaning("Maximum number of messages kept in a room, 1 to 1000000. Redis may keep up to 100 more."),
-    Key::number("history.max_bytes").default("16777216").live().meaning(
-        "Maximum number of bytes of the messages kept in a room, 65536 to 1073741824. Redis may keep a sixteenth and one \
-         message more.",
-    ),
-    Key::number("history.max_age_hours").default("72").live().meaning(
-        "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at a later message, once they \
-         are a 64th too old.",
-    ),
-    Key::number("history.inbox_messages")
-        .default("1000")
-        .live()
-        .meaning("Maximum number of messages kept in an inbox, 1 to 1000000. Redis may keep up to 100 more."),
-    Key::number("history.inbox_bytes").default("4194304").live().meaning(
-        "Maximum number of bytes of the messages kept in an inbox, 65536 to 1073741824. Redis may keep a sixteenth and \
-         one message more.",
-    ),
-    Key::number("history.quiet_room_hours").default("24").live().meaning(
-        "Hours that a room with fewer than three messages is kept after its last member left, 1 to 72. Others are kept \
-         for 72 hours; a room without messages is forgotten at once. Applies from a room's next message.",
-    ),
-    Key::number("session.hold_seconds")
-        .default("60")
-        .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
-    Key::number("session.hold_after_seconds").default("10").meaning(
-        "Seconds that a session must have had its nickname before it is held after a lost connection, 0 to 3600.",
-    ),
-    Key::flag("names.ascii_lookalikes").default("true").meaning(
-        "Refuse a nickname in ASCII that looks like another one in ASCII (paypal, paypaI). The same on all gateways.",
-    ),
-    key::DRAIN_GRACE,
-    key::LOG_LEVEL,
-    key::LOG_ADDRESSES,
-    key::LOG_FORMAT,
-    key::LOG_FILE,
-    key::LOG_FILES,
-    key::LOG_FILE_MIB,
-    #[cfg(feature = "otlp")]
-    Key::text("otlp.endpoint").sample("http://127.0.0.1:4318/v1/traces").meaning(
-        "URL of the collector that receives message spans: OTLP over HTTP, as JSON. Independent of the log level.",
-    ),
-];
 
 /// Maximum value of `history.max_messages` and `history.inbox_messages`.
 const HISTORY_MESSAGES_MAX: u64 = 1_000_000;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use presence::model::codes::{CloseCode, ErrorCode};
 use presence::host::client_address::ClientAddress;
+use presence::model::codes::{CloseCode, ErrorCode};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;

@@ -193,7 +193,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
     ImportRule {
         files: &[
             "gateway/src/admin.rs",
-            "gateway/src/config.rs",
+            "gateway/src/config*",
             "gateway/src/lib.rs",
             "gateway/src/main.rs",
             "gateway/src/server.rs",
