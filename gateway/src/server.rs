@@ -233,8 +233,8 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections, sessions and rooms, allowed origins, retention, and mode and keys of tokens. Every
-    /// other setting of `config` is ignored.
+    /// Applies limits of connections, sessions and rooms, allowed origins, retention, and mode and keys of tokens.
+    /// Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
