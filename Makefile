@@ -10,7 +10,8 @@ help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo
 	@echo "make run OFFSET=10000 adds 10000 to every port, so several clusters can run side by side."
-	@echo "make run ORIGINS='http://127.0.0.1:8080,http://localhost:5173' admits these web pages only, and ORIGINS='*' all. Single ports:"
+	@echo "make run ORIGINS='http://127.0.0.1:8080,http://localhost:5173' admits these web pages only, and ORIGINS='*' all."
+	@echo "make run GATEWAY_SETTINGS='limits.profile=open' passes settings to both gateways. Single ports:"
 	@echo "HTTP_PORT LINES_PORT G1_WS_PORT G1_LINES_PORT G1_ADMIN_PORT G2_WS_PORT G2_LINES_PORT G2_ADMIN_PORT"
 	@echo "PRESENCE_PORT PRESENCE_ADMIN_PORT REDIS_PORT PROMETHEUS_PORT"
 

@@ -3,8 +3,8 @@
 /** Numbers of the close codes after which a client must not reconnect. */
 export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004];
 
-// `rate_limited` always has a `retry_after_ms`.
-const TEMPORARY = /^(overloaded|unavailable|outcome_unknown|going_away|internal)$/;
+// The beginnings of rate_limited, overloaded, unavailable, outcome_unknown, going_away and internal.
+const TEMPORARY = /^(rate|overl|unav|outcome|going|internal)/;
 
 /** Returns true if the same request is expected to succeed later. */
 export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.test(error.code);
