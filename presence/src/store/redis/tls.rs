@@ -1,6 +1,6 @@
-//! TLS to Redis: [`TlsFiles`] names the files, [`RedisTls`] has their contents and handshakes with them.
+//! TLS to Redis: [`TlsFiles`] names the files, `RedisTls` has their contents and handshakes with them.
 //!
-//! The client library handshakes for lanes and pool; [`RedisTls::connect`] does for the subscriber and for the check of
+//! The client library handshakes for lanes and pool; `RedisTls::connect` does for the subscriber and for the check of
 //! a broken connection. All of them trust the same authorities. Invariant: a certificate of Redis is always verified.
 
 use std::fmt;
