@@ -11,8 +11,9 @@ use super::*;
 
 /// Maximum size of a connection task without its driver.
 const TASK_BYTES_MAX: usize = 1024;
-/// Maximum size of a driver. The limits of a session are boxed at its first request, in 56 bytes more.
-const DRIVER_BYTES_MAX: usize = 512;
+/// Maximum size of a driver, 24 bytes of it for tokens. The limits of a session are boxed at its first request, in 56
+/// bytes more.
+const DRIVER_BYTES_MAX: usize = 536;
 /// Maximum size of a frame reader.
 const READER_BYTES_MAX: usize = 64;
 /// Maximum size of a request that is being performed. Each one is moved to the heap, however little of it is used.
