@@ -31,7 +31,7 @@ async fn bad_settings_exit_64_naming_the_key() {
     assert_refused(&[], &[("PARLEY__LISTEN__TCP", "")], &["listen.tcp"]).await;
     assert_refused(&[], &[("PARLEY__ADMIN__ADDR", "127.0.0.1:99999")], &["admin.addr", "127.0.0.1:99999"]).await;
     assert_refused(&[], &[("PARLEY__REDIS__URL", "http://127.0.0.1/")], &["redis.url", "redis://"]).await;
-    assert_refused(&[], &[("PARLEY__REDIS__URL", "rediss://127.0.0.1/")], &["redis.url", "rediss"]).await;
+    assert_refused(&[], &[("PARLEY__REDIS__URL", "rediss://127.0.0.1/#insecure")], &["redis.url", "insecure"]).await;
     assert_refused(&[], &[("PARLEY__REDIS__PREFIX", "a{b}")], &["redis.prefix", "a{b}"]).await;
     assert_refused(&[], &[("PARLEY__NODE__ID", "two words")], &["node.id", "two words"]).await;
 }
