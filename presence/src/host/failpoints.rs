@@ -71,9 +71,10 @@ mod debug {
     ];
 
     /// Script text of each failpoint, and its replacement.
-    const CUTS: [(Failpoint, &str, &str); 6] = [
+    const CUTS: [(Failpoint, &str, &str); 7] = [
         (Fence, "if not serves(", "if false and not serves("),
-        (Fence, "string.sub(member, 1, #token + 1) ~= token .. ' '", "false"),
+        (Fence, "if not writer_serves(", "if false and not writer_serves("),
+        (Fence, "if not is_member and not is_republish then", "if false then"),
         (Fence, "owner_of(sender) ~= token", "false"),
         (Claim, "local left = hold_by_other(fields, is_own)", "local left = nil"),
         (Dedupe, "if not answer then", "if true then"),
