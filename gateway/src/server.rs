@@ -282,13 +282,13 @@ impl Connections {
         let session_limits = limits.clone();
         ConnectionContext::new(ConnectionParts {
             metrics: Arc::clone(&services.metrics),
-            open_session: move |dialect, address| {
+            open_session: move |dialect, _| {
                 let limits = session_limits.get();
                 let sign_within = match dialect {
                     Dialect::Json => limits.proxy_idle,
                     Dialect::Line => limits.line_sign,
                 };
-                Driver::new(&services, dialect, address, sign_within)
+                Driver::new(&services, dialect, sign_within)
             },
             admission: Arc::clone(&self.admission),
             limits,

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use presence::host::client_address::ClientAddress;
 use presence::model::codes::CloseCode;
 
 use crate::outbound::Outbox;
@@ -43,19 +42,13 @@ pub struct Driver {
     pub(super) core: Core,
     pub(super) performer: Performer,
     pub(super) dialect: Dialect,
-    address: ClientAddress,
     sends: SendsInFlight,
 }
 
 impl Driver {
     /// A connection that has not registered. `sign_within` is the interval of its dialect in [`HeartbeatPolicy`].
     #[must_use]
-    pub fn new(
-        services: &Arc<Services>,
-        dialect: Dialect,
-        address: ClientAddress,
-        sign_within: Option<Duration>,
-    ) -> Self {
+    pub fn new(services: &Arc<Services>, dialect: Dialect, sign_within: Option<Duration>) -> Self {
         let pings = match dialect {
             Dialect::Json => true,
             Dialect::Line => false,
@@ -64,15 +57,8 @@ impl Driver {
             core: Core::new(Arc::clone(&services.node), Instant::now(), HeartbeatPolicy { pings, sign_within }),
             performer: Performer::new(Arc::clone(services), dialect),
             dialect,
-            address,
             sends: SendsInFlight::default(),
         }
-    }
-
-    /// Returns the address of the client, which is one of its identities for limits.
-    #[must_use]
-    pub fn address(&self) -> ClientAddress {
-        self.address
     }
 
     /// Returns the connection's outbox. The transport empties it, also while a request is performed.
