@@ -282,6 +282,7 @@ impl Connections {
         let session_limits = limits.clone();
         ConnectionContext::new(ConnectionParts {
             metrics: Arc::clone(&services.metrics),
+            // No rule of a session depends on the address of its client yet.
             open_session: move |dialect, _| {
                 let limits = session_limits.get();
                 let sign_within = match dialect {

@@ -5,6 +5,34 @@
 use presence::host::client_address::TRUSTED_PROXIES_DEFAULT;
 use presence::host::settings::key::{self, Key};
 
+/// The rate of a limit of sessions. Its default depends on `limits.profile`, so it is part of the meaning.
+macro_rules! rate {
+    ($name:literal, $what:literal, $default:literal) => {
+        Key::number($name).sample($default).live().meaning(concat!(
+            "Maximum number of ",
+            $what,
+            ", 0 to 1000000000; 0 is no limit. Default: ",
+            $default,
+            ". Beyond it requests are refused as rate_limited."
+        ))
+    };
+}
+
+/// The burst of a limit of sessions.
+macro_rules! burst {
+    ($name:literal, $what:literal, $default:literal, $least:literal) => {
+        Key::number($name).sample($default).live().meaning(concat!(
+            "Maximum number of ",
+            $what,
+            ", ",
+            $least,
+            " to 1000000000. Default: ",
+            $default,
+            "."
+        ))
+    };
+}
+
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
     key::NODE_ID,
@@ -96,62 +124,20 @@ pub const KEYS: &[Key] = &[
     Key::text("limits.profile").default("default").live().meaning(
         "Limits of each session that are not set: default, or open for none (tests and benchmarks only).",
     ),
-    Key::number("limits.requests_per_second").sample("100").live().meaning(
-        "Maximum number of requests of a session per second, 0 to 1000000000; 0 is no limit. Default: 100. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.requests_burst")
-        .sample("200")
-        .live()
-        .meaning("Maximum number of requests of a session at once, 1 to 1000000000. Default: 200."),
-    Key::number("limits.messages_per_second").sample("20").live().meaning(
-        "Maximum number of messages of a session per second, 0 to 1000000000; 0 is no limit. Default: 20. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.messages_burst")
-        .sample("60")
-        .live()
-        .meaning("Maximum number of messages of a session at once, 1 to 1000000000. Default: 60."),
-    Key::number("limits.bytes_per_second").sample("65536").live().meaning(
-        "Maximum number of bytes of message bodies of a session per second, 0 to 1000000000; 0 is no limit. Default: 65536. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.bytes_burst")
-        .sample("262144")
-        .live()
-        .meaning("Maximum number of bytes of message bodies of a session at once, 65536 to 1000000000. Default: 262144."),
-    Key::number("limits.joins_per_second").sample("5").live().meaning(
-        "Maximum number of joins and registrations of a session per second, 0 to 1000000000; 0 is no limit. Default: 5. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.joins_burst")
-        .sample("30")
-        .live()
-        .meaning("Maximum number of joins and registrations of a session at once, 1 to 1000000000. Default: 30."),
-    Key::number("limits.renames_per_minute").sample("3").live().meaning(
-        "Maximum number of changes of nickname of a session per minute, 0 to 1000000000; 0 is no limit. Default: 3. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.renames_burst")
-        .sample("3")
-        .live()
-        .meaning("Maximum number of changes of nickname of a session at once, 1 to 1000000000. Default: 3."),
-    Key::number("limits.statuses_per_minute").sample("30").live().meaning(
-        "Maximum number of changes of status of a session per minute, 0 to 1000000000; 0 is no limit. Default: 30. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.statuses_burst")
-        .sample("10")
-        .live()
-        .meaning("Maximum number of changes of status of a session at once, 1 to 1000000000. Default: 10."),
-    Key::number("limits.pages_per_second").sample("5").live().meaning(
-        "Maximum number of lists (history, members, rooms) of a session per second, 0 to 1000000000; 0 is no limit. Default: 5. Beyond it \
-         requests are refused as rate_limited.",
-    ),
-    Key::number("limits.pages_burst")
-        .sample("20")
-        .live()
-        .meaning("Maximum number of lists (history, members, rooms) of a session at once, 1 to 1000000000. Default: 20."),
+    rate!("limits.requests_per_second", "requests of a session per second", "100"),
+    burst!("limits.requests_burst", "requests of a session at once", "200", "1"),
+    rate!("limits.messages_per_second", "messages of a session per second", "20"),
+    burst!("limits.messages_burst", "messages of a session at once", "60", "1"),
+    rate!("limits.bytes_per_second", "bytes of message bodies of a session per second", "65536"),
+    burst!("limits.bytes_burst", "bytes of message bodies of a session at once", "262144", "65536"),
+    rate!("limits.joins_per_second", "joins and registrations of a session per second", "5"),
+    burst!("limits.joins_burst", "joins and registrations of a session at once", "30", "1"),
+    rate!("limits.renames_per_minute", "changes of nickname of a session per minute", "3"),
+    burst!("limits.renames_burst", "changes of nickname of a session at once", "3", "1"),
+    rate!("limits.statuses_per_minute", "changes of status of a session per minute", "30"),
+    burst!("limits.statuses_burst", "changes of status of a session at once", "10", "1"),
+    rate!("limits.pages_per_second", "lists (history, members, rooms) of a session per second", "5"),
+    burst!("limits.pages_burst", "lists (history, members, rooms) of a session at once", "20", "1"),
     Key::number("history.max_messages")
         .default("10000")
         .live()
