@@ -9,8 +9,8 @@ use super::super::tcp::{self, LineSocket};
 use super::super::ws;
 use super::*;
 
-/// Maximum size of a connection task without its driver, 8 bytes of it for the token of a line client.
-const TASK_BYTES_MAX: usize = 1032;
+/// Maximum size of a connection task without its driver.
+const TASK_BYTES_MAX: usize = 1024;
 /// Maximum size of a driver, 24 bytes of it for tokens. The limits of a session are boxed at its first request, in 56
 /// bytes more.
 const DRIVER_BYTES_MAX: usize = 536;

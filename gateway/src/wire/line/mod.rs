@@ -35,19 +35,19 @@ pub struct LineDialect {
     is_registered: bool,
     /// The room that was joined last: the target of plain text.
     room: Option<RoomName>,
-    /// The rest of the last list that was cut, for `/more`.
-    rest: Option<Box<ListRest>>,
+    /// What a later line needs.
+    kept: Option<Box<KeptPart>>,
     /// True while a `/more` waits for its answer.
     continues: bool,
-    /// The token of the last `/auth`, until a nickname is taken.
-    token: Option<Box<Token>>,
     /// The text of the `/msg` that waits for its ack, which does not contain it.
     direct_text: Option<Box<str>>,
 }
 
-/// The part of a list that is not shown yet.
+/// What a later line needs of an earlier one: `/nick` the token of the last `/auth`, `/more` the rest of the last list
+/// that was cut. Lists are shown after the registration, which uses up the token.
 #[derive(Debug)]
-enum ListRest {
+enum KeptPart {
+    Token(Token),
     Members { room: RoomName, cursor: ListCursor },
     Rooms { cursor: String },
     History { room: RoomName, before: u64, limit: usize },
@@ -61,7 +61,7 @@ impl LineDialect {
         match parse::line(self, line.strip_suffix('\r').unwrap_or(line)) {
             Ok(Some(parse::ParsedLine::Help)) => Decoded::Local(Bytes::from_static(parse::HELP.as_bytes())),
             Ok(Some(parse::ParsedLine::Auth(token))) => {
-                self.token = Some(Box::new(token));
+                self.kept = Some(Box::new(KeptPart::Token(token)));
                 Decoded::Local(Bytes::from_static(b"* token noted: type /nick NAME\n"))
             }
             Ok(Some(parse::ParsedLine::Command(command))) => Decoded::Request(Request { id: None, command }),
@@ -76,7 +76,7 @@ impl LineDialect {
         match &reply.answer {
             Answer::Registered { .. } => {
                 self.is_registered = true;
-                self.token = None;
+                self.kept = None;
             }
             Answer::Joined { room, .. } => self.room = RoomName::parse(room).ok(),
             Answer::Refreshed { left, .. } => {
@@ -95,11 +95,11 @@ impl LineDialect {
                 let rest = rest_of(&reply.answer);
                 // Another list that is complete leaves the rest of an earlier one for `/more`.
                 if rest.is_some() || self.continues {
-                    self.rest = rest.map(Box::new);
+                    self.kept = rest.map(Box::new);
                 }
             }
             Answer::Refused(refusal) if refusal.code == ErrorCode::NotInRoom && self.continues => {
-                if let Some(ListRest::History { room, .. }) = self.rest.as_deref() {
+                if let Some(KeptPart::History { room, .. }) = self.kept.as_deref() {
                     return print::left_room(room);
                 }
             }
@@ -110,15 +110,15 @@ impl LineDialect {
 }
 
 /// Returns the part of a list that its answer leaves out; `None` if it is complete.
-fn rest_of(answer: &Answer) -> Option<ListRest> {
+fn rest_of(answer: &Answer) -> Option<KeptPart> {
     match answer {
         Answer::Members { room, next_cursor: Some(cursor), .. } => {
-            Some(ListRest::Members { room: RoomName::parse(room).ok()?, cursor: cursor.parse().ok()? })
+            Some(KeptPart::Members { room: RoomName::parse(room).ok()?, cursor: cursor.parse().ok()? })
         }
-        Answer::Rooms { next_cursor: Some(cursor), .. } => Some(ListRest::Rooms { cursor: cursor.clone() }),
+        Answer::Rooms { next_cursor: Some(cursor), .. } => Some(KeptPart::Rooms { cursor: cursor.clone() }),
         Answer::History { to, items, more: true } => {
             let before = items.first()?.seq;
-            Some(ListRest::History { room: RoomName::parse(to).ok()?, before, limit: items.len() })
+            Some(KeptPart::History { room: RoomName::parse(to).ok()?, before, limit: items.len() })
         }
         _ => None,
     }

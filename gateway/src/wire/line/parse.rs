@@ -9,7 +9,7 @@ use crate::message::{Body, Target};
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, bad_request};
 use crate::wire::{Command, REQUEST_BYTES_MAX, Range, Refusal, Token};
 
-use super::{LineDialect, ListRest};
+use super::{KeptPart, LineDialect};
 
 /// Number of messages of a `/history` without a number.
 const DEFAULT_HISTORY_ROWS: usize = 20;
@@ -64,10 +64,14 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
     let command = match verb.as_str() {
         "nick" => {
             let nick = syntax::nick(required(argument, "/nick NAME")?)?;
+            let token = match dialect.kept.as_deref() {
+                Some(KeptPart::Token(token)) => Some(token.clone()),
+                _ => None,
+            };
             if dialect.is_registered {
                 Command::Nick { nick }
             } else {
-                Command::Register { nick: Some(nick), resume: None, token: dialect.token.clone().map(|token| *token) }
+                Command::Register { nick: Some(nick), resume: None, token }
             }
         }
         "auth" if dialect.is_registered => Command::Refresh { token: Token::new(required(argument, "/auth TOKEN")?) },
@@ -154,15 +158,15 @@ fn away(text: &str) -> Result<Command, Refusal> {
 
 fn rest_of_list(dialect: &mut LineDialect) -> Result<Command, Refusal> {
     dialect.continues = true;
-    match dialect.rest.as_deref() {
-        None => Err(bad_request("there is nothing more to show")),
-        Some(ListRest::Members { room, cursor }) => {
+    match dialect.kept.as_deref() {
+        None | Some(KeptPart::Token(_)) => Err(bad_request("there is nothing more to show")),
+        Some(KeptPart::Members { room, cursor }) => {
             Ok(Command::Members { room: room.clone(), limit: DEFAULT_PAGE_ROWS, cursor: Some(*cursor) })
         }
-        Some(ListRest::Rooms { cursor }) => {
+        Some(KeptPart::Rooms { cursor }) => {
             Ok(Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: Some(cursor.clone()) })
         }
-        Some(ListRest::History { room, before, limit }) => {
+        Some(KeptPart::History { room, before, limit }) => {
             Ok(Command::History { room: room.clone(), range: Range::Before(*before), limit: *limit })
         }
     }
