@@ -10,9 +10,9 @@
 --       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
---        'unknown' after it. Verdicts: duplicate, fenced, not_in_room,
---        exhausted (time: milliseconds until then), searching (absent up to this seq, in the epoch that stands for the
---        id), lost; or the error RECOVERING. The step of a single room fails with its own error.
+--        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, exhausted (time: milliseconds until then),
+--        searching (absent up to this seq, in the epoch that stands for the id), lost; or the error RECOVERING. The
+--        step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
 -- its sender may have left since, so only the republishing lease is checked.
 if refusal then
@@ -115,13 +115,14 @@ end
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
   local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes')
-  local epoch, seq, is_stale = known[1] or '', (known[3] or 0) + 0, known[2] ~= number
-  local oldest, bytes, repeats = known[5], (known[6] or 0) + 0, nil
+  -- A malformed number is an error here, before the first write.
+  local seq, time, oldest, bytes = (known[3] or 0) + 0, (known[4] or 0) + 0, (known[5] or 0) + 0, (known[6] or 0) + 0
+  local epoch, is_stale, repeats = known[1] or '', known[2] ~= number, nil
   if has_repeats then
     repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last, WORDS)
   end
   local answers, count, stored, is_new = nil, 0, 0, false
-  local time, stamp, at_seq, marks, frame, frames
+  local stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
     count = count + 1
     local verdict = judge(place, records[count], repeats)
@@ -130,8 +131,7 @@ local function publish_in(meta, log, members, channel, at, last)
       answers[count] = verdict
     else
       local key, id, payload = ARGV[place + 2], ARGV[place + 3], ARGV[place + 4]
-      if not time then
-        time = (known[4] or 0) + 0
+      if not stamp then
         if is_stale then
           local _
           epoch, seq, time, _, oldest = touch(meta, log, number, fresh)

@@ -148,3 +148,19 @@ async fn senders_to_one_inbox_are_judged_apart() {
     let seqs: Vec<_> = outcomes.into_iter().map(|outcome| outcome.map(|published| published.seq)).collect();
     assert_eq!(seqs, [Ok(2), Ok(3), Ok(4), Err(PublishError::Registry(RegistryError::Fenced)), Ok(5)]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_meta_refuses_before_the_first_write() {
+    let mut scenario = RoomsScenario::new(1).await;
+    scenario.node.publish(&scenario.rooms[0], &scenario.ann.request("before")).await.unwrap();
+    for field in ["seq", "time", "oldest", "bytes"] {
+        let known: String = scenario.ask(&["HGET", "parley:{0}:room:r0", field]).await;
+        let _: u64 = scenario.ask(&["HSET", "parley:{0}:room:r0", field, "junk"]).await;
+        let refused = scenario.node.publish(&scenario.rooms[0], &scenario.ann.request("refused")).await;
+        let unavailable = matches!(refused, Err(PublishError::Registry(RegistryError::Unavailable(_))));
+        assert!(unavailable, "{field}: {refused:?}");
+        let _: u64 = scenario.ask(&["HSET", "parley:{0}:room:r0", field, &known]).await;
+    }
+    let published = scenario.node.publish(&scenario.rooms[0], &scenario.ann.request("after")).await.unwrap();
+    assert_eq!(published.seq, 2, "a refused message was stored");
+}
