@@ -20,7 +20,7 @@ use presence::store::redis::tls::TlsFiles;
 
 pub use self::keys::KEYS;
 use crate::identity::AuthConfig;
-use crate::listen::{AddressLimits, ConnectionLimits, OriginWord};
+use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, ServerCertificate};
 use crate::session::{SessionLimit, SessionLimits};
 
 /// Maximum value of `history.max_messages` and `history.inbox_messages`.
@@ -81,6 +81,8 @@ pub struct GatewayConfig {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
+    /// `listen.tls_*`: the certificate of both client ports; `None` is no TLS.
+    pub certificate: Option<ServerCertificate>,
     /// `auth.*`: tokens of users.
     pub auth: AuthConfig,
     /// `listen.origins`, `listen.page`, `listen.trusted_proxies`, `listen.tcp_proxy_protocol`, `limits.*`,
@@ -129,6 +131,7 @@ impl GatewayConfig {
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
+            certificate: certificate(settings)?,
             auth: AuthConfig::read(settings)?,
             limits: limits(settings)?,
             reply_bytes: settings.number(
@@ -162,6 +165,19 @@ impl GatewayConfig {
             grace: settings.grace()?,
             logs: Logs { spans, ..settings.logs()? },
         })
+    }
+}
+
+/// Reads the certificate of the client ports and its key.
+fn certificate(settings: &Settings) -> Result<Option<ServerCertificate>, SettingsError> {
+    let cert = settings.optional("listen.tls_cert", ServerCertificate::check_chain)?;
+    let loaded = settings
+        .optional("listen.tls_key", |key| cert.as_deref().map(|cert| ServerCertificate::load(cert, key)).transpose())?;
+    let missing = |key, reason| Err(SettingsError::Missing { key, reason });
+    match (cert, loaded) {
+        (Some(_), None) => missing("listen.tls_key", "listen.tls_cert needs it"),
+        (None, Some(_)) => missing("listen.tls_cert", "listen.tls_key needs it"),
+        (_, loaded) => Ok(loaded.flatten()),
     }
 }
 
@@ -300,6 +316,9 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
+        if let Some(certificate) = &self.certificate {
+            write!(f, "{certificate}")?;
+        }
         writeln!(f, "listen.origins = {:?}", self.limits.origins.words())?;
         writeln!(f, "listen.page = {}", self.limits.page)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;

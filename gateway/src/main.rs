@@ -25,6 +25,7 @@ struct RunningGateway {
     node: String,
     serves_page: bool,
     has_redis: bool,
+    has_tls: bool,
     gateway: Gateway,
 }
 
@@ -60,7 +61,8 @@ impl Program for GatewayProgram {
 
     async fn start(config: GatewayConfig) -> anyhow::Result<RunningGateway> {
         let (node, serves_page, has_redis) = (config.node.clone(), config.limits.page, config.redis.is_some());
-        Ok(RunningGateway { node, serves_page, has_redis, gateway: Gateway::start(config).await? })
+        let has_tls = config.certificate.is_some();
+        Ok(RunningGateway { node, serves_page, has_redis, has_tls, gateway: Gateway::start(config).await? })
     }
 
     fn listening(server: &RunningGateway) -> impl Serialize {
@@ -70,11 +72,16 @@ impl Program for GatewayProgram {
 
     fn welcome(server: &RunningGateway) -> String {
         let addresses = server.gateway.addresses();
-        let page =
-            if server.serves_page { format!("chat page: http://{}\n", nearest(addresses.ws)) } else { String::new() };
+        let (scheme, dial) =
+            if server.has_tls { ("https", "openssl s_client -quiet -connect") } else { ("http", "nc") };
+        let page = match server.serves_page {
+            true => format!("chat page: {scheme}://{}\n", nearest(addresses.ws)),
+            false => String::new(),
+        };
         let lines = nearest(addresses.tcp);
+        let lines = if server.has_tls { lines.to_string() } else { format!("{} {}", lines.ip(), lines.port()) };
         let alone = if server.has_redis { "" } else { "no Redis: this node alone, everything in memory\n" };
-        format!("{page}text lines: nc {} {}\n{alone}", lines.ip(), lines.port())
+        format!("{page}text lines: {dial} {lines}\n{alone}")
     }
 
     fn metrics(server: &RunningGateway) -> &prometheus::Registry {

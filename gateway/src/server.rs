@@ -35,7 +35,10 @@ use crate::identity::IdentityGate;
 use crate::lease::{
     DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, failure_detector, lifecycle,
 };
-use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners};
+use crate::listen::{
+    Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners, ServerCertificate,
+    TlsTermination,
+};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::session::{Driver, SendRates, Services, SessionLimits};
@@ -89,6 +92,7 @@ struct ReloadableSettings {
     room_bytes_per_second: Reloadable<u64>,
     session_limits: Reloadable<SessionLimits>,
     identity: IdentityGate,
+    certificate: Reloadable<Option<ServerCertificate>>,
 }
 
 /// Access to the cluster's store, with the results of the checks before the start.
@@ -204,10 +208,13 @@ impl Gateway {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
+        let certificate = Reloadable::from(config.certificate.clone());
+        let tls = TlsTermination::new(certificate.clone()).context("prepare TLS")?;
         let log_addresses = config.logs.addresses;
-        listeners.clients.serve(&connections.context(services, limits.clone(), log_addresses));
+        listeners.clients.serve(&connections.context(services, limits.clone(), (log_addresses, tls)));
 
-        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second, session_limits, identity };
+        let reloadable =
+            ReloadableSettings { limits, retention, room_bytes_per_second, session_limits, identity, certificate };
         let background = background.drop_guard();
         Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
@@ -233,14 +240,18 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections, sessions and rooms, allowed origins, retention, and mode and keys of tokens.
-    /// Every other setting of `config` is ignored.
+    /// Applies limits of connections, sessions and rooms, allowed origins, retention, mode and keys of tokens, and the
+    /// certificate of the client ports. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
         self.reloadable.session_limits.set(config.session_limits);
         self.reloadable.identity.reload(&config.auth);
+        if self.reloadable.certificate.get() != config.certificate {
+            self.reloadable.certificate.set(config.certificate.clone());
+            tracing::info!("certificate of the client ports replaced");
+        }
     }
 }
 
@@ -277,7 +288,7 @@ impl Connections {
         &self,
         services: Arc<Services>,
         limits: Reloadable<ConnectionLimits>,
-        log_addresses: bool,
+        (log_addresses, tls): (bool, TlsTermination),
     ) -> Arc<ConnectionContext<Driver>> {
         let session_limits = limits.clone();
         ConnectionContext::new(ConnectionParts {
@@ -294,6 +305,7 @@ impl Connections {
             admission: Arc::clone(&self.admission),
             limits,
             log_addresses,
+            tls,
             closing: self.closing.clone(),
             drain: Arc::clone(&self.drain),
             tasks: self.tasks.clone(),

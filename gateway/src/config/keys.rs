@@ -48,6 +48,14 @@ pub const KEYS: &[Key] = &[
         .default("127.0.0.1:8080")
         .meaning("IP:PORT or NAME:PORT of HTTP: WebSocket (/ws) and the chat page (/). Port 0 selects a free port."),
     Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of the text line protocol."),
+    Key::text("listen.tls_cert").sample("/etc/parley/fullchain.pem").live().meaning(
+        "Path of a certificate with its chain, in PEM: both client ports use TLS, 1.2 or 1.3. A reload reads the file \
+         again; connections that are open stay as they are.",
+    ),
+    Key::text("listen.tls_key")
+        .sample("/etc/parley/privkey.pem")
+        .live()
+        .meaning("Path of the private key of listen.tls_cert, in PEM and without a password."),
     Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
         "Origins of the web pages that may connect. Empty: only pages of the host and port that the request names, such as \
          the chat page. * admits every page. Clients without an Origin header always may.",

@@ -57,6 +57,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
         grace: Duration::from_secs(30),
+        certificate: None,
         auth: AuthConfig::default(),
         limits: ConnectionLimits::default(),
         reply_bytes: 64 * 1024 * 1024,
@@ -431,6 +432,7 @@ fn every_key_is_printed() {
         c.redis_tls = TlsFiles { ca: Some("/a".to_owned()), client: Some(client) };
         c.logs.file = Some("/x".into());
         c.auth = AuthConfig::full();
+        c.certificate = Some(ServerCertificate::self_signed().1);
     });
     let shown = shown.to_string();
     let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();

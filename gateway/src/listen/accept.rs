@@ -20,9 +20,11 @@ use crate::wire::line;
 
 use super::connection::ConnectionSession;
 use super::handshake::HandshakeRefusal;
-use super::refuse::refuse;
+use super::permits::ConnectionPermit;
+use super::refuse::{refuse, refuse_on};
 use super::timer_wheel::TimerWheel;
-use super::{ConnectionContext, tcp, upgrade};
+use super::tls_accept::TlsArrival;
+use super::{ConnectionContext, forwarded, tcp, tls_accept, upgrade};
 
 /// The accept queue of the kernel: a storm of reconnects waits instead of failing.
 const BACKLOG: i32 = 4096;
@@ -128,21 +130,41 @@ fn admit<S: ConnectionSession>(
                 ListenerKind::Ws => HandshakeRefusal::from(limit).problem().into_bytes(),
                 ListenerKind::Tcp => line::encode_refusal(&limit.code().into()),
             };
-            refuse(stream, words, context);
+            // A proxy is not answered over TLS: its header stands before the handshake.
+            match names_clients && port == ListenerKind::Tcp {
+                true => refuse(stream, words, context),
+                false => refuse_on(port, (stream, Box::default()), words, context),
+            }
             return;
         }
     };
     match port {
-        ListenerKind::Ws => drop(context.tasks.spawn(upgrade::serve(stream, peer, Arc::clone(context), permit))),
+        ListenerKind::Ws if context.tls.is_on() => serve_tls(stream, peer, port, (context, permit)),
+        ListenerKind::Ws => {
+            let client = (peer, limits.header_wait);
+            drop(context.tasks.spawn(upgrade::serve(stream, client, Arc::clone(context), permit)));
+        }
         // The HTTP listener reads the request before it refuses, so that other paths keep their answers.
         ListenerKind::Tcp => match context.admission.refusal() {
-            Some(code) => refuse(stream, line::encode_refusal(&code.into()), context),
+            Some(code) if names_clients => refuse(stream, line::encode_refusal(&code.into()), context),
+            Some(code) => refuse_on(port, (stream, Box::default()), line::encode_refusal(&code.into()), context),
             None if names_clients => {
-                drop(context.tasks.spawn(tcp::serve_forwarded(stream, peer, Arc::clone(context), permit)));
+                drop(context.tasks.spawn(forwarded::serve(stream, peer, Arc::clone(context), permit)));
             }
+            None if context.tls.is_on() => serve_tls(stream, peer, port, (context, permit)),
             None => drop(context.tasks.spawn(tcp::serve(stream.into(), Arc::clone(context), permit))),
         },
     }
+}
+
+fn serve_tls<S: ConnectionSession>(
+    stream: TcpStream,
+    peer: IpAddr,
+    port: ListenerKind,
+    (context, permit): (&Arc<ConnectionContext<S>>, ConnectionPermit),
+) {
+    let arrival = TlsArrival { stream, peer, port, read_ahead: Box::default() };
+    context.tasks.spawn(tls_accept::serve(arrival, Arc::clone(context), permit));
 }
 
 fn configure(stream: &TcpStream, port: ListenerKind) -> io::Result<()> {

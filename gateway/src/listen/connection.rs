@@ -131,8 +131,8 @@ pub(super) enum TransportInput {
 pub(super) trait Transport: Send {
     /// Waits for the next input. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = TransportInput> + Send;
-    /// Returns the socket, for fan-out batches that are written directly.
-    fn socket(&self) -> Arc<OwnedWriteHalf>;
+    /// Returns the socket for fan-out batches that are written directly; `None` if all output passes the outbox.
+    fn socket(&self) -> Option<Arc<OwnedWriteHalf>>;
     /// Queues output without writing it.
     fn queue(&mut self, items: VecDeque<Outgoing>);
     /// Writes everything queued. A dropped flush is continued by the next one.
@@ -191,7 +191,9 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     limits: &ConnectionLimits,
 ) -> Result<Infallible, ConnectionEnd> {
     let outbox = session.outbox();
-    outbox.connect(transport.socket());
+    if let Some(socket) = transport.socket() {
+        outbox.connect(socket);
+    }
     let output = OutputPump { outbox: &outbox, limits, context };
     let mut timer = context.wheel.timer();
     let mut announced = pin!(context.drain.announced(limits.close_wait));

@@ -85,6 +85,8 @@ handshake_refusals! {
     BadKey, BadRequest, None, "`Sec-WebSocket-Key` is missing or not 16 bytes in base64";
     /// A body, whose bytes would be read as frames.
     HasBody, BadRequest, None, "the request has a body";
+    /// Plain HTTP on a port with TLS.
+    NotTls, BadRequest, None, "the port uses TLS, and the request is plain HTTP";
 }
 
 impl From<SeatLimit> for HandshakeRefusal {
@@ -114,6 +116,9 @@ impl HandshakeRefusal {
         let mut problem = Problem::new(self.code()).with_status(self.status());
         if self.status() == StatusCode::UPGRADE_REQUIRED {
             problem = problem.with_detail(NOT_A_PAGE);
+        }
+        if self == Self::NotTls {
+            problem = problem.with_detail("this port uses TLS: connect with https: or wss:");
         }
         if let Some((name, value)) = self.header() {
             problem = problem.with_header(name, HeaderValue::from_static(value));

@@ -8,10 +8,10 @@ use std::io;
 use std::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use crate::wire::REQUEST_BYTES_MAX;
 
+use super::frame::ClientStream;
 use super::proxy_header::is_header;
 use super::telnet::TelnetFilter;
 
@@ -19,6 +19,8 @@ use super::telnet::TelnetFilter;
 const READ_BYTES: usize = 2 * 1024;
 /// The first bytes of a binary frame. UTF-8 text never begins with them, so one port can distinguish both.
 const BINARY_MAGIC: [u8; 2] = [0xCA, 0xFE];
+/// The first bytes of a handshake of TLS (RFC 8446 section 5.1). Text has no such control characters.
+const TLS_START: [u8; 2] = [0x16, 0x03];
 
 /// The next item of the input.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub(super) enum InputLine {
     TooLong,
     /// The connection began with a binary frame.
     Binary,
+    /// The connection began with a handshake of TLS.
+    Tls,
     /// The connection began with a PROXY header that is not expected.
     Header,
 }
@@ -57,23 +61,15 @@ impl LineSplitter {
     ///
     /// # Errors
     /// The socket is broken.
-    pub(super) async fn fill(&mut self, tcp: &TcpStream) -> io::Result<(usize, Vec<u8>)> {
+    pub(super) async fn fill(&mut self, stream: &mut impl ClientStream) -> io::Result<(usize, Vec<u8>)> {
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }
-        loop {
-            poll_fn(|cx| tcp.poll_read_ready(cx)).await?;
-            self.bytes.reserve(READ_BYTES);
-            match tcp.try_read_buf(&mut self.bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => {
-                    let (read, mut answers) = (outcome?, Vec::new());
-                    let from = self.bytes.len() - read;
-                    self.telnet.strip(&mut self.bytes, from, &mut answers);
-                    return Ok((read, answers));
-                }
-            }
-        }
+        let read = poll_fn(|cx| stream.poll_fill(cx, READ_BYTES, &mut self.bytes)).await?;
+        let mut answers = Vec::new();
+        let from = self.bytes.len() - read;
+        self.telnet.strip(&mut self.bytes, from, &mut answers);
+        Ok((read, answers))
     }
 
     /// Returns the next line once its end has arrived.
@@ -82,11 +78,14 @@ impl LineSplitter {
             if self.bytes.starts_with(&BINARY_MAGIC) {
                 return Some(InputLine::Binary);
             }
+            if self.bytes.starts_with(&TLS_START) {
+                return Some(InputLine::Tls);
+            }
             match is_header(&self.bytes) {
                 Some(true) => return Some(InputLine::Header),
                 // At most some empty lines wait.
                 None if !self.bytes.is_empty() => return None,
-                _ => self.begun = !BINARY_MAGIC.starts_with(&self.bytes),
+                _ => self.begun = ![BINARY_MAGIC, TLS_START].iter().any(|start| start.starts_with(&self.bytes)),
             }
         }
         loop {
@@ -150,7 +149,7 @@ mod tests {
                 match line {
                     InputLine::Whole(line) => found.push(Some(line.to_vec())),
                     InputLine::TooLong => found.push(None),
-                    InputLine::Binary | InputLine::Header => panic!("took text for {line:?}"),
+                    InputLine::Binary | InputLine::Tls | InputLine::Header => panic!("took text for {line:?}"),
                 }
             }
             assert!(lines.bytes.len() <= REQUEST_BYTES_MAX + 1, "holds more than one line");

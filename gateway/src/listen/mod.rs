@@ -1,16 +1,18 @@
 //! Listeners and connections: binds both ports, admits connections within the limits, and runs one task for each.
 //!
-//! One connection, by file: `accept` takes the socket, `upgrade` answers HTTP requests with files of the chat page
-//! (`page`) and turns one into a WebSocket by the rules of `handshake`, `ws` and `tcp` (over `frame` and `lines`) are
-//! the two transports, `connection` runs the loop between transport and session, `timer_wheel` keeps its deadlines,
-//! `drain` ends all of them. The server owns readiness ([`Admission`]) and begins the drain. Knows no rooms,
-//! nicknames or store.
+//! One connection, by file: `accept` takes the socket, `forwarded` reads the header of a proxy, `tls_accept` encrypts,
+//! `upgrade` answers HTTP requests with files of the chat page (`page`) and turns one into a WebSocket by the rules of
+//! `handshake`, `ws` and `tcp` (over `frame` and `lines`) are the two transports, on a bare socket or on `tls`,
+//! `connection` runs the loop between transport and session, `timer_wheel` keeps its deadlines, `drain` ends all of
+//! them. The server owns readiness ([`Admission`]) and begins the drain. Knows no rooms, nicknames or store.
 
 mod accept;
 mod address_shares;
 mod admission;
+mod certificate;
 mod connection;
 mod drain;
+mod forwarded;
 pub mod frame;
 mod handshake;
 mod http_socket;
@@ -26,6 +28,8 @@ mod stalled;
 mod tcp;
 mod telnet;
 mod timer_wheel;
+mod tls;
+mod tls_accept;
 mod upgrade;
 mod ws;
 
@@ -34,9 +38,11 @@ mod tests;
 
 pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
+pub use self::certificate::ServerCertificate;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
 pub use self::origins::{AllowedOrigins, OriginWord};
+pub use self::tls::TlsTermination;
 
 use std::fmt;
 use std::sync::Arc;
@@ -147,6 +153,7 @@ pub struct ConnectionContext<S> {
     /// Ticks for as long as the context lives.
     wheel: Arc<TimerWheel>,
     stalled: StalledConnections,
+    tls: TlsTermination,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
@@ -162,6 +169,8 @@ pub struct ConnectionParts<F> {
     pub limits: Reloadable<ConnectionLimits>,
     /// True if the log names the addresses of refused clients.
     pub log_addresses: bool,
+    /// TLS of both ports, while it has a certificate.
+    pub tls: TlsTermination,
     /// Metrics of the gateway.
     pub metrics: Arc<Metrics>,
     /// Ends the accept loops and every HTTP connection when it is cancelled.
@@ -176,7 +185,8 @@ pub struct ConnectionParts<F> {
 impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
     pub fn new<F: Fn(Dialect, ClientAddress) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
-        let ConnectionParts { open_session, admission, limits, log_addresses, metrics, closing, drain, tasks } = parts;
+        let ConnectionParts { open_session, admission, limits, log_addresses, tls, metrics, closing, drain, tasks } =
+            parts;
         let seat_refusals = SeatRefusals::new(Arc::clone(&metrics), log_addresses);
         let origin_refusals = OriginRefusals::new(Arc::clone(&metrics), log_addresses);
         let permits = ConnectionPermits::new(Arc::clone(&metrics), limits.get().refusals);
@@ -193,6 +203,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
             drain,
             wheel: Arc::new(TimerWheel::new()),
             stalled,
+            tls,
             metrics,
             tasks,
         })

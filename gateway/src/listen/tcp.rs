@@ -7,15 +7,12 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use presence::model::codes::{CloseCode, ErrorCode};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::outbound::outbox::Outgoing;
 use crate::wire::line::{self, Decoded, LineDialect};
@@ -23,86 +20,31 @@ use crate::wire::{Dialect, Refusal};
 
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
-use super::frame::{hang_up, poll_write};
+use super::frame::{AcceptedStream, ClientStream};
 use super::lines::{InputLine, LineSplitter};
 use super::permits::ConnectionPermit;
-use super::proxy_header::{self, HEADER_BYTES_MAX, HeaderStart};
-use super::refuse::refuse;
 
 /// Maximum number of buffers in one write.
 const WRITE_SLICES: usize = 64;
 
 /// The socket of a line connection.
 #[derive(Debug)]
-pub(super) struct LineSocket {
-    tcp: TcpStream,
+pub(super) struct LineSocket<A> {
+    pub(super) stream: A,
     /// Bytes of the client that arrived together with the header of its proxy.
-    read_ahead: Box<[u8]>,
+    pub(super) read_ahead: Box<[u8]>,
 }
 
-impl From<TcpStream> for LineSocket {
-    fn from(tcp: TcpStream) -> Self {
-        Self { tcp, read_ahead: Box::default() }
-    }
-}
-
-/// Reads the header with which a trusted proxy names its client, and runs the line connection behind it.
-pub(super) async fn serve_forwarded<S: ConnectionSession>(
-    tcp: TcpStream,
-    peer: IpAddr,
-    context: Arc<ConnectionContext<S>>,
-    permit: ConnectionPermit,
-) {
-    let (limits, mut bytes) = (context.limits.get().addresses, BytesMut::with_capacity(HEADER_BYTES_MAX));
-    let header = tokio::select! {
-        header = timeout(limits.header_wait, read_header(&tcp, &mut bytes)) => header.unwrap_or(Ok(None)),
-        () = context.closing.cancelled() => return,
-    };
-    let Ok(header) = header else { return };
-    let Some(client) = header else {
-        context.metrics.forwarded_malformed.inc();
-        let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port requires a valid PROXY header");
-        refuse(tcp, line::encode_refusal(&refusal), &context);
-        return;
-    };
-    let address = client.unwrap_or(peer).into();
-    if let Err(limit) = permit.identify(address, limits.connections) {
-        context.seat_refusals.record(limit, Some(address));
-        refuse(tcp, line::encode_refusal(&limit.code().into()), &context);
-        return;
-    }
-    let socket = LineSocket { tcp, read_ahead: bytes[..].into() };
-    // A task of its own, so that the header takes no memory of the connection.
-    context.tasks.spawn(serve(socket, Arc::clone(&context), permit));
-}
-
-/// Reads a header and leaves the bytes behind it. Returns the address that it names, or `None` if it is malformed.
-///
-/// # Errors
-/// The proxy closed the connection.
-async fn read_header(tcp: &TcpStream, bytes: &mut BytesMut) -> io::Result<Option<Option<IpAddr>>> {
-    loop {
-        tcp.readable().await?;
-        match tcp.try_read_buf(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => read?,
-        };
-        match proxy_header::parse(bytes) {
-            HeaderStart::Incomplete => {}
-            HeaderStart::Malformed => return Ok(None),
-            HeaderStart::Complete { client, length } => {
-                bytes.advance(length);
-                return Ok(Some(client));
-            }
-        }
+impl<A> From<A> for LineSocket<A> {
+    fn from(stream: A) -> Self {
+        Self { stream, read_ahead: Box::default() }
     }
 }
 
 /// Runs a line connection.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
-pub(super) fn serve<S: ConnectionSession>(
-    socket: LineSocket,
+pub(super) fn serve<S: ConnectionSession, A: AcceptedStream>(
+    socket: LineSocket<A>,
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
@@ -114,21 +56,18 @@ pub(super) fn serve<S: ConnectionSession>(
     }
 }
 
-struct LineTransport {
-    input: OwnedReadHalf,
-    output: Arc<OwnedWriteHalf>,
+struct LineTransport<C> {
+    stream: C,
     dialect: LineDialect,
     lines: LineSplitter,
     queued: VecDeque<Bytes>,
 }
 
-impl LineTransport {
-    fn new(LineSocket { tcp, read_ahead }: LineSocket) -> Self {
+impl<C: ClientStream> LineTransport<C> {
+    fn new<A: AcceptedStream<Client = C>>(LineSocket { stream, read_ahead }: LineSocket<A>) -> Self {
         let queued = VecDeque::from([line::greeting()]);
-        let (input, output) = tcp.into_split();
         Self {
-            input,
-            output: Arc::new(output),
+            stream: stream.into_client(),
             dialect: LineDialect::default(),
             lines: LineSplitter::after(&read_ahead),
             queued,
@@ -141,12 +80,12 @@ impl LineTransport {
         }
     }
 
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
         for (slice, bytes) in slices.iter_mut().zip(&self.queued) {
             *slice = IoSlice::new(bytes);
         }
-        poll_write(&self.output, cx, &slices[..self.queued.len().min(WRITE_SLICES)])
+        self.stream.poll_write(cx, &slices[..self.queued.len().min(WRITE_SLICES)])
     }
 
     /// Removes written bytes from the front of the queue.
@@ -177,7 +116,7 @@ impl LineTransport {
     }
 }
 
-impl Transport for LineTransport {
+impl<C: ClientStream> Transport for LineTransport<C> {
     async fn next(&mut self) -> TransportInput {
         loop {
             match self.lines.next() {
@@ -185,6 +124,11 @@ impl Transport for LineTransport {
                 Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
                 Some(InputLine::Binary) => {
                     let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port accepts text lines only");
+                    self.queue_bytes(line::encode_refusal(&refusal));
+                    return TransportInput::Unacceptable(CloseCode::Unsupported);
+                }
+                Some(InputLine::Tls) => {
+                    let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port does not use TLS");
                     self.queue_bytes(line::encode_refusal(&refusal));
                     return TransportInput::Unacceptable(CloseCode::Unsupported);
                 }
@@ -196,12 +140,14 @@ impl Transport for LineTransport {
                 }
                 None => {}
             }
-            match self.lines.fill(self.input.as_ref()).await {
+            match self.lines.fill(&mut self.stream).await {
                 // The client ended its output, so its last line is whole. After an error a part may be missing.
                 Ok((0, _)) => match self.lines.finish() {
                     Some(InputLine::Whole(line)) => return self.decode(&line),
                     Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
-                    Some(InputLine::Binary | InputLine::Header) | None => return TransportInput::Ended,
+                    Some(InputLine::Binary | InputLine::Tls | InputLine::Header) | None => {
+                        return TransportInput::Ended;
+                    }
                 },
                 Err(_) => return TransportInput::Gone,
                 Ok((_, answers)) if !answers.is_empty() => {
@@ -213,8 +159,8 @@ impl Transport for LineTransport {
         }
     }
 
-    fn socket(&self) -> Arc<OwnedWriteHalf> {
-        Arc::clone(&self.output)
+    fn socket(&self) -> Option<Arc<OwnedWriteHalf>> {
+        self.stream.shared()
     }
 
     fn queue(&mut self, items: VecDeque<Outgoing>) {
@@ -233,11 +179,11 @@ impl Transport for LineTransport {
 
     async fn flush(&mut self) -> io::Result<()> {
         while !self.queued.is_empty() {
-            let written = poll_fn(|cx| self.poll_flush(cx)).await?;
+            let written = poll_fn(|cx| self.poll_write(cx)).await?;
             self.advance(written);
         }
         self.queued = VecDeque::new();
-        Ok(())
+        poll_fn(|cx| self.stream.poll_flush(cx)).await
     }
 
     async fn close(mut self, code: Option<CloseCode>) {
@@ -245,7 +191,7 @@ impl Transport for LineTransport {
             self.queue_bytes(Bytes::from(format!("* closing: {}\n", code.slug())));
         }
         if self.flush().await.is_ok() {
-            hang_up(self.input, self.output).await;
+            self.stream.hang_up().await;
         }
     }
 }

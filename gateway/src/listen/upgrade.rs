@@ -14,17 +14,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use presence::host::client_address::TrustedProxies;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::ConnectionSession;
+use super::frame::AcceptedStream;
 use super::handshake::HandshakeRefusal;
 use super::http_socket::HttpSocket;
 use super::permits::ConnectionPermit;
@@ -39,30 +39,34 @@ pub(super) const REQUESTS_MAX: usize = 100;
 /// Maximum time between an answer and the next request.
 pub(super) const IDLE_WAIT: Duration = Duration::from_secs(5);
 
+/// Browsers use TLS for this host for a day. Not for longer: it applies to all ports of the host.
+const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=86400");
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 type FullResponse = Response<Full<Bytes>>;
 
-/// Answers the requests of a new connection, until one upgrades it or is refused.
-pub(super) async fn serve<S: ConnectionSession>(
-    tcp: TcpStream,
-    peer: IpAddr,
+/// Answers the requests of a new connection, until one upgrades it or is refused. The head of each arrives within
+/// `header_wait`.
+pub(super) async fn serve<S: ConnectionSession, A: AcceptedStream>(
+    stream: A,
+    (peer, header_wait): (IpAddr, Duration),
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
 ) {
     let (limits, permit, requests) = (context.limits.get(), Arc::new(permit), AtomicUsize::new(0));
     let service = service_fn(|request| {
         let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS_MAX;
-        let answer = answer(request, peer, (&context, &permit), is_last);
+        let answer = answer::<S, A>(request, peer, (&context, &permit), is_last);
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_wait)
+        .header_read_timeout(header_wait)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(HttpSocket::new(tcp, limits.write_stall, IDLE_WAIT)), service)
+        .serve_connection(TokioIo::new(HttpSocket::new(stream, limits.write_stall, IDLE_WAIT)), service)
         .with_upgrades();
     let mut http = pin!(http);
     tokio::select! {
@@ -76,7 +80,7 @@ pub(super) async fn serve<S: ConnectionSession>(
 }
 
 /// Answers one request. The connection ends after a refusal, and after a file if it is the last request.
-fn answer<S: ConnectionSession>(
+fn answer<S: ConnectionSession, A: AcceptedStream>(
     request: Request<Incoming>,
     peer: IpAddr,
     (context, permit): (&Arc<ConnectionContext<S>>, &Arc<ConnectionPermit>),
@@ -90,12 +94,18 @@ fn answer<S: ConnectionSession>(
             }
             answer
         }),
-        None => identify(&request, peer, context, permit).and_then(|()| upgrade(request, peer, context, permit)),
+        None => {
+            identify(&request, peer, context, permit).and_then(|()| upgrade::<S, A>(request, peer, context, permit))
+        }
     };
-    answered.unwrap_or_else(|refusal| {
+    let mut answer = answered.unwrap_or_else(|refusal| {
         debug!(reason = refusal.cause(), "request refused");
         refusal.problem().into_http()
-    })
+    });
+    if A::SCHEME.is_some() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, ONLY_TLS);
+    }
+    answer
 }
 
 /// Counts the connection for the address of its client, which a trusted proxy names. A file of the page counts for no
@@ -134,14 +144,14 @@ fn forwarded_scheme(headers: &HeaderMap, peer: IpAddr, proxies: &TrustedProxies)
 }
 
 /// Upgrades the connection to a WebSocket.
-fn upgrade<S: ConnectionSession>(
+fn upgrade<S: ConnectionSession, A: AcceptedStream>(
     mut request: Request<Incoming>,
     peer: IpAddr,
     context: &Arc<ConnectionContext<S>>,
     permit: &Arc<ConnectionPermit>,
 ) -> Result<FullResponse, HandshakeRefusal> {
     let (admission, limits) = (context.admission.refusal(), context.limits.get());
-    let scheme = forwarded_scheme(request.headers(), peer, &limits.addresses.proxies);
+    let scheme = forwarded_scheme(request.headers(), peer, &limits.addresses.proxies).or(A::SCHEME);
     let accepted = handshake::accept(&mut request, admission, (&limits.origins, scheme), Full::default);
     if accepted.as_ref().is_err_and(|refusal| *refusal == HandshakeRefusal::WrongOrigin) {
         context.origin_refusals.record(request.headers(), permit.address());
@@ -150,6 +160,6 @@ fn upgrade<S: ConnectionSession>(
     let bearer = handshake::bearer(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     let opening = Box::new(ws::Opening { upgrade, bearer });
-    context.tasks.spawn(ws::serve(opening, Arc::clone(context), Arc::clone(permit)));
+    context.tasks.spawn(ws::serve::<S, A>(opening, Arc::clone(context), Arc::clone(permit)));
     Ok(response)
 }

@@ -11,7 +11,6 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use presence::host::client_address::ClientAddress;
 use presence::model::codes::{CloseCode, ErrorCode};
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
@@ -20,7 +19,7 @@ use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Token, json};
 
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
-use super::frame::{DataKind, FrameEvent, FrameSocket, MessageLimits, SocketEnd};
+use super::frame::{AcceptedStream, ClientStream, DataKind, FrameEvent, FrameSocket, MessageLimits, SocketEnd};
 use super::http_socket::HttpSocket;
 use super::permits::ConnectionPermit;
 
@@ -35,7 +34,7 @@ pub(super) struct Opening {
 }
 
 /// Runs an upgraded connection.
-pub(super) async fn serve<S: ConnectionSession>(
+pub(super) async fn serve<S: ConnectionSession, A: AcceptedStream>(
     opening: Box<Opening>,
     context: Arc<ConnectionContext<S>>,
     permit: Arc<ConnectionPermit>,
@@ -43,13 +42,14 @@ pub(super) async fn serve<S: ConnectionSession>(
     // The client may close between its request and the answer.
     let mut opening = opening;
     let Ok(upgraded) = (&mut opening.upgrade).await else { return };
-    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<HttpSocket<TcpStream>>>() else {
-        debug!("upgraded connection is not a TCP stream");
+    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<HttpSocket<A>>>() else {
+        debug!("upgraded connection is not the accepted stream");
         return;
     };
     // The request for the upgrade has named it.
     let Some(address) = permit.address() else { return };
-    let transport = WebSocketTransport(FrameSocket::new(io.into_inner().into_inner(), read_buf.into(), LIMITS));
+    let stream = io.into_inner().into_inner().into_client();
+    let transport = WebSocketTransport(FrameSocket::over(stream, read_buf.into(), LIMITS));
     let session = open(&context, *opening, address);
     permit.opened();
     permit.ended(connection::run(transport, session, &permit, &context).await);
@@ -68,9 +68,9 @@ fn open<S: ConnectionSession>(
     session
 }
 
-struct WebSocketTransport(FrameSocket);
+struct WebSocketTransport<C>(FrameSocket<C>);
 
-impl Transport for WebSocketTransport {
+impl<C: ClientStream> Transport for WebSocketTransport<C> {
     async fn next(&mut self) -> TransportInput {
         match self.0.next(decode).await {
             Ok(input) => input,
@@ -79,7 +79,7 @@ impl Transport for WebSocketTransport {
         }
     }
 
-    fn socket(&self) -> Arc<OwnedWriteHalf> {
+    fn socket(&self) -> Option<Arc<OwnedWriteHalf>> {
         self.0.shared()
     }
 

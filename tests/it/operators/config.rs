@@ -86,6 +86,9 @@ async fn every_example_line_is_a_valid_setting() {
     authority.issue("redis-client", "DNS:client", Validity::Current);
     std::fs::copy(authority.file("ca.pem"), authority.file("redis-ca.pem")).unwrap();
     std::fs::write(folder.path().join("es256.pem"), PUBLIC_KEY).unwrap();
+    authority.issue("site", "DNS:site", Validity::Current);
+    std::fs::copy(authority.file("site.pem"), folder.path().join("fullchain.pem")).unwrap();
+    std::fs::copy(authority.file("site.key"), folder.path().join("privkey.pem")).unwrap();
     // The files and folders of the samples may be missing here, and `--check` looks for them.
     let here = |text: &str| {
         let folder = format!("{}/", folder.path().display());

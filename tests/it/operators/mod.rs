@@ -1,6 +1,7 @@
 //! Tests of operation: configuration, deployment, logs, metrics, alerts and `gateway ctl`.
 
 mod addresses;
+mod client_tls;
 mod config;
 mod configuration_page;
 mod ctl;

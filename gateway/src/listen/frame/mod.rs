@@ -1,6 +1,7 @@
 //! RFC 6455 framing of the server side on our own buffers: a client's bytes to events, messages to bytes.
 //!
-//! [`FrameReader`] and [`FrameWriter`] do no IO; [`FrameSocket`] runs them on a TCP stream. Between messages a
+//! [`FrameReader`] and [`FrameWriter`] do no IO; [`FrameSocket`] runs them on a
+//! [`ClientStream`]. Between messages a
 //! connection owns no buffer: bytes are read into a buffer of the thread and decoded in place, and only a partial
 //! message is stored. No extensions, no compression.
 //!
@@ -11,6 +12,7 @@ pub mod header;
 mod mask;
 mod reader;
 mod socket;
+mod stream;
 mod utf8;
 mod writer;
 
@@ -23,7 +25,8 @@ use presence::model::codes::CloseCode;
 
 pub use self::reader::FrameReader;
 pub use self::socket::{FrameSocket, SocketEnd};
-pub(super) use self::socket::{hang_up, poll_write};
+pub use self::stream::{AcceptedStream, ClientStream, PlainStream};
+pub(super) use self::stream::{READ_BYTES_MAX, poll_read};
 pub use self::writer::FrameWriter;
 
 /// Limits of message lengths, in bytes.

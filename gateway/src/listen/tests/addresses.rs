@@ -6,12 +6,12 @@ use crate::metrics::SeatLimit;
 
 use super::*;
 
-fn address(text: &str) -> ClientAddress {
+pub(super) fn address(text: &str) -> ClientAddress {
     text.parse::<IpAddr>().unwrap().into()
 }
 
 /// Returns limits with a share of `connections` for each address.
-fn shared(connections: usize) -> ConnectionLimits {
+pub(super) fn shared(connections: usize) -> ConnectionLimits {
     let addresses = Arc::new(AddressLimits { connections, ..AddressLimits::default() });
     ConnectionLimits { addresses, ..limits() }
 }
@@ -25,7 +25,7 @@ impl ListenFixture {
         (client, head)
     }
 
-    fn addresses(&self) -> Vec<ClientAddress> {
+    pub(super) fn addresses(&self) -> Vec<ClientAddress> {
         self.state.addresses.lock().unwrap().clone()
     }
 }
@@ -103,12 +103,12 @@ async fn page_requests_of_a_proxy_take_no_share() {
 }
 
 /// Returns limits of a line port behind proxies of this machine.
-fn behind_proxy(connections: usize, header_wait: Duration) -> ConnectionLimits {
+pub(super) fn behind_proxy(connections: usize, header_wait: Duration) -> ConnectionLimits {
     let addresses = AddressLimits { proxy_protocol: true, connections, header_wait, ..AddressLimits::default() };
     ConnectionLimits { addresses: Arc::new(addresses), ..limits() }
 }
 
-const HEADER: &[u8] = b"PROXY TCP4 198.51.100.1 203.0.113.1 12345 9000\r\n";
+pub(super) const HEADER: &[u8] = b"PROXY TCP4 198.51.100.1 203.0.113.1 12345 9000\r\n";
 
 #[tokio::test]
 async fn proxy_header_names_the_line_client() {

@@ -27,11 +27,13 @@ fn future_size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
 #[test]
 fn idle_connection_stays_within_its_size() {
     let ws = future_size(|opening: Box<ws::Opening>, context: Arc<ConnectionContext<Driver>>, permit| {
-        ws::serve(opening, context, permit)
+        ws::serve::<Driver, TcpStream>(opening, context, permit)
     });
-    let line = future_size(|socket: LineSocket, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
-        tcp::serve(socket, context, permit)
-    });
+    let line = future_size(
+        |socket: LineSocket<TcpStream>, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
+            tcp::serve(socket, context, permit)
+        },
+    );
     let (driver, socket, reader) = (size_of::<Driver>(), size_of::<FrameSocket>(), size_of::<FrameReader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");
     assert!(ws.max(line) <= driver + TASK_BYTES_MAX, "a websocket task holds {ws} bytes, a line task {line}");

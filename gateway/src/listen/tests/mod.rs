@@ -14,6 +14,7 @@ mod lines;
 mod metrics;
 mod page;
 mod pressure;
+mod tls;
 mod transports;
 
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
 use super::{
     AddressLimits, Admission, AllowedOrigins, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts,
-    ConnectionSession, DrainPace, Listeners, OriginWord,
+    ConnectionSession, DrainPace, Listeners, OriginWord, ServerCertificate, TlsTermination,
 };
 use crate::metrics::{ListenerKind, Metrics};
 
@@ -178,6 +179,19 @@ impl ListenFixture {
     }
 
     fn with(limits: impl Into<Reloadable<ConnectionLimits>>, alarm: Option<SessionAlarm>) -> Self {
+        if !tls::is_required() {
+            return Self::over(limits, alarm, None::<ServerCertificate>);
+        }
+        let fixture = Self::over(limits, alarm, Some(tls::certificate()));
+        let [ws, tcp] = [(fixture.ws, "http/1.1"), (fixture.tcp, "parley-lines")].map(tls::plain_address_of);
+        Self { ws, tcp, ..fixture }
+    }
+
+    fn over(
+        limits: impl Into<Reloadable<ConnectionLimits>>,
+        alarm: Option<SessionAlarm>,
+        certificate: impl Into<Reloadable<Option<ServerCertificate>>>,
+    ) -> Self {
         let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
@@ -219,6 +233,7 @@ impl ListenFixture {
             admission: Arc::clone(&admission),
             limits,
             log_addresses: true,
+            tls: TlsTermination::new(certificate.into()).unwrap(),
             metrics: Arc::clone(&metrics),
             closing: closing.clone(),
             drain: Arc::clone(&connection_drain),

@@ -4,7 +4,7 @@ use super::*;
 
 /// Queues messages until the connection is closed.
 /// Returns the bytes accepted by outbox, transport and kernel together.
-async fn flood(outbox: &Outbox) -> usize {
+pub(super) async fn flood(outbox: &Outbox) -> usize {
     const MESSAGE_BYTES: usize = 32 * 1024;
     let text = message(&"x".repeat(MESSAGE_BYTES));
     let start = Instant::now();
