@@ -10,11 +10,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// The certificate of the client ports. The debug output shows paths only.
+/// The certificate of the client ports, cheap to clone. The debug output shows paths only.
 #[derive(Clone)]
 pub struct ServerCertificate {
-    cert: String,
-    key: String,
+    cert: Arc<str>,
+    key: Arc<str>,
     certified: Arc<CertifiedKey>,
 }
 
@@ -45,7 +45,7 @@ impl ServerCertificate {
             PrivateKeyDer::from_pem_slice(&pem).map_err(|_| "expected a private key in PEM, without a password")?;
         let certified = CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
             .map_err(|error| format!("not the key of listen.tls_cert: {error}"))?;
-        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), certified: Arc::new(certified) })
+        Ok(Self { cert: cert.into(), key: key.into(), certified: Arc::new(certified) })
     }
 
     /// Returns certificate and key for handshakes.
