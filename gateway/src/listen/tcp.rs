@@ -168,11 +168,12 @@ impl LineTransport {
         };
         match self.dialect.decode(line) {
             Decoded::Request(request) => TransportInput::Request(Ok(request)),
+            Decoded::Refused(refusal) => refused(refusal),
             Decoded::Local(bytes) => {
                 self.queue_bytes(bytes);
-                TransportInput::Activity
+                TransportInput::Handled
             }
-            Decoded::Nothing => TransportInput::Activity,
+            Decoded::Nothing => TransportInput::Handled,
         }
     }
 }
@@ -206,7 +207,7 @@ impl Transport for LineTransport {
                 Err(_) => return TransportInput::Gone,
                 Ok((_, answers)) if !answers.is_empty() => {
                     self.queue_bytes(answers.into());
-                    return TransportInput::Activity;
+                    return TransportInput::Handled;
                 }
                 Ok(_) => {}
             }
