@@ -5,6 +5,7 @@
 //! input, [`slow`] those that take time, [`redis_garbage`] those of another writer of Redis.
 
 mod attacker;
+mod corpora;
 mod matrix;
 mod neighbours;
 mod redis_garbage;

@@ -1,5 +1,5 @@
-//! Bad input that takes more than one row: odd but valid frames, texts that attack a terminal or a log, and state that is
-//! left over.
+//! Bad input that takes more than one row: odd but valid frames, texts that attack a terminal or a log, and state that
+//! is left over.
 
 use std::time::Duration;
 
