@@ -38,6 +38,8 @@ pub(crate) enum LoadCommand {
     Resume(ResumeFlags),
     /// Silence, a burst in a room, silence: the memory that is freed afterwards
     Burst(BurstFlags),
+    /// One room in silence, then beside clients that flood the gateway with bad frames
+    Flood(FloodFlags),
     /// Minimum cost of a delivery: a bare process that sends to every member, under the same clients
     Floor(FloorFlags),
     /// A page, a plot and one file of figures from the outcomes of many runs
@@ -259,6 +261,18 @@ pub(crate) struct BurstFlags {
     /// Seconds of silence before and after
     #[arg(long, default_value_t = 30.0)]
     pub(crate) quiet: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FloodFlags {
+    #[command(flatten)]
+    pub(crate) room: RoomFlags,
+    /// Connections of the flood
+    #[arg(long, default_value_t = 100)]
+    pub(crate) connections: u32,
+    /// Bad frames a second in total
+    #[arg(long, default_value_t = 50_000.0)]
+    pub(crate) bad_rate: f64,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod client;
 mod clock;
 mod crew;
 mod dialect;
+mod flood;
 mod floor;
 mod frame;
 mod ledger;
@@ -54,6 +55,7 @@ fn main() -> Result<()> {
         LoadCommand::Login(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Resume(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Burst(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Flood(scenario) => flood::carry_out(&scenario),
         LoadCommand::Floor(scenario) => {
             let server = floor::FloorServer::start(scenario.rounds)?;
             carry_out(scenario.prepare(server.address, server.pid())?)

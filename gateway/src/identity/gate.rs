@@ -12,6 +12,7 @@ use presence::model::Nick;
 use super::fault::TokenFault;
 use super::grant::Grant;
 use super::mode::AuthMode;
+use super::refusals::IdentityRefusals;
 use super::settings::AuthConfig;
 use super::verifier::{LEEWAY_SECONDS, TokenVerifier};
 
@@ -44,7 +45,10 @@ impl UserToken {
 
 /// Admits clients. All clones follow a reload.
 #[derive(Debug, Clone)]
-pub struct IdentityGate(Reloadable<Arc<GateRules>>);
+pub struct IdentityGate {
+    rules: Reloadable<Arc<GateRules>>,
+    refusals: IdentityRefusals,
+}
 
 #[derive(Debug)]
 struct GateRules {
@@ -56,16 +60,22 @@ impl IdentityGate {
     /// Creates the gate of these settings.
     #[must_use]
     pub fn new(config: &AuthConfig) -> Self {
-        Self(Reloadable::from(Arc::new(GateRules { mode: config.mode, verifier: config.verifier(None) })))
+        let rules = Arc::new(GateRules { mode: config.mode, verifier: config.verifier(None) });
+        Self { rules: Reloadable::from(rules), refusals: IdentityRefusals::default() }
     }
 
     /// Applies other settings. Keys that were fetched from the same URL stay in use while they are fetched again.
     pub fn reload(&self, config: &AuthConfig) {
-        let verifier = config.verifier(self.0.get().verifier.jwks.as_ref());
+        let verifier = config.verifier(self.rules.get().verifier.jwks.as_ref());
         if let Some(jwks) = &verifier.jwks {
             jwks.refetch();
         }
-        self.0.set(Arc::new(GateRules { mode: config.mode, verifier }));
+        self.rules.set(Arc::new(GateRules { mode: config.mode, verifier }));
+    }
+
+    /// Notes in the log that a client was refused.
+    pub fn note_refusal(&self, reason: impl ToString) {
+        self.refusals.record(reason.to_string());
     }
 
     /// Admits a client, or refuses it.
@@ -73,7 +83,7 @@ impl IdentityGate {
     /// # Errors
     /// [`TokenFault`]: the reason.
     pub async fn introduce(&self, token: Option<&str>, nick: Option<Nick>) -> Result<Introduction, TokenFault> {
-        let rules = self.0.get();
+        let rules = self.rules.get();
         let token = match (rules.mode, token) {
             (AuthMode::Open, _) | (AuthMode::Mixed, None) => return Ok(Introduction { nick, token: None }),
             (AuthMode::Token, None) => return Err(TokenFault::Missing),

@@ -77,6 +77,15 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Reads the claims of a token whose signature, issuer, audience and time are verified.
+    ///
+    /// # Errors
+    /// [`TokenFault::BadClaim`]: a claim is missing or malformed.
+    pub fn of_claims(json: &str) -> Result<Self, TokenFault> {
+        let claims: Claims<'_> = serde_json::from_str(json).map_err(|_| TokenFault::BadClaim("of this gateway"))?;
+        claims.grant()
+    }
+
     /// Returns true if the bearer has a right in a room.
     #[must_use]
     pub fn may(&self, room: &RoomName, right: RoomRight) -> bool {
@@ -88,7 +97,7 @@ impl Grant {
 
 /// The claims of a token, before the check of their values. A claim that is given twice is an error.
 #[derive(Debug, Deserialize)]
-pub(super) struct Claims<'a> {
+struct Claims<'a> {
     #[serde(borrow)]
     sub: Cow<'a, str>,
     exp: f64,
@@ -116,7 +125,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Rule
 
 impl Claims<'_> {
     /// Checks the values.
-    pub(super) fn grant(self) -> Result<Grant, TokenFault> {
+    fn grant(self) -> Result<Grant, TokenFault> {
         let bad = TokenFault::BadClaim;
         let nick = self.nick.map(|nick| Nick::parse(&nick)).transpose().map_err(|_| bad("nick"))?;
         if self.name.as_ref().is_some_and(|name| !is_printable_text(name, NAME_BYTES)) {

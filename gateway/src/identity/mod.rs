@@ -10,6 +10,7 @@ mod grant;
 mod jwks;
 mod keys;
 mod mode;
+mod refusals;
 mod settings;
 mod verifier;
 

@@ -9,7 +9,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, Validation, decode, decode_header};
 
 use super::fault::TokenFault;
-use super::grant::{Claims, Grant};
+use super::grant::Grant;
 use super::jwks::JwksCache;
 use super::keys::{KeySet, TokenAlgorithm, VerificationKey};
 
@@ -65,11 +65,7 @@ impl TokenVerifier {
         let algorithm = TokenAlgorithm::of_header(header.alg).ok_or(fault)?;
         for VerificationKey { key, .. } in keys.into_iter().filter(|key| key.algorithm == algorithm) {
             match decode::<Box<serde_json::value::RawValue>>(token, key, &self.validation(algorithm)) {
-                Ok(decoded) => {
-                    let claims: Claims<'_> = serde_json::from_str(decoded.claims.get())
-                        .map_err(|_| TokenFault::BadClaim("of this gateway"))?;
-                    return claims.grant();
-                }
+                Ok(decoded) => return Grant::of_claims(decoded.claims.get()),
                 Err(error) => fault = of_error(error.kind()),
             }
             if fault != TokenFault::WrongSignature {

@@ -42,6 +42,8 @@ pub trait ConnectionSession: Send + 'static {
     fn present(&mut self, token: Token);
     /// Notes that the client sent something.
     fn note_input(&mut self);
+    /// Charges an input that is not a request. Returns one beyond the limits, to be refused as a request.
+    fn charge(&mut self) -> Option<DecodedRequest>;
     /// Handles one request if it needs no wait; otherwise returns it.
     fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest>;
     /// Handles one request, or answers one that could not be decoded. It is always run to its end.
@@ -75,6 +77,10 @@ impl ConnectionSession for Driver {
 
     fn note_input(&mut self) {
         self.note_input();
+    }
+
+    fn charge(&mut self) -> Option<DecodedRequest> {
+        self.charge()
     }
 
     fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
@@ -115,8 +121,10 @@ impl ConnectionSession for Driver {
 pub(super) enum TransportInput {
     /// A frame or line with a request, decoded or refused.
     Request(DecodedRequest),
-    /// A sign of life without a request.
+    /// A sign of life without a request: the part of a message.
     Activity,
+    /// An input that the transport has answered itself, or that needs no answer, such as a ping or a blank line.
+    Handled,
     /// An input that ends the connection.
     Unacceptable(CloseCode),
     /// The client ended the session.
@@ -301,6 +309,11 @@ impl<S: ConnectionSession> OutputPump<'_, S> {
                 return Ok(InputStep::Request(Box::pin(self.run_beside(session.request(decoded), transport))));
             }
             Some(TransportInput::Activity) => session.note_input(),
+            Some(TransportInput::Handled) => {
+                session.note_input();
+                let Some(refused) = session.charge() else { return Ok(InputStep::Nothing) };
+                return Ok(InputStep::Request(Box::pin(self.run_beside(session.request(refused), transport))));
+            }
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
             Some(TransportInput::Ended | TransportInput::Unacceptable(_)) | None => {}

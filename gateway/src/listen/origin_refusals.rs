@@ -4,16 +4,15 @@
 //! Invariant: what a client sent is in the log only as a short word of printable ASCII.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::HeaderMap;
 use hyper::header::ORIGIN;
 use presence::host::client_address::ClientAddress;
+use presence::host::line_pace::LinePace;
 
 use crate::metrics::Metrics;
 
-/// Minimum time between two lines.
-const PAUSE: Duration = Duration::from_secs(60);
 /// Maximum length of an origin in the log.
 const ORIGIN_CHARS_MAX: usize = 128;
 
@@ -43,25 +42,6 @@ impl OriginRefusals {
     }
 }
 
-/// Refusals since the last line, and its time.
-#[derive(Debug, Default)]
-struct LinePace {
-    refused: u64,
-    newest_line: Option<Instant>,
-}
-
-impl LinePace {
-    /// Counts a refusal. Returns the number of refusals for a line that is due now.
-    fn record(&mut self, now: Instant) -> Option<u64> {
-        self.refused += 1;
-        if self.newest_line.is_some_and(|line| now.duration_since(line) < PAUSE) {
-            return None;
-        }
-        self.newest_line = Some(now);
-        Some(std::mem::take(&mut self.refused))
-    }
-}
-
 /// Returns what the client sent as its origin, shortened, with `?` for everything but printable ASCII.
 fn sent_origin(headers: &HeaderMap) -> String {
     let sent: Vec<&[u8]> = headers.get_all(ORIGIN).iter().map(|origin| origin.as_bytes()).collect();
@@ -76,17 +56,6 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
-
-    #[test]
-    fn log_has_one_line_a_minute() {
-        let (mut pace, start) = (LinePace::default(), Instant::now());
-        assert_eq!(pace.record(start), Some(1));
-        for second in [0, 1, 59] {
-            assert_eq!(pace.record(start + Duration::from_secs(second)), None);
-        }
-        assert_eq!(pace.record(start + PAUSE), Some(4), "the line counts all refusals since the last one");
-        assert_eq!(pace.record(start + PAUSE * 5), Some(1));
-    }
 
     #[test]
     fn sent_origin_is_short_and_printable() {

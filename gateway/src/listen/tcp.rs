@@ -107,11 +107,12 @@ impl<C: ClientStream> LineTransport<C> {
         };
         match self.dialect.decode(line) {
             Decoded::Request(request) => TransportInput::Request(Ok(request)),
+            Decoded::Refused(refusal) => refused(refusal),
             Decoded::Local(bytes) => {
                 self.queue_bytes(bytes);
-                TransportInput::Activity
+                TransportInput::Handled
             }
-            Decoded::Nothing => TransportInput::Activity,
+            Decoded::Nothing => TransportInput::Handled,
         }
     }
 }
@@ -152,7 +153,7 @@ impl<C: ClientStream> Transport for LineTransport<C> {
                 Err(_) => return TransportInput::Gone,
                 Ok((_, answers)) if !answers.is_empty() => {
                     self.queue_bytes(answers.into());
-                    return TransportInput::Activity;
+                    return TransportInput::Handled;
                 }
                 Ok(_) => {}
             }

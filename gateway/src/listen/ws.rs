@@ -118,7 +118,9 @@ fn decode(event: FrameEvent<'_>) -> TransportInput {
         FrameEvent::Binary(_) | FrameEvent::TooLarge(DataKind::Binary) => {
             TransportInput::Unacceptable(CloseCode::Unsupported)
         }
-        FrameEvent::Ping(_) | FrameEvent::Pong(_) | FrameEvent::Fragment => TransportInput::Activity,
+        FrameEvent::Ping(_) | FrameEvent::Pong(_) => TransportInput::Handled,
+        // The frame limits bound the parts of a message; the whole message is charged as a request.
+        FrameEvent::Fragment => TransportInput::Activity,
         FrameEvent::Close { code, .. } if is_goodbye(code) => TransportInput::Goodbye,
         FrameEvent::Close { .. } => TransportInput::Gone,
     }

@@ -116,6 +116,11 @@ impl Core {
         effects
     }
 
+    /// Charges an input that is not a request. Returns false, and charges nothing, beyond the limits.
+    pub fn admits_input(&mut self, now: Instant, limits: &SessionLimits) -> bool {
+        self.state.allowance.admits(self.state.liveness.age(now), limits, RequestCost::UNDECODED)
+    }
+
     /// Returns the time at which [`Core::token_due`] is to be asked next; `None` for a guest.
     #[must_use]
     pub fn token_deadline(&self) -> Option<Instant> {

@@ -23,7 +23,7 @@ use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply
 use super::core::{Core, Effect};
 use super::liveness::{HeartbeatPolicy, LivenessAction};
 use super::performer::Performer;
-use super::refusal::unavailable;
+use super::refusal::{rate_limited, unavailable};
 use super::replay::replay;
 use super::sends_in_flight::{SendAnswer, SendsInFlight};
 use super::services::Services;
@@ -81,6 +81,14 @@ impl Driver {
     /// Records input from the client.
     pub fn note_input(&mut self) {
         self.core.liveness_mut().received(Instant::now());
+    }
+
+    /// Charges an input that is not a request, such as a ping. Returns one beyond the limits, which [`Driver::request`]
+    /// then refuses as any other, with its time and in its turn.
+    pub fn charge(&mut self) -> Option<DecodedRequest> {
+        let limits = self.performer.services.session_limits.get();
+        let is_admitted = self.core.admits_input(Instant::now(), &limits);
+        (!is_admitted).then(|| Err((None, rate_limited())))
     }
 
     /// Returns the time at which [`Driver::tick`] is due; `None` for never.

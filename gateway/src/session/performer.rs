@@ -97,9 +97,8 @@ impl Performer {
         let token = token.as_ref().or(self.bearer.as_deref()).map(Token::reveal);
         // Boxed: its state while it fetches keys would otherwise be part of every connection.
         let introduced = Box::pin(self.services.identity.introduce(token, nick)).await;
-        let Introduction { nick, token } = introduced.inspect_err(|fault| {
-            tracing::info!(event = "auth_failed", reason = %fault, "client refused");
-        })?;
+        let Introduction { nick, token } =
+            introduced.inspect_err(|fault| self.services.identity.note_refusal(fault))?;
         let nick = nick.ok_or_else(|| Refusal::from(ErrorCode::BadRequest).with_detail("`nick` is missing"))?;
         self.bearer = None;
         Ok((nick, token))

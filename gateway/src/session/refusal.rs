@@ -21,6 +21,11 @@ pub(super) fn unavailable() -> Refusal {
     temporary(ErrorCode::Unavailable)
 }
 
+/// The refusal of an input beyond the limits whose time is not known yet.
+pub(super) fn rate_limited() -> Refusal {
+    temporary(ErrorCode::RateLimited)
+}
+
 fn temporary(code: ErrorCode) -> Refusal {
     Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..code.into() }
 }

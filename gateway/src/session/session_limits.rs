@@ -192,6 +192,21 @@ struct RefusalRecord {
 }
 
 impl SessionAllowance {
+    /// Charges an input if no limit is met. Returns false, and changes nothing, if one is.
+    pub(super) fn admits(&mut self, since: Duration, limits: &SessionLimits, cost: RequestCost) -> bool {
+        let now_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let spent = self.spent.get_or_insert_default();
+        let mut next = **spent;
+        for (limit, units) in cost.charges() {
+            match limits.of(limit).admit(spent[limit as usize], now_us, units) {
+                Ok(state) => next[limit as usize] = state,
+                Err(_) => return false,
+            }
+        }
+        **spent = next;
+        true
+    }
+
     /// Charges a request, at a time since the session began.
     pub(super) fn admit(
         &mut self,

@@ -227,6 +227,7 @@ fn line_examples_print_as_shown() {
             let dialect = dialects.entry(user).or_default();
             let output = match dialect.decode(line) {
                 Decoded::Nothing => panic!("block {number}: {example} is blank"),
+                Decoded::Refused(refusal) => line::encode_refusal(&refusal),
                 Decoded::Local(text) => text,
                 Decoded::Request(request) => {
                     if let Command::Join { room, .. } = &request.command {

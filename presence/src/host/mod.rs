@@ -13,6 +13,7 @@ pub mod client_address;
 pub mod crypto;
 pub mod entity_tag;
 pub mod host_header;
+pub mod line_pace;
 pub mod problem;
 pub mod refusal_episodes;
 pub mod security_headers;

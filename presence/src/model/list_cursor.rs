@@ -20,6 +20,15 @@ impl SessionId {
     }
 }
 
+/// The highest list score.
+const SCORE_MAX: u64 = (1 << 48) - 1;
+/// The maximum number of rows with score 0 before a position. Far above every list, and far below what Redis counts.
+const ROWS_MAX: usize = u32::MAX as usize;
+
+/// The text is not that of a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignCursor;
+
 /// Position between two rows of a list. Its text is opaque for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListCursor {
@@ -78,14 +87,22 @@ impl fmt::Display for ListCursor {
     }
 }
 
+/// Reads exactly the texts that [`fmt::Display`] writes. A client may send any other, and Redis refuses a read with a
+/// number beyond its own range as it refuses one of a broken key.
 impl FromStr for ListCursor {
-    type Err = std::num::ParseIntError;
+    type Err = ForeignCursor;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.split_once('.') {
-            None => Self { score: text.parse()?, rows: None },
-            Some((score, rows)) => Self { score: score.parse()?, rows: Some(rows.parse()?) },
-        })
+        let (score, rows) = text.split_once('.').map_or((text, None), |(score, rows)| (score, Some(rows)));
+        let cursor = Self {
+            score: score.parse().map_err(|_| ForeignCursor)?,
+            rows: rows.map(str::parse).transpose().map_err(|_| ForeignCursor)?,
+        };
+        let is_possible = match cursor.rows {
+            None => cursor.score <= SCORE_MAX,
+            Some(rows) => cursor.score == 0 && rows <= ROWS_MAX,
+        };
+        if is_possible && cursor.to_string() == text { Ok(cursor) } else { Err(ForeignCursor) }
     }
 }
 
@@ -151,12 +168,15 @@ mod tests {
 
     #[test]
     fn cursor_text_is_read_back() {
-        for cursor in [after(0), after((1 << 48) - 1), counted(100)] {
+        for cursor in [after(0), after(SCORE_MAX), counted(100), counted(ROWS_MAX)] {
             let text = cursor.map(|cursor| cursor.to_string()).unwrap_or_default();
             assert_eq!(text.parse().ok(), cursor, "{text}");
         }
-        for foreign in ["", "ann", "-1", "1.", ".1", "1.2.3", "99999999999999999999"] {
-            assert!(foreign.parse::<ListCursor>().is_err(), "{foreign}");
+        let numbers =
+            ["-1", "+1", "01", "0.+1", "0.01", "281474976710656", "18446744073709551615", "99999999999999999999"];
+        let rows = ["1.", ".1", "1.2", "1.2.3", "0.4294967296", "0.9223372036854775808", "0.18446744073709551615"];
+        for foreign in ["", "ann"].iter().chain(&numbers).chain(&rows) {
+            assert_eq!(foreign.parse::<ListCursor>(), Err(ForeignCursor), "{foreign}");
         }
     }
 }

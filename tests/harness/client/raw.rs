@@ -67,6 +67,11 @@ impl RawWs {
         timeout(RESPONSE_TIMEOUT, self.read()).await.expect("a frame or the end in time")
     }
 
+    /// Returns the next frame, or `None` at the end of the connection. The caller limits the time.
+    pub async fn next_in_time(&mut self) -> Option<RawFrame> {
+        self.read().await
+    }
+
     /// Reads until the close frame and returns its code; `None` if the connection ended without one.
     pub async fn close_code(&mut self) -> Option<u16> {
         while let Some(frame) = self.next().await {

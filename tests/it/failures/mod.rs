@@ -1,6 +1,5 @@
-//! Faults: killed gateways, lost Redis data, broken networks, bad input.
+//! Faults: killed gateways, lost Redis data, broken networks.
 
-mod bad_input;
 mod chaos;
 mod failover;
 mod reassert;

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use harness::{Cluster, LineClient, Node, WsClient, eventually, stays};
+use harness::{Cluster, LineClient, Node, RawWs, WsClient, eventually, stays};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -214,6 +214,48 @@ async fn unreadable_frames_are_counted_as_requests() {
     assert_eq!(hog.closed().await.code, Some(1008));
     let unknown = hog.received(|value| value["code"] == "unknown_type").len();
     assert!((200..400).contains(&unknown), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_without_requests_are_counted_too() {
+    let gateway = limited("g1").start().await;
+    for line in ["/dance", "/nick", "/nick a b", "/help", "", " ", "/auth x", "hello?", "\u{feff}"] {
+        let hog = LineClient::connect(gateway.tcp()).await;
+        hog.sends(format!("{line}\n").repeat(3000).as_bytes()).await;
+        hog.reads_within(SOON, "! rate_limited: too many requests in a short time*").await;
+        hog.reads_within(SOON, "* closing: rate_limited").await;
+        hog.closed().await;
+    }
+    // Negotiation of telnet, and blank lines of a person, are far below the limit.
+    let ann = LineClient::connect(gateway.tcp()).await;
+    ann.sends(b"\xFF\xFD\x01\xFF\xFB\x03\r\n\r\n").await;
+    ann.register("ann").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_frames_are_counted_as_requests() {
+    const PING: u8 = 0x89;
+    const PONG: u8 = 0x8A;
+    let gateway = limited("g1").start().await;
+    for opcode in [PING, PONG] {
+        let mut hog = RawWs::connect(gateway.ws()).await;
+        for _ in 0..1000 {
+            hog.sends_frame(opcode, b"x").await;
+        }
+        assert_eq!(hog.close_code().await, Some(1008), "{opcode:#x}");
+        let mut calm = RawWs::connect(gateway.ws()).await;
+        for _ in 0..150 {
+            calm.sends_frame(opcode, b"x").await;
+        }
+        calm.sends_frame(0x81, b"{\"type\":\"ping\"}").await;
+        let answer = loop {
+            let frame = calm.next().await.expect("an open connection");
+            if frame.opcode == 1 {
+                break frame.payload;
+            }
+        };
+        assert!(answer.starts_with(b"{\"type\":\"pong\""), "{}", answer.escape_ascii());
+    }
 }
 
 #[tokio::test]

@@ -102,6 +102,32 @@ async fn capacity_search_counts_every_window() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_beside_a_flood_loses_nothing() {
+    let mut cluster =
+        Cluster::builder().gateways(1).gateway_setting("PARLEY__LIMITS__PROFILE", "default").start().await;
+    let pid = cluster.gateways[0].process().pid();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outcome.json");
+    let arguments = format!(
+        "flood --ws {} --members 20 --rate 20 --publishers 4 --connections 20 --bad-rate 10000 --pid gateway={pid} \
+         --seconds 3 --warmup 0.5 --json {}",
+        cluster.gateways[0].ws(),
+        path.display()
+    );
+    let run = ChildProgram::parley("load", "load").args(arguments.split_whitespace()).run(PATIENCE).await;
+    assert_eq!(run.code, Some(0), "{arguments}\n{}\n{}", run.stdout, run.stderr);
+    let outcome: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for room in [&outcome, &outcome["quiet"]] {
+        assert_eq!((room["delivered"].as_u64(), &room["lost"], &room["errors"]), (Some(1200), &json!(0), &json!({})));
+    }
+    let flood = &outcome["flood"];
+    assert!(flood["frames"].as_u64() > Some(5000) && flood["error"].is_null(), "{flood}");
+    assert!(flood["closes"].as_u64() > Some(0), "a client that does not wait is closed: {flood}");
+    assert!(outcome["shares"]["p99"].is_f64() && outcome["shares"]["rss"]["gateway"].is_f64(), "{}", outcome["shares"]);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelined_client_counts_answers_in_every_room() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let ws = addresses(&cluster, Node::ws);

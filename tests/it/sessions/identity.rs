@@ -80,6 +80,13 @@ async fn token_mode_admits_only_valid_tokens() {
     let refusals = log.lines().into_iter().filter(|line| line.contains("auth_failed")).collect::<Vec<_>>();
     assert_eq!(refusals.len(), 6, "{refusals:?}");
     assert!(refusals[1].contains("token has expired") && refusals[2].contains("signature"), "{refusals:?}");
+    // Further ones of the same reasons are counted for the next line.
+    for _ in 0..100 {
+        let eve = cluster.ws_on(0).await;
+        assert_eq!(code(register(&eve, "eve", &forged).await), "token_invalid");
+    }
+    let again = log.lines().into_iter().filter(|line| line.contains("auth_failed")).count();
+    assert_eq!(again, refusals.len(), "one line a minute for each reason");
     for token in [&good, &forged] {
         assert!(!token.split('.').any(|part| log.holds(part)), "the log holds a part of a token");
     }

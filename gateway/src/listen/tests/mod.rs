@@ -109,6 +109,10 @@ impl ConnectionSession for EchoSession {
         self.state.inputs.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn charge(&mut self) -> Option<DecodedRequest> {
+        None
+    }
+
     fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
         Some(decoded)
     }

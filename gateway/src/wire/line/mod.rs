@@ -13,7 +13,7 @@ use bytes::Bytes;
 use presence::model::codes::ErrorCode;
 use presence::model::{ListCursor, RoomName};
 
-use crate::wire::{Answer, DeliveryStatus, Reply, Request, Token};
+use crate::wire::{Answer, DeliveryStatus, Refusal, Reply, Request, Token};
 
 pub use self::print::{encode_event, encode_refusal};
 
@@ -22,7 +22,9 @@ pub use self::print::{encode_event, encode_refusal};
 pub enum Decoded {
     /// A request for the session.
     Request(Request),
-    /// The output of a line that the dialect answers itself: help, or a syntax error.
+    /// A line that is not a request, such as an unknown command.
+    Refused(Refusal),
+    /// The output of a line that the dialect answers itself, such as help.
     Local(Bytes),
     /// An empty line.
     Nothing,
@@ -66,7 +68,7 @@ impl LineDialect {
             }
             Ok(Some(parse::ParsedLine::Command(command))) => Decoded::Request(Request { id: None, command }),
             Ok(None) => Decoded::Nothing,
-            Err(refusal) => Decoded::Local(encode_refusal(&refusal)),
+            Err(refusal) => Decoded::Refused(refusal),
         }
     }
 

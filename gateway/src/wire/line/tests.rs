@@ -66,6 +66,10 @@ fn in_lobby() -> LineDialect {
     dialect
 }
 
+fn text_of(lines: &[u8]) -> &str {
+    std::str::from_utf8(lines).unwrap().trim_end()
+}
+
 /// Shows a decoded line: a command, `= text` if the dialect answers itself, or nothing.
 fn read(dialect: &mut LineDialect, line: &str) -> String {
     let command = match dialect.decode(line) {
@@ -73,7 +77,8 @@ fn read(dialect: &mut LineDialect, line: &str) -> String {
             assert!(request.id.is_none());
             request.command
         }
-        Decoded::Local(text) => return format!("= {}", String::from_utf8(text.to_vec()).unwrap().trim_end()),
+        Decoded::Refused(refusal) => return format!("= {}", text_of(&encode_refusal(&refusal))),
+        Decoded::Local(text) => return format!("= {}", text_of(&text)),
         Decoded::Nothing => return String::new(),
     };
     match command {

@@ -124,6 +124,17 @@ impl DeliveryLog {
     pub(crate) fn all(&self) -> Vec<Delivery> {
         self.0.lock().unwrap().clone()
     }
+
+    /// Returns the position of the newest message received in a room.
+    fn newest_position(&self, room: &RoomName) -> PriorPosition {
+        let position = |delivery: &Delivery| match delivery {
+            Delivery::Room { room: of, epoch, message } if of == room.key() => {
+                Some(PriorPosition { epoch: epoch.clone(), seq: message.seq })
+            }
+            _ => None,
+        };
+        self.0.lock().unwrap().iter().rev().find_map(position).unwrap_or_default()
+    }
 }
 
 /// A gateway as the backplane sees it: a lease, a registry and a backplane.
@@ -235,8 +246,10 @@ impl BackplaneNode {
         assert!(self.registry.leave(request).await.unwrap(), "not a member");
     }
 
+    /// Publishes as a gateway does: after a lost reply the store searches from the newest message received before it.
     pub(crate) async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
-        self.backplane.publish(room, request, PublishAttempt::First(&PriorPosition::default())).await
+        let prior = self.deliveries.newest_position(room);
+        self.backplane.publish(room, request, PublishAttempt::First(&prior)).await
     }
 
     /// Publishes again after an attempt with an unknown outcome; nothing is known of the room before it.

@@ -37,9 +37,10 @@ proptest! {
     fn any_line_decodes_to_harmless_output(lines in prop::collection::vec("(/(nick|join|leave|msg|who|whois|history|away|[a-z]*))?\\PC{0,12}.{0,12}", 1..6)) {
         let mut dialect = in_lobby();
         for line in lines {
-            if let Decoded::Local(text) = dialect.decode(&line) {
-                let lines = text.iter().filter(|&&byte| byte == b'\n').count();
-                check_harmless(&text, lines);
+            match dialect.decode(&line) {
+                Decoded::Refused(refusal) => check_harmless(&encode_refusal(&refusal), 1),
+                Decoded::Local(text) => check_harmless(&text, text.iter().filter(|&&byte| byte == b'\n').count()),
+                Decoded::Request(_) | Decoded::Nothing => {}
             }
         }
     }

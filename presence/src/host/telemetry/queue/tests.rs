@@ -4,12 +4,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::Value;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry};
 
 use super::super::lines;
 use super::super::rolling::Rolling;
 use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
+type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Size of a line of which four fit into the queue, beside a report.
 const LINE_BYTES: usize = (1 << 20) - (1 << 10);
 
@@ -31,9 +34,21 @@ impl LogSink for GatedSink {
     }
 }
 
+/// Starts a queue whose thread logs to the layer.
+///
+/// Each thread that logs needs a subscriber. While a process has one subscriber, tracing asks only the thread that
+/// reaches an event first. A thread without a subscriber would disable the event for the other tests.
+fn start_logging(sink: impl LogSink, log: impl FnOnce(&LogQueue) -> LogLayer) -> LogQueue {
+    let queue = LogQueue { destination: "test", shared: Arc::default() };
+    let writer = queue.clone();
+    let subscriber = tracing_subscriber::registry().with(log(&queue));
+    thread::spawn(move || tracing::subscriber::with_default(subscriber, || writer.write(sink)));
+    queue
+}
+
 fn gated() -> (LogQueue, Sender<io::Result<()>>, Receiver<Vec<u8>>) {
-    let ((open, gate), (written, lines)) = (channel(), channel());
-    (LogQueue::start("test", GatedSink { gate, written }).unwrap(), open, lines)
+    let ((open, gate), (written, received)) = (channel(), channel());
+    (start_logging(GatedSink { gate, written }, |_| lines(false, false, io::sink)), open, received)
 }
 
 #[test]
@@ -73,11 +88,7 @@ fn failed_write_counts_as_dropped_line() {
 
 /// Starts a queue whose thread logs to the queue itself, as in a program with one destination.
 fn start_reporting(sink: impl LogSink) -> LogQueue {
-    let queue = LogQueue { destination: "test", shared: Arc::default() };
-    let writer = queue.clone();
-    let subscriber = tracing_subscriber::registry().with(lines(false, false, queue.clone()));
-    thread::spawn(move || tracing::subscriber::with_default(subscriber, || writer.write(sink)));
-    queue
+    start_logging(sink, |queue| lines(false, false, queue.clone()))
 }
 
 fn gated_reporting() -> (LogQueue, Sender<io::Result<()>>, Receiver<Vec<u8>>) {

@@ -1,0 +1,11 @@
+//! Fuzzes with the check of the same name.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../checks/lines.rs"]
+mod lines;
+#[path = "../checks/requests.rs"]
+mod requests;
+
+fuzz_target!(|input: &[u8]| lines::check(input));

@@ -1,0 +1,228 @@
+//! `load flood`: a room in silence, then the same room beside clients that flood the gateway with bad frames.
+//!
+//! [`BadFlood`] floods from a thread of its own until it is dropped. A client that is closed connects again at once, as
+//! a hostile one does. The outcome is that of the second room, with the first one in `quiet`, the frames in `flood`,
+//! and the figures of the second as a share of the first. The members of the room know nothing of the flood.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::{Map, Value, json};
+
+use crate::cli::FloodFlags;
+use crate::frame::{self, opcode};
+use crate::outcome;
+use crate::run;
+use crate::scenario::PreparedRun;
+use crate::worker::await_events;
+
+/// Time between two batches of frames.
+const TICK: Duration = Duration::from_millis(5);
+/// The flood: malformed, of an unknown type, with a forbidden name, and a ping of the framing.
+const BAD_FRAMES: [(u8, &[u8]); 4] = [
+    (opcode::TEXT, b"{\"type\":"),
+    (opcode::TEXT, b"{\"type\":\"dance\",\"id\":1}"),
+    (opcode::TEXT, b"{\"type\":\"register\",\"nick\":\"a b\"}"),
+    (opcode::PING, b"x"),
+];
+
+/// Runs the room twice, the second time beside the flood.
+pub(crate) fn carry_out(flags: &FloodFlags) -> Result<()> {
+    let quiet = measure(flags.room.prepare()?, "quiet")?;
+    let prepared = flags.room.prepare()?;
+    let (targets, json) = (flags.room.target.ws.clone(), prepared.json.clone());
+    ensure!(!targets.is_empty() && flags.connections > 0, "a flood needs --ws and a connection");
+    let flood = BadFlood::start(targets, flags.connections, flags.bad_rate)?;
+    let mut outcome = measure(prepared, "flood")?;
+    outcome["flood"] = flood.finish();
+    outcome["shares"] = shares(&outcome, &quiet);
+    println!("  flood: {}\n  shares of the quiet room: {}", outcome["flood"], outcome["shares"]);
+    outcome["quiet"] = quiet;
+    outcome::save(&outcome, json.as_deref())
+}
+
+/// Returns the p99 of the deliveries, and the memory of each watched process, as a share of those in silence.
+fn shares(outcome: &Value, quiet: &Value) -> Value {
+    let share = |figure: &dyn Fn(&Value) -> Option<f64>| Some(figure(outcome)? / figure(quiet)?);
+    let names = quiet["processes"].as_object().into_iter().flatten().map(|(name, _)| name.clone());
+    let rss: Map<String, Value> = names
+        .map(|name| {
+            let share = share(&|outcome| outcome["processes"][&name]["rss_ended_kib"].as_f64());
+            (name, json!(share))
+        })
+        .collect();
+    json!({"p99": share(&|outcome| outcome["delivery_ms"]["p99"].as_f64()), "rss": rss})
+}
+
+fn measure(prepared: PreparedRun, scenario: &str) -> Result<Value> {
+    let finished = run::run(prepared.plan, prepared.course)?;
+    let outcome = outcome::json(scenario, &finished);
+    println!("{}", outcome::summary(&outcome));
+    let is_clean = finished.checked.is_none_or(|checked| checked.is_clean());
+    ensure!(is_clean, "the checking members did not receive each message once and in order");
+    Ok(outcome)
+}
+
+/// Counts of a flood.
+#[derive(Debug, Default)]
+struct FloodCounts {
+    frames: AtomicU64,
+    connects: AtomicU64,
+    closes: AtomicU64,
+    is_over: AtomicBool,
+}
+
+/// A flood from its own thread.
+#[derive(Debug)]
+struct BadFlood {
+    counts: Arc<FloodCounts>,
+    thread: Option<JoinHandle<Result<()>>>,
+    began: Instant,
+    rate: f64,
+}
+
+impl BadFlood {
+    fn start(targets: Vec<SocketAddr>, connections: u32, rate: f64) -> Result<Self> {
+        let counts = Arc::new(FloodCounts::default());
+        let mut crowd = FloodCrowd {
+            poll: Poll::new().context("cannot start the flood")?,
+            clients: Vec::new(),
+            targets,
+            counts: Arc::clone(&counts),
+        };
+        let thread = std::thread::spawn(move || crowd.run(connections as usize, rate));
+        Ok(Self { counts, thread: Some(thread), began: Instant::now(), rate })
+    }
+
+    /// Ends the flood and returns its figures.
+    fn finish(mut self) -> Value {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let error = self.end();
+        let [frames, connects, closes] = [&self.counts.frames, &self.counts.connects, &self.counts.closes]
+            .map(|count| count.load(Ordering::Relaxed));
+        let per_second = frames as f64 / seconds;
+        json!({
+            "offered_per_s": self.rate, "frames": frames, "frames_per_s": per_second.round(),
+            "connects": connects, "closes": closes, "error": error,
+        })
+    }
+
+    fn end(&mut self) -> Option<String> {
+        self.counts.is_over.store(true, Ordering::Relaxed);
+        match self.thread.take()?.join() {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some("the flood panicked".to_owned()),
+        }
+    }
+}
+
+impl Drop for BadFlood {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+/// A connection of the flood.
+#[derive(Debug)]
+struct FloodClient {
+    socket: TcpStream,
+    received: Vec<u8>,
+    is_upgraded: bool,
+    unsent: Vec<u8>,
+}
+
+/// The connections of a flood.
+#[derive(Debug)]
+struct FloodCrowd {
+    poll: Poll,
+    clients: Vec<FloodClient>,
+    targets: Vec<SocketAddr>,
+    counts: Arc<FloodCounts>,
+}
+
+impl FloodCrowd {
+    fn run(&mut self, connections: usize, rate: f64) -> Result<()> {
+        for number in 0..connections {
+            let client = self.connect(number)?;
+            self.clients.push(client);
+        }
+        let (mut events, began, mut sent) = (Events::with_capacity(1024), Instant::now(), 0);
+        while !self.counts.is_over.load(Ordering::Relaxed) {
+            await_events(&mut self.poll, &mut events, Some(TICK))?;
+            for event in &events {
+                let Token(number) = event.token();
+                if self.clients[number].take_input().is_err() {
+                    self.counts.closes.fetch_add(1, Ordering::Relaxed);
+                    self.clients[number] = self.connect(number)?;
+                }
+            }
+            let due = (began.elapsed().as_secs_f64() * rate) as u64;
+            while sent < due {
+                let (code, payload) = BAD_FRAMES[sent as usize % BAD_FRAMES.len()];
+                // Consecutive frames of all kinds for each client.
+                let number = (sent as usize / BAD_FRAMES.len()) % connections;
+                self.clients[number].queue(code, payload, &self.counts);
+                sent += 1;
+            }
+            self.clients.iter_mut().for_each(FloodClient::flush);
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, number: usize) -> io::Result<FloodClient> {
+        let target = self.targets[number % self.targets.len()];
+        let mut socket = TcpStream::connect(target)?;
+        self.poll.registry().register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+        self.counts.connects.fetch_add(1, Ordering::Relaxed);
+        Ok(FloodClient { socket, received: Vec::new(), is_upgraded: false, unsent: frame::request("/ws", target) })
+    }
+}
+
+impl FloodClient {
+    /// Reads all input, and drops it once the connection is upgraded.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    fn take_input(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) if !self.is_upgraded => {
+                    self.received.extend_from_slice(&buffer[..count]);
+                    if frame::upgraded(&self.received).map_err(io::Error::other)?.is_some() {
+                        (self.is_upgraded, self.received) = (true, Vec::new());
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Queues a frame, unless the gateway has not taken the ones before it.
+    fn queue(&mut self, code: u8, payload: &[u8], counts: &FloodCounts) {
+        if self.is_upgraded && self.unsent.len() < 64 * 1024 {
+            frame::put_masked(code, payload, &mut self.unsent);
+            counts.frames.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what the socket takes. A broken one is noticed by the next read.
+    fn flush(&mut self) {
+        if let Ok(written) = self.socket.write(&self.unsent) {
+            self.unsent.drain(..written);
+        }
+    }
+}
