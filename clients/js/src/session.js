@@ -202,7 +202,8 @@ export class Session {
       this.#tokenRefusals = 0;
       this.#needsToken = this.#canAsk;
     }
-    if (FINAL_CLOSES.includes(code) || (isExpired && !this.#canAsk) || this.#ended) this.#end(this.#ended ?? error);
+    const isSpent = isExpired && !this.#canAsk && this.#userToken !== null;
+    if (FINAL_CLOSES.includes(code) || isSpent || this.#ended) this.#end(this.#ended ?? error);
     else this.#retry(error, this.#phase === "registering");
   }
 
