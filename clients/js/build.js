@@ -6,10 +6,10 @@ import { minify } from "terser";
 
 /** Properties that the client never shows, stores or posts to another tab. They get short names. */
 const INTERNAL = [
-  "apply", "applyRead", "beat", "begin", "Channel", "count", "do", "due", "dueAt", "effects", "emit", "ended", "expires",
+  "apply", "applyRead", "asked", "beat", "begin", "Channel", "canAsk", "count", "do", "dropRoom", "due", "dueAt", "effects", "emit", "ended", "expires",
   "fail", "head", "held", "hold", "input", "isOnline", "isOver", "isOwn", "lane", "link", "live", "load", "move",
   "named", "nextAt", "pause", "place", "pong", "post", "put", "rank", "receive", "release", "reload", "remove",
-  "runAll", "save", "saved", "sentAt", "settle", "snapshot", "startReading", "step", "stop", "store", "transmit", "tries",
+  "renew", "runAll", "save", "saved", "sentAt", "settle", "snapshot", "startReading", "step", "stop", "store", "transmit", "tries",
   "uncount", "url", "wasOnline",
 ];
 

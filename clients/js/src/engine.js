@@ -13,15 +13,20 @@ export class Engine {
   #WebSocket;
   #output;
   #socket = null;
+  #getToken;
+  /** Ends the question for a token. */
+  #question;
   #timer;
   #inputs = [];
   #isBusy = false;
 
   /** `output` receives the effects `answer` and `emit`. */
   constructor(options, output) {
-    const { store, positions } = options;
-    const saved = store.get("session");
-    this.#session = new Session({ ...options, saved: { ...saved, positions: { ...saved?.positions, ...positions } } });
+    const { store, positions, getToken } = options;
+    const saved = { ...store.get("session") };
+    saved.positions = { ...saved.positions, ...positions };
+    this.#session = new Session({ ...options, saved, canAsk: Boolean(getToken) });
+    this.#getToken = getToken;
     this.#store = store;
     this.#WebSocket = options.WebSocket;
     this.#output = output;
@@ -56,6 +61,7 @@ export class Engine {
     switch (effect.do) {
       case "connect": return this.#connect(effect.url);
       case "drop": return this.#drop();
+      case "ask": return this.#ask();
       case "send": return this.#socket?.send(effect.text);
       case "save": return this.#store.put("session", effect.saved);
       default: return this.#output(effect);
@@ -78,7 +84,19 @@ export class Engine {
     socket.onerror = () => {};
   }
 
+  #ask() {
+    this.#question?.abort();
+    const { signal } = (this.#question = new AbortController());
+    const answer = (input) => signal.aborted || this.input({ type: "token", ...input });
+    // A function that throws at once has failed like one that rejects.
+    new Promise((resolve) => resolve(this.#getToken({ signal }))).then(
+      (token) => answer({ token }),
+      (error) => answer({ error: String(error?.name) }),
+    );
+  }
+
   #drop() {
+    this.#question?.abort();
     const socket = this.#socket;
     this.#socket = null;
     if (socket?.readyState < 2) socket.close(ABANDONED);

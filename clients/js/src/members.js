@@ -1,6 +1,6 @@
 // The members of a room: loaded as a whole, and kept up to date by `presence` events.
 
-const toMember = ({ nick, status = "online", text = "" }) => ({ nick, status, text });
+const toMember = ({ nick, user, status = "online", text = "" }) => ({ nick, ...(user && { user }), status, text });
 
 export class Members {
   map = new Map();
@@ -50,7 +50,8 @@ export class Members {
       this.map.delete(from);
       this.map.set(to, { ...member, nick: to });
     }
-    for (const member of [...changes.joined, ...changes.status]) this.map.set(member.nick, member);
+    for (const member of changes.joined) this.map.set(member.nick, member);
+    for (const member of changes.status) this.map.set(member.nick, { ...this.map.get(member.nick), ...member });
     return changes;
   }
 }

@@ -15,9 +15,23 @@ export interface StorageLike {
   removeItem(key: string): void;
 }
 
-export interface Options {
-  /** Nickname to register under. */
-  nick: string;
+/**
+ * Returns a token of the user, as text. Returns `null` if the user has none: the session is then that of a guest, where
+ * the server admits guests. `signal` is aborted when the answer is of no use any more.
+ */
+export type GetToken = (options: { signal: AbortSignal }) => Promise<string | null>;
+
+interface CommonOptions {
+  /** Nickname to register under. It may be left out if the token names it. */
+  nick?: string;
+  /** The first token of the user. Without `getToken` the session ends when it expires. */
+  token?: string;
+  /**
+   * Called for the first token if there is no `token`, before a token expires, and after the server has refused one.
+   * There is one question at once. A rejection, and no answer within 10 s, are a failed attempt: the question is
+   * repeated after the waiting time between attempts. A token is never stored.
+   */
+  getToken?: GetToken;
   /**
    * Holds the resume token, the positions in rooms and the drafts. With `null`, the default, they live in memory.
    * A storage that throws is treated as `null`.
@@ -34,19 +48,23 @@ export interface Options {
   WebSocket?: typeof WebSocket;
 }
 
+/** Options with a nickname, or with a token that names it. */
+export type Options = CommonOptions & ({ nick: string } | { token: string } | { getToken: GetToken });
+
 /** State of the connection. */
 export type State =
   | { name: "connecting" }
   /**
    * `resumed`: the session from before continues. `tookMs`: time since the connection was lost, or since the start.
-   * `rooms`: all rooms of the session, those of other tabs and of earlier page loads too.
+   * `rooms`: all rooms of the session, those of other tabs and of earlier page loads too. `user`: the id of the user
+   * that the token names.
    */
-  | { name: "online"; node: string; resumed: boolean; tookMs: number; rooms: string[] }
+  | { name: "online"; node: string; resumed: boolean; tookMs: number; rooms: string[]; user?: string }
   /** The connection is lost, and another one is being opened. */
   | { name: "resuming" }
   /**
-   * `reason`: an error code or the name of a close code of the protocol, `"closed"` after `close()`, `"connection_lost"`
-   * otherwise. `message`: what the server wrote about it for people, or `null`. With `willRetry` the next attempt begins
+   * `reason`: an error code or the name of a close code of the protocol, `"closed"` after `close()`, `"no_token"` if
+   * `getToken` has failed, `"connection_lost"` otherwise. `message`: what the server wrote about it for people, or `null`. With `willRetry` the next attempt begins
    * in `inMs`. Without it the state is final, and every pending call has been rejected.
    */
   | { name: "offline"; reason: string; message: string | null; willRetry: boolean; inMs: number | null };
@@ -57,6 +75,8 @@ export interface Message {
   /** A room, or the nickname of the receiver. */
   to: string;
   from: string;
+  /** Id of the sender's user, if it has registered with a token. */
+  fromUser?: string;
   /** Position in the room or in the inbox; `null` for a direct message that this session has sent. */
   seq: number | null;
   /** Unix milliseconds. */
@@ -70,6 +90,8 @@ export interface Message {
 
 export interface Member {
   nick: string;
+  /** Id of the user, if it has registered with a token. */
+  user?: string;
   status: "online" | "away";
   text: string;
 }
@@ -221,7 +243,7 @@ export class Parley {
   /** Opens a connection to one of the addresses (`ws:` or `wss:` URLs). Each failure moves on to the next. */
   constructor(urls: string | string[], options: Options);
   readonly state: State;
-  /** Nickname of this session, as the server shows it. */
+  /** Nickname of this session, as the server shows it. Empty until a token has named it. */
   readonly nick: string;
   /** Time of the last answered ping in milliseconds, or `null`. */
   readonly pingMs: number | null;

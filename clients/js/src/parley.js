@@ -26,13 +26,16 @@ export class Parley extends Listeners {
 
   constructor(
     urls,
-    { nick, storage = null, name = "parley", share = canShare(storage), WebSocket = globalThis.WebSocket },
+    {
+      nick = "", token, getToken, storage = null, name = "parley", share = canShare(storage),
+      WebSocket = globalThis.WebSocket,
+    },
   ) {
     super((error) => this.#report(error));
     if (!WebSocket) throw new ParleyError("bad_request", "no WebSocket");
     this.nick = nick;
     const store = new Store(storage, name);
-    const options = { urls: [urls].flat(), name, store, WebSocket };
+    const options = { urls: [urls].flat(), name, store, WebSocket, token, getToken };
     const client = {
       nick: () => this.nick,
       receive: (event) => {

@@ -3,13 +3,14 @@
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
 // Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} ·
-//          call {id, request, age}
+//          call {id, request, age} · token {token | error}
 //          Each is the public method of its type. A call with an age may have been sent by an earlier leader of the
-//          tabs. The call `bye` ends the session, and its answer is the last state.
-// Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
+//          tabs. The call `bye` ends the session, and its answer is the last state. A `token` answers an `ask`.
+// Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event} · ask
+//          A `drop` also ends the question of an `ask`.
 
 import { FINAL_CLOSES, isTemporary, retryWaitMs } from "./codes.js";
-import { Positions, isPosition } from "./position.js";
+import { Positions, fold, isPosition } from "./position.js";
 import { Traffic } from "./traffic.js";
 
 /** Time from the start of a connection to `registered`. */
@@ -27,9 +28,17 @@ const LOST = "connection_lost";
 const OWN_NICK_ATTEMPTS = 10;
 /** A connection that lasted this long resets the waiting time between attempts. */
 const STABLE_MS = 2_000;
+/** Time for the application to answer a question for a token. */
+const ASK_MS = 10_000;
+/** Maximum age at which a token is renewed after `expiring`: half of the time that the server announces. */
+const RENEW_MS_MAX = 15_000;
+/** Number of the close code of an expired token. */
+const TOKEN_EXPIRED = 4005;
 
 /** The times of a session that waits for nothing. */
-const NEVER = { retry: Infinity, open: Infinity, beat: Infinity, pong: Infinity };
+const NEVER = {
+  retry: Infinity, open: Infinity, beat: Infinity, pong: Infinity, renew: Infinity, asked: Infinity,
+};
 
 export class Session {
   #turn;
@@ -55,12 +64,29 @@ export class Session {
   #heartbeatMs = 0;
   #due = { ...NEVER };
 
+  /** The token of the user, or `null` for a guest. It is never saved. */
+  #userToken;
+  /** True if the application can be asked for a token. */
+  #canAsk;
+  /** True if a new token of the user is needed before the next use. */
+  #needsToken;
+  /** Number of tokens in a row that the server has refused. */
+  #tokenRefusals = 0;
+  #acceptedAt = 0;
+  /** False while only the token names the nickname. */
+  #isNamed;
+
   /**
    * `saved`: from an earlier `save` effect. `live`: names of rooms that deliver at once, each with a saved position.
-   * `wasOnline`: another tab has led this session.
+   * `wasOnline`: another tab has led this session. `token`: the first token of the user. `canAsk`: there is a source
+   * of tokens.
    */
-  constructor({ urls, nick, saved, live = [], wasOnline }) {
+  constructor({ urls, nick = "", saved, live = [], wasOnline, token = null, canAsk = false }) {
     this.#urls = [...urls];
+    this.#userToken = token;
+    this.#canAsk = canAsk;
+    this.#needsToken = canAsk && token === null;
+    this.#isNamed = nick !== "";
     if (wasOnline) this.#onlineAt = -Infinity;
     this.#token = typeof saved?.token === "string" ? saved.token : null;
     this.#positions = new Positions(saved?.positions);
@@ -105,15 +131,79 @@ export class Session {
 
   #connect() {
     this.#stopTimes();
-    this.#due.open = this.#turn.now + OPEN_MS;
     this.#enter("opening", { name: this.#onlineAt === null ? "connecting" : "resuming" });
+    if (this.#needsToken) this.#ask();
+    else this.#dial();
+  }
+
+  #dial() {
+    this.#due.open = this.#turn.now + OPEN_MS;
     this.#turn.do({ do: "connect", url: this.#urls[0] });
+  }
+
+  /** Asks the application for a token, unless a question waits for its answer. */
+  #ask() {
+    if (this.#due.asked < Infinity) return;
+    this.#due.asked = this.#turn.now + ASK_MS;
+    this.#turn.do({ do: "ask" });
+  }
+
+  /** The answer of the application: a token, `null` for a guest, or the name of an error. */
+  token({ token, error }) {
+    if (this.#due.asked === Infinity) return;
+    this.#due.asked = Infinity;
+    const isOnline = this.#phase === "online";
+    if (error || typeof (token ?? "") !== "string") {
+      const failure = { code: "no_token", message: `getToken: ${error ?? "TypeError"}` };
+      return isOnline ? this.#renewLater(failure) : this.#retry(failure);
+    }
+    this.#userToken = token ?? null;
+    this.#needsToken = false;
+    if (isOnline) this.#renew();
+    else this.#dial();
+  }
+
+  /** Renews the token over the connection. A guest cannot: the server closes the connection. */
+  #renew() {
+    this.#due.renew = Infinity;
+    if (this.#needsToken) this.#ask();
+    else if (this.#userToken !== null) this.#traffic.transmit({ type: "refresh", token: this.#userToken });
+  }
+
+  #renewLater(error) {
+    this.#due.renew = this.#turn.now + retryWaitMs(error, this.#failures++, this.#turn.random);
+  }
+
+  /** A token with a short life is renewed after half of it: without a pause it would be asked for all the time. */
+  #expiring({ expires_in_ms }) {
+    if (!this.#canAsk || this.#phase !== "online") return;
+    this.#needsToken = true;
+    const age = Math.min(expires_in_ms / 2 || 0, RENEW_MS_MAX);
+    this.#due.renew = Math.max(this.#turn.now, this.#acceptedAt + age);
+  }
+
+  #accepted() {
+    this.#acceptedAt = this.#turn.now;
+    this.#tokenRefusals = 0;
+  }
+
+  /** Returns true if a new token may help: after the first refusal of one, and whenever its time has passed. */
+  #mayHelp({ code }) {
+    if (!this.#canAsk || !code.startsWith("token_")) return false;
+    this.#needsToken = true;
+    return this.#tokenRefusals++ === 0 || code === "token_expired";
   }
 
   /** `reason`: the name of the close code, or nothing. */
   closed({ code, reason } = {}) {
     const error = { code: reason || LOST };
-    if (FINAL_CLOSES.includes(code) || this.#ended) this.#end(this.#ended ?? error);
+    const isExpired = code === TOKEN_EXPIRED;
+    if (isExpired) {
+      this.#tokenRefusals = 0;
+      this.#needsToken = this.#canAsk;
+    }
+    const isSpent = isExpired && !this.#canAsk && this.#userToken !== null;
+    if (FINAL_CLOSES.includes(code) || isSpent || this.#ended) this.#end(this.#ended ?? error);
     else this.#retry(error, this.#phase === "registering");
   }
 
@@ -159,8 +249,10 @@ export class Session {
 
   tick() {
     const { now } = this.#turn;
-    const { retry, open, beat, pong } = this.#due;
+    const { retry, open, beat, pong, renew, asked } = this.#due;
     if (now >= retry) this.#connect();
+    else if (now >= asked) this.token({ error: "TimeoutError" });
+    else if (now >= renew) this.#renew();
     else if (now >= open || now >= pong) this.closed();
     else if (now >= beat) this.#ping(PONG_MS);
     else this.#traffic.runAll();
@@ -183,13 +275,17 @@ export class Session {
     const restarts = this.#isRefused && request.type === "nick";
     if (this.#ended && !restarts) return this.#turn.answer(id, { error: this.#ended });
     // Without a session the new nickname is the one to register.
-    if (request.type === "nick" && (restarts || this.#onlineAt === null)) this.#traffic.nick = request.nick;
+    if (request.type === "nick" && (restarts || this.#onlineAt === null)) {
+      this.#traffic.nick = request.nick;
+      this.#isNamed = true;
+    }
     this.#traffic.call(id, request, age);
     if (this.#phase === "online") this.#due.beat = Math.min(this.#due.beat, this.#turn.now + REPLY_MS);
     if (!restarts) return;
     this.#ended = null;
     this.#isRefused = false;
     this.#failures = 0;
+    this.#tokenRefusals = 0;
     this.start();
   }
 
@@ -212,7 +308,8 @@ export class Session {
 
   open() {
     this.#enter("registering");
-    const request = { type: "register", nick: this.#traffic.nick };
+    const request = { type: "register", nick: this.#isNamed ? this.#traffic.nick : undefined };
+    if (this.#userToken !== null) request.token = this.#userToken;
     if (this.#token) {
       request.resume = this.#token;
       request.since = this.#positions.named(["@", ...this.#traffic.live]);
@@ -220,7 +317,7 @@ export class Session {
     this.#traffic.transmit(request);
   }
 
-  #registered({ nick, resume, rooms, inbox, heartbeat_ms, node, time }) {
+  #registered({ nick, user, resume, rooms, inbox, heartbeat_ms, node, time }) {
     const { now } = this.#turn;
     const isResumed = this.#token !== null;
     this.#token = resume;
@@ -230,13 +327,15 @@ export class Session {
     this.#stopTimes();
     this.#onlineAt = now;
     this.#ownNickAttempts = 0;
+    this.#accepted();
+    this.#traffic.user = user;
     this.#traffic.rename(nick, time);
     // Before anything else is sent: from then on the previous token is void.
     this.#turn.save();
     this.#turn.emit({ type: "inbox", ...this.#positions.get("@") });
     const names = rooms.map(({ room }) => room);
     this.#enter("online", {
-      name: "online", node, resumed: isResumed, tookMs: Math.round(now - this.#lostAt), rooms: names,
+      name: "online", node, resumed: isResumed, tookMs: Math.round(now - this.#lostAt), rooms: names, ...(user && { user }),
     });
     // The server keeps a session for its return after its first request.
     this.#ping(PONG_MS);
@@ -249,6 +348,11 @@ export class Session {
       // The keys of the lost session are void: a repeated send could be stored twice.
       this.#traffic.fail({ code: "outcome_unknown" }, ({ expires }) => expires < Infinity);
       return this.open();
+    }
+    if (this.#mayHelp(error)) {
+      if (this.#tokenRefusals > 1) return this.#retry(error);
+      this.#abandon();
+      return this.#connect();
     }
     const mayBeOwn = error.code === "nick_in_use" && this.#ownNickAttempts-- > 0;
     if (mayBeOwn || isTemporary(error)) this.#retry(error, error.code === "outcome_unknown");
@@ -267,15 +371,36 @@ export class Session {
     this.#due.pong = Infinity;
     if (this.#phase === "online") this.#due.beat = this.#turn.now + this.#heartbeatMs;
     if (message.type === "going_away") this.#goesAway = true;
+    else if (message.type === "expiring") this.#expiring(message);
     else if (message.id === undefined && !isError) this.#traffic.event(message);
     else this.#reply(message);
   }
 
   #reply(reply) {
-    const request = this.#traffic.reply(reply);
-    if (request?.type !== "register") return;
-    if (reply.type === "error") this.#refused(reply);
+    const type = this.#traffic.reply(reply)?.type;
+    const isError = reply.type === "error";
+    if (type === "refresh") {
+      if (isError) this.#refreshRefused(reply);
+      else this.#refreshed(reply);
+    }
+    if (type !== "register") return;
+    if (isError) this.#refused(reply);
     else if (isRegistered(reply)) this.#registered(reply);
+  }
+
+  /** `left`: the rooms that the new token does not allow. */
+  #refreshed({ left }) {
+    this.#accepted();
+    this.#failures = 0;
+    if (Array.isArray(left)) for (const room of left) this.#traffic.dropRoom(fold(room));
+  }
+
+  /** After a refusal that no other token helps against, the server closes the connection when the old one expires. */
+  #refreshRefused(error) {
+    if (isTemporary(error)) this.#renewLater(error);
+    else if (!this.#mayHelp(error)) return;
+    else if (this.#tokenRefusals > 1) this.#renewLater(error);
+    else this.#ask();
   }
 }
 

@@ -132,7 +132,7 @@ export class Tabs {
     if (hello && this.#engine) {
       // A refused session goes on with the nickname of a new tab.
       const request = { type: "nick", nick };
-      if (this.ended && nick !== this.#client.nick()) this.#input(hello, { type: "call", request });
+      if (this.ended && nick && nick !== this.#client.nick()) this.#input(hello, { type: "call", request });
       for (const event of this.#client.snapshot()) this.#post({ only: hello, event });
     }
     if (leader) this.#post({ report: this.#report() });

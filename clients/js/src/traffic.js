@@ -17,6 +17,8 @@ const isOwn = (call) => typeof call?.id === "symbol";
 
 export class Traffic {
   nick;
+  /** The id of the user that the token names. */
+  user;
   /** The nicknames of this session, each with the time of the server up to which it was seen to have it. */
   names;
   /** Keys of the rooms that deliver. */
@@ -164,7 +166,7 @@ export class Traffic {
     } else if (type === "leave" && isOut) {
       this.#done(call, { room });
     } else {
-      if (isOwn(call)) this.#left(fold(room));
+      if (isOwn(call)) this.dropRoom(fold(room));
       this.#settle(call, { error });
     }
   }
@@ -172,12 +174,13 @@ export class Traffic {
   #done(call, reply) {
     const { type, body } = call.request;
     if (type === "join") return this.#joined(call, reply);
-    if (type === "leave") this.#left(fold(reply.room));
+    if (type === "leave") this.dropRoom(fold(reply.room));
     if (type === "nick") this.rename(reply.nick);
     if (type === "send") {
       const { to, msg_id, seq, time } = reply;
       this.names[this.nick] = time;
-      if (seq === undefined) this.#turn.emit({ type: "message", to, from: this.nick, msg_id, seq: null, time, body });
+      const sender = { from: this.nick, ...(this.user && { from_user: this.user }) };
+      if (seq === undefined) this.#turn.emit({ type: "message", to, ...sender, msg_id, seq: null, time, body });
     }
     this.#settle(call, { reply });
   }
@@ -199,7 +202,8 @@ export class Traffic {
     this.#settle(call, { reply: { ...position } });
   }
 
-  #left(key) {
+  /** Forgets a room that this session is no longer in. */
+  dropRoom(key) {
     this.#turn.emit({ type: "left", room: this.#positions.get(key)?.name ?? key });
     this.live.delete(key);
     this.#positions.delete(key);

@@ -343,3 +343,19 @@ test("many calls of one target stay in order", async (t) => {
   assert.deepEqual(bodies, Array.from({ length: 5_000 }, (_, i) => i));
   t.diagnostic(`${Date.now() - started} ms`);
 });
+
+test("users of messages and members are given", async (t) => {
+  const members = () => ({ type: "members", items: [{ nick: "ann", status: "online", user: "user:1" }, { nick: "eve", status: "away" }], next_cursor: null });
+  const { client, server } = scripted({}, { members });
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  const users = [];
+  room.on("message", (entry) => users.push("fromUser" in entry ? entry.fromUser : null));
+  await eventually(() => room.members.size === 2);
+  server.push({ ...message(6), from_user: "user:7" }, message(7));
+  server.push({ type: "presence", room: "#r", joined: [{ nick: "bob", user: "user:7" }], status: [{ nick: "ann", status: "away" }] });
+  server.push({ type: "presence", room: "#r", renamed: [{ from: "ann", to: "anna" }] });
+  await eventually(() => users.length === 2 && room.members.has("anna"));
+  assert.deepEqual(users, ["user:7", null]);
+  assert.deepEqual([...room.members.values()].map(({ nick, user }) => [nick, user]).sort(), [["anna", "user:1"], ["bob", "user:7"], ["eve", undefined]]);
+});

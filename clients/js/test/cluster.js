@@ -91,12 +91,12 @@ export class Cluster {
   redis;
   gateways = [];
 
-  /** Starts Redis and `count` gateways. */
-  static async start(count = 2) {
+  /** Starts Redis and `count` gateways. `env`: variables with settings of the gateways. */
+  static async start(count = 2, env = {}) {
     const cluster = new Cluster();
     try {
       const [redisPort] = await freePorts(1);
-      cluster.#env = { PARLEY__REDIS__URL: `redis://127.0.0.1:${redisPort}` };
+      cluster.#env = { ...env, PARLEY__REDIS__URL: `redis://127.0.0.1:${redisPort}` };
       const redisArgs = ["--port", redisPort, "--bind", "127.0.0.1", "--dir", cluster.#folder, "--save", "", "--appendonly", "no"];
       const ping = () => promisify(execFile)("redis-cli", ["-p", redisPort, "ping"]).then(({ stdout }) => stdout === "PONG\n", () => false);
       cluster.redis = await new Program("redis-server", redisArgs.map(String), {}, ping).start();

@@ -1,6 +1,7 @@
 // Parts of several tests.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import WebSocket, { WebSocketServer } from "ws";
 import { Parley, ParleyError } from "../src/parley.js";
@@ -49,6 +50,23 @@ export function rejectsWith(promise, code) {
     assert.equal(error.code, code);
     return true;
   });
+}
+
+const SECRET = "the secret that the application shares with its gateways";
+
+const ISSUER = "https://id.example.org";
+
+/** Settings of gateways that check the tokens of `tokenOf`. */
+export const AUTH = {
+  PARLEY__AUTH__MODE: "token", PARLEY__AUTH__ISSUER: ISSUER, PARLEY__AUTH__AUDIENCE: "parley", PARLEY__AUTH__SECRET: SECRET,
+};
+
+/** Signs a token (JWT) for a user. The clocks of a gateway may differ by 5 s, so it admits the token longer. */
+export function tokenOf(sub, seconds, claims = {}, secret = SECRET) {
+  const exp = Math.floor(Date.now() / 1000) + seconds;
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ iss: ISSUER, aud: "parley", sub, exp, ...claims })}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
 }
 
 export const range = (from, to) => Array.from({ length: to - from }, (_, i) => from + i);

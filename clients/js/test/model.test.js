@@ -23,6 +23,8 @@ class Server {
   connection = null;
   /** Codes of the refusals to come. */
   refusals = [];
+  /** Tokens of the user that are valid, and the one of the connection. */
+  userTokens = new Set();
 
   get end() {
     return { epoch: `e${this.epoch}`, seq: this.log.length };
@@ -76,6 +78,7 @@ class Server {
     const refuse = (code, more) => this.push({ type: "error", id, code, message: code, ...more });
     if (type === "ping") return this.push({ type: "pong", id });
     if (type === "register") return this.register(request, refuse);
+    if (type === "refresh") return this.refresh(request, refuse);
     const refusal = this.refusals.shift();
     // A gateway undoes a join whose outcome it does not know.
     const isLate = refusal === "outcome_unknown" && type === "send";
@@ -85,7 +88,18 @@ class Server {
     else if (reply) this.push({ id, ...reply });
   }
 
-  register({ id, resume, since }, refuse) {
+  /** Announces the end of the token. */
+  announce() {
+    if (this.connection?.session) this.push({ type: "expiring", expires_in_ms: 20_000 });
+  }
+
+  refresh({ id, token }, refuse) {
+    if (!this.userTokens.has(token)) return refuse("token_expired");
+    this.push({ type: "refreshed", id, expires_in_ms: 60_000, left: [] });
+  }
+
+  register({ id, token: userToken, resume, since }, refuse) {
+    if (!this.userTokens.has(userToken)) return refuse(userToken ? "token_expired" : "token_required");
     if (resume && !this.tokens.has(resume)) return refuse("resume_failed");
     const session = this.tokens.get(resume) ?? { isMember: false, keys: new Map() };
     const token = `t${(this.tokensIssued += 1)}`;
@@ -129,6 +143,9 @@ class World {
   answers = new Map();
   outbound = [];
   isOpening = false;
+  /** Time at which the application was asked for a token that it did not give yet, or `null`. */
+  askedAt = null;
+  issued = 0;
   saved = null;
   cursor = null;
   state = null;
@@ -146,7 +163,7 @@ class World {
     this.disconnect();
     const saved = structuredClone(this.saved);
     if (this.cursor) saved.positions[ROOM] = { ...this.cursor };
-    this.session = new Session({ urls: ["u"], nick: "ann", saved, live: this.cursor ? [ROOM] : [] });
+    this.session = new Session({ urls: ["u"], nick: "ann", saved, live: this.cursor ? [ROOM] : [], canAsk: true });
     this.step({ type: "start" });
     this.requests.forEach((request, id) => {
       if (!this.answers.has(id)) this.step({ type: "call", id, request, age: this.now - this.called[id] });
@@ -162,12 +179,36 @@ class World {
   step(input) {
     for (const effect of this.session.step(input, this.now, 0.5)) {
       if (effect.do === "connect") this.isOpening = true;
+      if (effect.do === "ask") this.ask();
       if (effect.do === "drop") this.disconnect();
       if (effect.do === "send") this.outbound.push(JSON.parse(effect.text));
       if (effect.do === "save") this.saved = structuredClone(effect.saved);
       if (effect.do === "answer") this.answer(effect);
       if (effect.do === "emit") this.receive(effect.event);
     }
+  }
+
+  ask() {
+    const isAlone = this.askedAt === null || this.now - this.askedAt >= 10_000;
+    assert(isAlone, "one question at once, unless the one before has had its time");
+    this.askedAt = this.now;
+  }
+
+  /** Answers a question for a token: with a good one, an expired one or an error. */
+  give(kind) {
+    if (this.askedAt === null) return;
+    this.askedAt = null;
+    const token = `u${(this.issued += 1)}`;
+    if (kind === "good") this.server.userTokens.add(token);
+    this.step({ type: "token", ...(kind === "error" ? { error: "Error" } : { token }) });
+  }
+
+  /** The time of all tokens is over. The server closes the connection. */
+  expire() {
+    this.server.userTokens.clear();
+    if (!this.server.connection?.session) return;
+    this.disconnect();
+    this.step({ type: "closed", code: 4005, reason: "token_expired" });
   }
 
   answer({ id, reply, error }) {
@@ -188,6 +229,7 @@ class World {
   }
 
   disconnect() {
+    this.askedAt = null;
     this.outbound = [];
     this.isOpening = false;
     this.server.connection = null;
@@ -235,7 +277,8 @@ class World {
       const isBusy = this.isOpening || this.outbound.length > 0 || this.server.connection?.frames.length > 0;
       const isInRoom = this.state === "online" && this.server.connection?.position;
       if (!isBusy && isInRoom && this.answers.size === this.requests.length) return;
-      if (isBusy) this.up(), this.down();
+      if (this.askedAt !== null) this.give("good");
+      else if (isBusy) this.up(), this.down();
       else this.tick();
     }
     assert.fail(`${this.answers.size} of ${this.requests.length} calls are settled, ${this.state}`);
@@ -246,6 +289,9 @@ class World {
       case "up": return this.up();
       case "down": return this.down();
       case "tick": return this.tick();
+      case "give": return this.give(value);
+      case "announce": return this.server.announce();
+      case "expire": return this.expire();
       case "lose": return this.lose();
       case "lead": return this.lead();
       case "send": return this.call({ type: "send", to: ROOM, key: `k${this.requests.length}`, body: `own ${this.requests.length}` });
@@ -262,7 +308,9 @@ const one = (weight, name) => ({ weight, arbitrary: fc.constant([name]) });
 const codes = fc.constantFrom("rate_limited", "overloaded", "unavailable", "outcome_unknown", "internal", "busy");
 const steps = fc.array(
   fc.oneof(
-    one(8, "up"), one(8, "down"), one(4, "send"), one(4, "post"), one(2, "tick"), one(1, "lose"), one(1, "forget"), one(1, "lead"),
+    // The application gives good tokens, as a rule: otherwise the session hardly gets online.
+    { weight: 6, arbitrary: fc.constantFrom(..."good good good good expired error".split(" ")).map((kind) => ["give", kind]) },
+    one(1, "announce"), one(1, "expire"), one(8, "up"), one(8, "down"), one(4, "send"), one(4, "post"), one(2, "tick"), one(1, "lose"), one(1, "forget"), one(1, "lead"),
     { weight: 1, arbitrary: fc.integer({ min: 1, max: 150 }).map((seconds) => ["wait", seconds * 1_000]) },
     { weight: 1, arbitrary: codes.map((code) => ["refuse", code]) },
     { weight: 1, arbitrary: fc.integer({ min: 1, max: 4 }).map((count) => ["rewind", count]) },

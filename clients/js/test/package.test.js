@@ -17,7 +17,7 @@ import { Cluster, eventually } from "./cluster.js";
 import { bodiesOf, clientsOf, isOnline } from "./helpers.js";
 
 const SOURCE = fileURLToPath(new URL("..", import.meta.url));
-const GZIPPED_MAX = 8 * 1024;
+const GZIPPED_MAX = 9 * 1024;
 
 const run = promisify(execFile);
 const folder = mkdtempSync(join(tmpdir(), "parley-package-"));
@@ -58,7 +58,7 @@ test("package has what it exports and no more", async () => {
   assert(!readFileSync(join(SOURCE, "package-lock.json"), "utf8").includes('"resolved"'));
 });
 
-test("client is at most 8 KB gzipped", (t) => {
+test("client is at most 9 KB gzipped", (t) => {
   const { length } = gzipSync(readFileSync(join(installed, "dist/parley.js")), { level: 9 });
   t.diagnostic(`${length} bytes`);
   assert(length <= GZIPPED_MAX, `${length} bytes`);
@@ -81,10 +81,11 @@ test("examples of the readme run", async (t) => {
 import ws from "ws";
 globalThis.crypto ??= webcrypto;
 globalThis.WebSocket = ws;
+globalThis.fetch = async () => new Response("a token");
 globalThis.localStorage = { getItem: () => null, setItem() {}, removeItem() {} };
 `;
   const code = examples("js").join("\n").replaceAll("wss://chat.example.org/ws", cluster.urls()[0]);
-  writeFileSync(join(folder, "readme.js"), `${start}${code}\nawait stored.close();\nawait chat.close();\n`);
+  writeFileSync(join(folder, "readme.js"), `${start}${code}\nawait user.close();\nawait stored.close();\nawait chat.close();\n`);
   const { stdout, stderr } = await run(process.execPath, ["--no-warnings", join(folder, "readme.js")], { timeout: 20_000 });
   assert.equal(stderr, "");
   await eventually(() => received.length === 3);

@@ -112,7 +112,9 @@ class Gateway(Program):
 class Cluster:
     """Redis and gateways. Leaving the block kills them."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings`: variables of the gateways."""
+        self._settings = settings
         self._directory = Path(tempfile.mkdtemp(prefix="parley-python-"))
         self._redis_port = free_port()
         self._redis: Program | None = None
@@ -165,7 +167,7 @@ class Cluster:
         await self._redis.kill()
 
     def _environment(self) -> dict[str, str]:
-        return {"PARLEY__REDIS__URL": f"redis://127.0.0.1:{self._redis_port}"}
+        return {**self._settings, "PARLEY__REDIS__URL": f"redis://127.0.0.1:{self._redis_port}"}
 
     async def add_gateway(self) -> None:
         """Starts a gateway, and waits until it is ready."""

@@ -89,6 +89,8 @@ class ModelServer:
         """Target and body of every message, in the order of storing."""
         self.nick_blocks = 0
         """Number of registrations that the nickname is refused for: a lost `register` holds it."""
+        self.valid_tokens: set[str] = set()
+        """Tokens of the user whose time has not passed."""
         self._ids = 0
 
     def id(self) -> str:
@@ -177,6 +179,8 @@ class ModelServer:
         return False
 
     def _register(self, frame: Frame) -> tuple[Frame, list[Frame]]:
+        if frame.get("token") not in self.valid_tokens:
+            return {"type": "error", "code": "token_expired" if "token" in frame else "token_required"}, []
         token = frame.get("resume")
         if token is not None and (self.session is None or token not in self.session.tokens):
             return {"type": "error", "code": "resume_failed"}, []
@@ -200,6 +204,11 @@ class ModelServer:
             events += session.inbox.after(since[INBOX])
         reply = {"type": "registered", "nick": session.nick, "resume": session.tokens[-1], "rooms": rooms}
         return reply | {"inbox": session.inbox.end(), "heartbeat_ms": 30000, "node": "g1"}, events
+
+    def _refresh(self, frame: Frame) -> tuple[Frame, list[Frame]]:
+        if frame["token"] not in self.valid_tokens:
+            return {"type": "error", "code": "token_expired"}, []
+        return {"type": "refreshed", "expires_in_ms": 60000, "left": []}, []
 
     def _join(self, frame: Frame) -> tuple[Frame, list[Frame]]:
         assert self.attached is not None

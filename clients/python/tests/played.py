@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from parley_chat.effects import ChangeState, Connect, Drop, SetTimer, Settle, Timer, Transmit
+from parley_chat.effects import AskToken, ChangeState, Connect, Drop, SetTimer, Settle, Timer, Transmit
 from parley_chat.errors import ParleyError
 from parley_chat.session import Session
+from parley_chat.user_token import Identity
 
 E = TypeVar("E")
 Frame = dict[str, Any]
@@ -17,8 +18,10 @@ INBOX = {"epoch": "i", "seq": 0}
 class Played:
     """Collects effects until a test takes them."""
 
-    def __init__(self, addresses: int = 1, stored: Frame | None = None) -> None:
-        self.session = Session("ann", addresses, stored)
+    def __init__(
+        self, addresses: int = 1, stored: Frame | None = None, identity: Identity = Identity("ann")
+    ) -> None:
+        self.session = Session(identity, addresses, stored)
         self.session.start()
 
     def take(self, kind: type[E]) -> list[E]:
@@ -49,6 +52,10 @@ class Played:
 
     def addresses(self) -> list[int]:
         return [effect.address for effect in self.take(Connect)]
+
+    def questions(self) -> int:
+        """Returns the number of new questions for a token."""
+        return len(self.take(AskToken))
 
     def is_dropped(self) -> bool:
         return bool(self.take(Drop))

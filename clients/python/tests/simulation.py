@@ -10,11 +10,13 @@ from typing import Any
 from model_server import INBOX, Frame, ModelServer
 
 from parley_chat.effects import (
+    AskToken,
     ClearTimer,
     CloseRoom,
     Connect,
     Deliver,
     Drop,
+    DropQuestion,
     OpenRoom,
     SetTimer,
     Settle,
@@ -23,9 +25,15 @@ from parley_chat.effects import (
 )
 from parley_chat.events import Gap, Message, Rewind
 from parley_chat.session import Session
+from parley_chat.user_token import Identity
 
 ROOMS = ("#tea", "#Coffee")
 DRAIN_STEPS = 5000
+
+
+async def never() -> None:
+    """The source of tokens. The simulation answers in its place."""
+    raise AssertionError("the session is pure")
 
 
 class Simulation:
@@ -34,8 +42,8 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.server = ModelServer(self.rng)
-        self.session = Session("ann", 2)
-        self.is_opening = self.is_open = False
+        self.session = Session(Identity("ann", get_token=never), 2)
+        self.is_opening = self.is_open = self.is_asked = False
         self.requests: deque[Frame] = deque()
         self.timers: set[Timer] = set()
         self.calls: dict[int, tuple[str, str]] = {}
@@ -63,6 +71,11 @@ class Simulation:
                     self.requests.append(json.loads(text))
                 case Drop():
                     self.cut()
+                case AskToken():
+                    assert not self.is_asked, "one question at once"
+                    self.is_asked = True
+                case DropQuestion():
+                    self.is_asked = False
                 case SetTimer(timer):
                     self.timers.add(timer)
                 case ClearTimer(timer):
@@ -91,6 +104,14 @@ class Simulation:
         self.perform()
 
     # Steps
+
+    def answer_question(self, is_good: bool = True) -> None:
+        """Answers a question for a token. A bad answer is an exception, or a token whose time has passed."""
+        token = self.server.id()
+        if is_good:
+            self.server.valid_tokens.add(token)
+        self.session.token_answered(token if is_good or self.rng.random() < 0.5 else OSError())
+        self.perform()
 
     def answer_connect(self, succeeds: bool) -> None:
         self.is_opening, self.is_open = False, succeeds
@@ -147,9 +168,18 @@ class Simulation:
         """One step of the client, the network, the server or the clock."""
         rng = self.rng
         match rng.choices(
-            ("call", "serve", "receive", "other", "timer", "cut", "cancel", "lose", "trim", "pause", "away", "forget"),
-            (8, 30, 40, 8, 6, 1.5, 1, 0.5, 0.5, 1, 0.5, 0.3),
+            ("call", "serve", "receive", "other", "timer", "cut", "cancel", "lose", "trim", "pause", "away", "forget")
+            + ("answer", "expire", "announce"),
+            (8, 30, 40, 8, 6, 1.5, 1, 0.5, 0.5, 1, 0.5, 0.3, 10, 0.5, 1),
         )[0]:
+            case "answer" if self.is_asked:
+                self.answer_question(rng.random() < 0.8)
+            case "announce" if self.server.attached:
+                self.server.output.append({"type": "expiring", "expires_in_ms": 30000})
+            case "expire":
+                self.server.valid_tokens.clear()
+                if self.is_open and self.server.attached:
+                    self.close(4005)
             case "call":
                 self.random_call()
             case "serve" if self.requests:
@@ -188,7 +218,9 @@ class Simulation:
             self.perform()
         for _ in range(DRAIN_STEPS):
             waiting = [timer for timer in self.timers if timer[0] in ("connect", "retry")]
-            if self.is_opening:
+            if self.is_asked:
+                self.answer_question()
+            elif self.is_opening:
                 self.answer_connect(True)
             elif self.server.output:
                 self.receive()

@@ -161,3 +161,21 @@ def test_leave_of_a_lost_room_succeeds(online: Played) -> None:
     online.refuse(call, "not_in_room")
     assert [settle.outcome for settle in online.settled()] == [{}]
     assert [effect.key for effect in online.take(CloseRoom)] == ["#tea"]
+
+
+def test_user_of_a_message_is_given_to_the_application(online: Played) -> None:
+    online.receive("message", to="#tea", msg_id="m5", seq=5, time=1, body=1, **{"from": "bob", "from_user": "user:7"})
+    online.message(6)
+    call = online.session.call("send", {"to": "bob", "body": "hi", "key": "k"})
+    online.receive("ack", id=call, to="bob", msg_id="d1", delivered="online", time=1, duplicate=False)
+    events = [effect.event for effect in online.take(Deliver)]
+    assert [event.from_user for event in events if isinstance(event, Message)] == ["user:7", None, None]
+
+
+def test_member_keeps_its_user_when_it_changes(online: Played) -> None:
+    room = online.session.rooms.by_name["#tea"]
+    online.receive("presence", room="#tea", joined=[{"nick": "bob", "status": "online", "user": "user:7"}])
+    online.receive("presence", room="#tea", renamed=[{"from": "bob", "to": "rob"}])
+    online.receive("presence", room="#tea", status=[{"nick": "rob", "status": "away"}])
+    assert (room.members.by_nick["rob"].user, room.members.by_nick["rob"].status) == ("user:7", "away")
+    assert room.members.by_nick["ann"].user is None

@@ -15,6 +15,7 @@ use crate::events::{DirectEvent, Message, RoomEvent, State};
 use crate::handle::{Handle, HandleCommand, SharedView};
 use crate::link::Link;
 use crate::machine::{CallId, Input, Machine, SessionEffect};
+use crate::sign_in::{TokenAnswer, TokenOptions, TokenQuestion, TokenSource};
 use crate::storage::{SavedSession, Storage};
 use crate::tls::Connector;
 use crate::wire::{ClientRequest, INBOX, fold};
@@ -29,6 +30,8 @@ pub(crate) struct Engine {
     machine: Machine,
     begin: Instant,
     link: Option<Link>,
+    token_source: Option<TokenSource>,
+    question: Option<TokenQuestion>,
     storage: Option<Box<dyn Storage>>,
     save_at: Option<Instant>,
     commands: mpsc::UnboundedReceiver<HandleCommand>,
@@ -40,18 +43,20 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(
         (urls, connector): (Vec<String>, Connector),
-        nick: String,
+        (nick, tokens): (String, TokenOptions),
         mut saved: SavedSession,
         storage: Option<Box<dyn Storage>>,
     ) -> (Self, Arc<Handle>) {
         let (sender, commands) = mpsc::unbounded_channel();
         let shared = SharedView::new(nick.clone(), std::mem::take(&mut saved.read));
         let engine = Self {
-            machine: Machine::new(nick, urls.len(), saved),
+            machine: Machine::new(nick, urls.len(), saved).with_user_token(tokens.token, tokens.source.is_some()),
             urls,
             connector,
             begin: Instant::now(),
             link: None,
+            token_source: tokens.source,
+            question: None,
             storage,
             save_at: None,
             commands,
@@ -77,6 +82,10 @@ impl Engine {
                         self.link = None;
                     }
                     self.input(input);
+                }
+                answer = next_answer(&mut self.question) => {
+                    self.question = None;
+                    self.input(Input::Token(answer));
                 }
                 () = until(tick_at) => self.input(Input::Tick),
                 () = until(self.save_at) => self.save(),
@@ -138,7 +147,11 @@ impl Engine {
                 let url = self.urls.get(address).cloned();
                 self.link = url.map(|url| Link::open(url, self.connector.clone()));
             }
-            SessionEffect::Drop => self.link = None,
+            SessionEffect::Drop => {
+                self.link = None;
+                self.question = None;
+            }
+            SessionEffect::AskToken => self.question = self.token_source.clone().map(TokenQuestion::ask),
             SessionEffect::Transmit(text) => {
                 if let Some(link) = &self.link {
                     link.transmit(text);
@@ -274,6 +287,14 @@ impl Engine {
 async fn next_input(link: &mut Option<Link>) -> Input {
     match link {
         Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the answer to a question, forever without one.
+async fn next_answer(question: &mut Option<TokenQuestion>) -> Option<TokenAnswer> {
+    match question {
+        Some(question) => question.answer().await,
         None => std::future::pending().await,
     }
 }

@@ -21,13 +21,16 @@ pub enum State {
         took: Duration,
         /// Rooms of the session on the server. [`Parley::join`](crate::Parley::join) delivers those of an earlier run.
         rooms: Vec<String>,
+        /// Id of the user that the token names.
+        user: Option<String>,
     },
     /// The connection is lost, and another one is being opened.
     Resuming,
     /// There is no connection. Without `will_retry` the state is final, and every pending call has ended.
     Offline {
         /// An error code or the name of a close code of the protocol, `closed` after
-        /// [`Parley::close`](crate::Parley::close), otherwise `connection_lost`.
+        /// [`Parley::close`](crate::Parley::close), `no_token` if the function of
+        /// [`Options::get_token`](crate::Options::get_token) has failed, otherwise `connection_lost`.
         reason: String,
         /// Text for people about the reason, as in [`ParleyError::message`](crate::ParleyError::message); may be empty.
         message: String,
@@ -56,6 +59,8 @@ pub struct Message {
     pub to: String,
     /// Nickname of the sender.
     pub from: String,
+    /// Id of the sender's user, if it has registered with a token.
+    pub from_user: Option<String>,
     /// Position in the room or in the inbox; `None` for a direct message that this session has sent.
     pub seq: Option<u64>,
     /// Unix milliseconds by the clock of the server.
@@ -138,6 +143,9 @@ pub struct MembersChange {
 pub struct Member {
     /// Nickname as it is shown.
     pub nick: String,
+    /// Id of the user, if it has registered with a token.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Availability that the member has set.
     #[serde(default)]
     pub status: UserStatus,

@@ -245,7 +245,17 @@ mod tests {
     fn message(seq: u64) -> DirectEvent {
         let (id, to, from) = (seq.to_string(), "ann".to_owned(), "bob".to_owned());
         let seq = Some(seq);
-        DirectEvent::Message(Message { id, to, from, seq, time: 0, body: 0.into(), own: false, repeated: false })
+        DirectEvent::Message(Message {
+            id,
+            to,
+            from,
+            from_user: None,
+            seq,
+            time: 0,
+            body: 0.into(),
+            own: false,
+            repeated: false,
+        })
     }
 
     fn take(feed: &Feed<DirectEvent>, stream: u64) -> (Poll<Option<u64>>, TakeEffects) {

@@ -14,6 +14,7 @@ mod machine;
 mod parley;
 mod reading;
 mod room;
+mod sign_in;
 mod storage;
 mod subscription;
 mod tls;

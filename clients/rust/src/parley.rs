@@ -1,5 +1,6 @@
 //! The session of an application.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
@@ -13,6 +14,7 @@ use crate::feed::{Feed, WhenFull};
 use crate::handle::{Handle, HandleCommand};
 use crate::link;
 use crate::room::Room;
+use crate::sign_in::{TokenOptions, TokenSource, TokenText};
 use crate::storage::{SavedSession, Storage};
 use crate::subscription::Events;
 use crate::tls;
@@ -22,6 +24,7 @@ use crate::wire::{ClientRequest, INBOX, fold};
 #[must_use]
 pub struct Options {
     nick: String,
+    tokens: TokenOptions,
     storage: Option<Box<dyn Storage>>,
     roots: Option<Vec<u8>>,
 }
@@ -35,7 +38,32 @@ impl std::fmt::Debug for Options {
 impl Options {
     /// Returns options with the nickname to register under.
     pub fn new(nick: impl Into<String>) -> Self {
-        Self { nick: nick.into(), storage: None, roots: None }
+        Self { nick: nick.into(), tokens: TokenOptions::default(), storage: None, roots: None }
+    }
+
+    /// Returns options without a nickname: the token of the user names it.
+    pub fn named_by_token() -> Self {
+        Self::new("")
+    }
+
+    /// Registers with this token of the user. Without [`get_token`](Self::get_token) the session ends when it expires.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.tokens.token = Some(TokenText(token.into()));
+        self
+    }
+
+    /// Asks this function for tokens of the user: for the first one if there is no [`token`](Self::token), before a
+    /// token expires, and after the server has refused one. There is one question at once. `Ok(None)` is a guest. An
+    /// error, a panic, or no answer within 10 seconds, is a failed attempt: the question is repeated after the waiting
+    /// time between attempts. A token is never stored, logged or part of an error, and neither is the error of the
+    /// function.
+    pub fn get_token<F, Fut, E>(mut self, get_token: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<String>, E>> + Send + 'static,
+    {
+        self.tokens.source = Some(TokenSource::new(get_token));
+        self
     }
 
     /// Keeps the resume token and the positions, so that the session continues in the next run.
@@ -93,8 +121,8 @@ impl Parley {
     /// the next.
     ///
     /// # Errors
-    /// `bad_request`: there is no address, one is not valid, no tokio runtime runs here, a root certificate is
-    /// malformed, or there is none for a `wss:` address.
+    /// `bad_request`: there is no address, one is not valid, there is neither a nickname nor a token, no tokio runtime
+    /// runs here, a root certificate is malformed, or there is none for a `wss:` address.
     pub fn start<U: Into<String>>(urls: impl IntoIterator<Item = U>, options: Options) -> Result<Self, ParleyError> {
         let urls: Vec<String> = urls.into_iter().map(Into::into).collect();
         urls.iter().try_for_each(|url| link::request(url).map(drop))?;
@@ -103,10 +131,13 @@ impl Parley {
         }
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|error| ParleyError::new("bad_request", error.to_string()))?;
-        let Options { nick, mut storage, roots } = options;
+        let Options { nick, tokens, mut storage, roots } = options;
+        if nick.is_empty() && tokens.token.is_none() && tokens.source.is_none() {
+            return Err(ParleyError::new("bad_request", "a nickname is needed, unless a token names it"));
+        }
         let connector = tls::connector(&urls, roots.as_deref())?;
         let saved = storage.as_deref_mut().map(load).unwrap_or_default();
-        let (engine, handle) = Engine::new((urls, connector), nick, saved, storage);
+        let (engine, handle) = Engine::new((urls, connector), (nick, tokens), saved, storage);
         runtime.spawn(engine.run());
         Ok(Self { handle })
     }
@@ -132,7 +163,7 @@ impl Parley {
         Events::open(feed, self.handle.clone(), "")
     }
 
-    /// Returns the nickname of this session, as the server shows it.
+    /// Returns the nickname of this session, as the server shows it. It is empty until a token has named it.
     #[must_use]
     pub fn nick(&self) -> String {
         self.handle.view().nick.clone()

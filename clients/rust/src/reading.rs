@@ -67,7 +67,7 @@ mod tests {
 
     fn message(seq: u64, own: bool) -> Message {
         let (id, to, from) = (seq.to_string(), "#a".to_owned(), "bob".to_owned());
-        Message { id, to, from, seq: Some(seq), time: 0, body: 0.into(), own, repeated: false }
+        Message { id, to, from, from_user: None, seq: Some(seq), time: 0, body: 0.into(), own, repeated: false }
     }
 
     #[test]

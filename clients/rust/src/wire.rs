@@ -11,6 +11,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::error::ParleyError;
 use crate::events::{Member, MembersChange, UserStatus};
+use crate::sign_in::TokenText;
 
 /// Name of the inbox among the streams.
 pub(crate) const INBOX: &str = "@";
@@ -45,9 +46,16 @@ pub(crate) struct WirePosition {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum ClientRequest {
     Register {
-        nick: String,
+        /// `None` if the token names it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        nick: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenText>,
         #[serde(flatten)]
         resume: Option<ResumeFields>,
+    },
+    Refresh {
+        token: TokenText,
     },
     Join {
         room: String,
@@ -145,6 +153,9 @@ pub(crate) enum IncomingFrame {
     },
     Event(EventFrame),
     GoingAway,
+    Expiring {
+        expires_in_ms: u64,
+    },
 }
 
 /// An event of a room or of the inbox.
@@ -175,6 +186,8 @@ impl EventFrame {
 pub(crate) struct MessageFrame {
     pub(crate) to: String,
     pub(crate) from: String,
+    #[serde(default)]
+    pub(crate) from_user: Option<String>,
     pub(crate) msg_id: String,
     pub(crate) seq: u64,
     pub(crate) time: u64,
@@ -221,6 +234,8 @@ impl From<PresenceFrame> for MembersChange {
 #[derive(Debug, Deserialize)]
 pub(crate) struct RegisteredFrame {
     pub(crate) nick: String,
+    #[serde(default)]
+    pub(crate) user: Option<String>,
     pub(crate) resume: String,
     pub(crate) rooms: Vec<RegisteredRoom>,
     pub(crate) inbox: WirePosition,
@@ -231,6 +246,13 @@ pub(crate) struct RegisteredFrame {
 #[derive(Debug, Deserialize)]
 pub(crate) struct RegisteredRoom {
     pub(crate) room: String,
+}
+
+/// The reply to `refresh`: the rooms that the new token does not allow.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RefreshedFrame {
+    pub(crate) left: Vec<String>,
 }
 
 /// The reply to `join`.
@@ -274,6 +296,10 @@ pub(crate) fn parse(text: &str) -> Option<IncomingFrame> {
         }
         _ if id.is_some() => Some(IncomingFrame::Reply { id, outcome: Ok(value) }),
         "going_away" => Some(IncomingFrame::GoingAway),
+        "expiring" => {
+            let expires_in_ms = value.get("expires_in_ms").and_then(Value::as_u64).unwrap_or(0);
+            Some(IncomingFrame::Expiring { expires_in_ms })
+        }
         _ => serde_json::from_value(value).ok().map(IncomingFrame::Event),
     }
 }

@@ -5,6 +5,7 @@ mod echo_bot;
 mod faults;
 mod names;
 mod restarts;
+mod sign_in;
 pub(crate) mod tls;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 import { Parley, ParleyError } from "parley-chat";
 import type {
-  Ack, Direct, HistoryOptions, Json, Member, MembersEvent, Message, Options, Room, RoomsOptions, State, StorageLike, User,
+  Ack, Direct, GetToken, HistoryOptions, Json, Member, MembersEvent, Message, Options, Room, RoomsOptions, State, StorageLike, User,
 } from "parley-chat";
 import { Sealer, createKey, encrypted, keyFromText, keyToText, linkTo, parseLink } from "parley-chat/e2e";
 import type { EncryptedRoom, LockedBody, SealedBody } from "parley-chat/e2e";
@@ -12,6 +12,12 @@ import type { RoomView } from "parley-chat/react";
 const storage: StorageLike = localStorage;
 const options: Options = { nick: "ann", storage, name: "x", share: false, WebSocket };
 const chat = new Parley(["ws://a/ws", "ws://b/ws"], options);
+const getToken: GetToken = async ({ signal }) => (await fetch("/token", { signal })).text();
+const signedIn = [
+  new Parley("ws://a/ws", { token: "t" }),
+  new Parley("ws://a/ws", { getToken }),
+  new Parley("ws://a/ws", { nick: "ann", token: "t", getToken: async () => null }),
+];
 
 function describe(state: State): string {
   switch (state.name) {
@@ -19,7 +25,7 @@ function describe(state: State): string {
     case "resuming":
       return state.name;
     case "online":
-      return `${state.node} ${state.resumed} ${state.tookMs.toFixed()} ${state.rooms.join()}`;
+      return `${state.user ?? "guest"} ${state.node} ${state.resumed} ${state.tookMs.toFixed()} ${state.rooms.join()}`;
     case "offline":
       return `${state.reason} ${state.message ?? ""} ${state.willRetry} ${state.inMs ?? 0}`;
   }
@@ -38,7 +44,7 @@ const room: Room = await chat.join("#lobby", { history: 50, signal });
 const rooms: ReadonlyMap<string, Room> = chat.joined;
 const ack: Ack = await room.send({ any: ["json", null] } satisfies Json, { key: "k", signal });
 const body: Json = room.recent[0]!.body;
-room.on("message", ({ id, to, from, seq, time, body, own, repeated }) => console.log(id, to, from, seq, time, body, own, repeated));
+room.on("message", ({ id, to, from, fromUser, seq, time, body, own, repeated }) => console.log(id, to, from, fromUser ?? "guest", seq, time, body, own, repeated));
 room.on("typing", ({ from }) => console.log(from));
 room.on("members", (event: MembersEvent) => console.log(event.resync, event.left[0]?.reason));
 room.on("gap", ({ fromSeq }) => console.log(fromSeq));
@@ -49,6 +55,7 @@ room.typing();
 room.read(room.seq);
 room.draft = room.name;
 const member: Member | undefined = room.members.get("bob");
+const user7: string | undefined = member?.user;
 const older: HistoryOptions = { before: 7, limit: 10, signal };
 const page = await room.history(older);
 for await (const message of room) console.log(message.body, room.unread, room.readSeq);
@@ -84,7 +91,9 @@ const view: RoomView = useRoom(chat, "#lobby", { history: 5 });
 room.on("massage", () => {});
 // @ts-expect-error: a nickname is needed
 new Parley("ws://a/ws", {});
+// @ts-expect-error: a token is asked for by a function
+new Parley("ws://a/ws", { nick: "ann", getToken: "t" });
 // @ts-expect-error: positions are read-only
 room.seq = 5;
 
-export { ack, chat, list, member, ms, next, opened, page, recent, rooms, user, view, wait };
+export { ack, chat, list, member, ms, next, opened, page, recent, rooms, signedIn, user, user7, view, wait };

@@ -29,6 +29,7 @@ from .events import (
 )
 from .feed import FeedIterator
 from .storage import FileStorage, Storage
+from .user_token import GetToken
 
 __all__ = [
     "Ack",
@@ -38,6 +39,7 @@ __all__ = [
     "FeedIterator",
     "FileStorage",
     "Gap",
+    "GetToken",
     "HistoryPage",
     "ListedRoom",
     "Member",

@@ -17,6 +17,7 @@ from .feed import FeedIterator
 from .names import fold
 from .router import EventName, Router
 from .storage import Storage
+from .user_token import GetToken, Identity
 
 
 class Parley:
@@ -29,7 +30,9 @@ class Parley:
         self,
         urls: str | Sequence[str],
         *,
-        nick: str,
+        nick: str | None = None,
+        token: str | None = None,
+        get_token: GetToken | None = None,
         storage: Storage | None = None,
         ssl: ssl.SSLContext | None = None,
     ) -> None:
@@ -38,7 +41,12 @@ class Parley:
         `urls`: addresses of gateways (`ws:` or `wss:`); each failure moves on to the next. `storage` keeps the resume
         token and the positions, so that the session continues in the next run. `ssl`: context for `wss:`.
 
-        Raises `ValueError` if an address is not valid.
+        `token`: the first token of the user. `get_token`: called for the first one if there is none, before a token
+        expires, and after the server has refused one; never twice at once. It returns `None` for a guest. An exception,
+        or no answer within 10 seconds, is a failed attempt. `nick` may be left out if the token names it. A token is
+        never stored.
+
+        Raises `ValueError` if an address is not valid, or if there is neither a nickname nor a token.
         """
         self._urls = [urls] if isinstance(urls, str) else list(urls)
         for url in self._urls:
@@ -46,7 +54,9 @@ class Parley:
                 raise ValueError(f"not a ws: or wss: address: {url!r}")
         if not self._urls:
             raise ValueError("no address")
-        self._first_nick = nick
+        if nick is None and token is None and get_token is None:
+            raise ValueError("a nickname is needed, unless a token names it")
+        self._identity = Identity(nick, token, get_token)
         self._storage = storage
         self._ssl = ssl
         self._router = Router()
@@ -59,7 +69,7 @@ class Parley:
         """
         if self._entered is not None:
             raise RuntimeError("a session is entered only once")
-        engine = self._entered = Engine(self._urls, self._first_nick, self._storage, self._ssl, self._router)
+        engine = self._entered = Engine(self._urls, self._identity, self._storage, self._ssl, self._router)
         self._router.engine = engine
         engine.start()
         try:
@@ -93,8 +103,8 @@ class Parley:
 
     @property
     def nick(self) -> str:
-        """Nickname of this session, as the server shows it."""
-        return self._first_nick if self._entered is None else self._entered.session.nick
+        """Nickname of this session, as the server shows it. Empty until a token has named it."""
+        return self._identity.nick or "" if self._entered is None else self._entered.session.nick
 
     @property
     def joined(self) -> Mapping[str, Room]:

@@ -38,6 +38,16 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class AskToken:
+    """Ask the application for a token of the user. There is no other question."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropQuestion:
+    """Cancel the question for a token, if it runs. Its answer is not an input any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimer:
     """Start the timer again: it elapses after `delay` plus a random part of `jitter`, in seconds."""
 
@@ -115,6 +125,8 @@ Effect: TypeAlias = (
     Connect
     | Transmit
     | Drop
+    | AskToken
+    | DropQuestion
     | SetTimer
     | ClearTimer
     | Settle

@@ -8,9 +8,10 @@ import logging
 import random
 import ssl
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from .effects import (
+    AskToken,
     ChangeNick,
     ChangeState,
     ClearTimer,
@@ -19,6 +20,7 @@ from .effects import (
     Deliver,
     DeliverTyping,
     Drop,
+    DropQuestion,
     Effect,
     OpenRoom,
     Save,
@@ -28,30 +30,19 @@ from .effects import (
     Transmit,
 )
 from .errors import ParleyError
-from .events import Connecting, Offline, Online, RoomEvent, State
+from .events import Connecting, Offline, Online, State
 from .link import Link
-from .rooms import JoinedRoom
-from .session import BYE, CONNECT, Session
+from .listener import EngineListener
+from .question import Question
+from .session import Session
 from .storage import Storage, well_formed
+from .deadlines import BYE, CONNECT
+from .user_token import Identity
 
 SAVE_SECONDS = 0.2
 """Maximum time until changed positions are stored."""
 
 log = logging.getLogger("parley_chat")
-
-
-class EngineListener(Protocol):
-    """Receives the events of the session, in order."""
-
-    def room_opened(self, room: JoinedRoom) -> None: ...
-    def room_closed(self, key: str) -> None: ...
-    def delivered(self, stream: str, event: RoomEvent) -> None: ...
-    def typing(self, sender: str) -> None: ...
-    def state_changed(self, state: State) -> None: ...
-    def nick_changed(self, nick: str) -> None: ...
-    def closing(self) -> None: ...
-    def handled(self, stream: str, seq: int) -> int:
-        """Returns the seq of the last handled message of a stream, at most `seq`."""
 
 
 class Engine:
@@ -60,19 +51,21 @@ class Engine:
     def __init__(
         self,
         urls: list[str],
-        nick: str,
+        identity: Identity,
         storage: Storage | None,
         context: ssl.SSLContext | None,
         listener: EngineListener,
     ) -> None:
         self._urls = urls
+        self._get_token = identity.get_token
+        self._question: Question | None = None
         self._storage = storage
         self._context = context
         self._listener = listener
         stored = self._load()
         self.read_positions: dict[str, int] = dict(stored.get("read", {}))
         """Positions of `read` by stream, stored with the session."""
-        self.session = Session(nick, len(urls), stored)
+        self.session = Session(identity, len(urls), stored)
         self.state: State = Connecting()
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -152,7 +145,7 @@ class Engine:
         """Ends the session, and waits until nothing of it runs any more."""
         self._listener.closing()
         self.session.close()
-        link = self._link
+        link, question = self._link, self._question
         try:
             self._perform_all()
             await self.ended.wait()
@@ -161,8 +154,14 @@ class Engine:
                 self.session.elapsed(BYE)
                 self._perform_all()
             self.save()
-            if link is not None:
-                await link.ended()
+            for running in (link, question):
+                if running is not None:
+                    await running.ended()
+
+    def token_answered(self, answer: object) -> None:
+        """Takes what the function of the application has returned or raised."""
+        self.session.token_answered(answer)
+        self._perform_all()
 
     # Inputs of the link
 
@@ -219,6 +218,10 @@ class Engine:
             case Drop() if self._link is not None:
                 self._link.abort()
                 self._link = None
+            case AskToken() if self._get_token is not None:
+                self._question = Question(self._get_token, self.token_answered)
+            case DropQuestion() if self._question is not None:
+                self._question.drop()
             case OpenRoom(room):
                 self._listener.room_opened(room)
             case CloseRoom(room_key):

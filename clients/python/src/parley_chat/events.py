@@ -27,6 +27,8 @@ class Message:
     """True if this session has sent it."""
     repeated: bool = False
     """True if it was delivered before the last `Rewind`, under another `seq`."""
+    from_user: str | None = None
+    """Id of the sender's user, if it has registered with a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Member:
     nick: str
     status: Literal["online", "away"]
     text: str = ""
+    user: str | None = None
+    """Id of the user, if it has registered with a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class Online:
     rooms: Sequence[str]
     took: float = 0.0
     """Seconds since the connection was lost, or since the start."""
+    user: str | None = None
+    """Id of the user that the token names."""
     name: Literal["online"] = field(default="online", init=False)
 
 
@@ -161,7 +167,8 @@ class Offline:
     """There is no connection. Without `will_retry` the state is final, and every pending call has been rejected."""
 
     reason: str
-    """An error code, the name of a close code, `"closed"` after `close()`, or `"connection_lost"`."""
+    """An error code, the name of a close code, `"closed"` after `close()`, `"no_token"` if `get_token` has failed, or
+    `"connection_lost"`."""
     will_retry: bool
     retry_in: float | None = None
     """Seconds until the next attempt begins."""

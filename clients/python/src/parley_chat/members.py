@@ -6,6 +6,7 @@ may have been read before or after them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .events import Member, MembersChanged
@@ -53,10 +54,13 @@ class Members:
         for former, nick in change.renamed:
             member = self.by_nick.pop(former, None)
             if member is not None:
-                self.by_nick[nick] = Member(nick, member.status, member.text)
-        for member in (*change.joined, *change.status):
+                self.by_nick[nick] = replace(member, nick=nick)
+        for member in change.joined:
             self.by_nick[member.nick] = member
+        for member in change.status:
+            known = self.by_nick.get(member.nick, member)
+            self.by_nick[member.nick] = replace(member, user=member.user or known.user)
 
 
 def _member(item: dict[str, Any]) -> Member:
-    return Member(item["nick"], item["status"], item.get("text", ""))
+    return Member(item["nick"], item["status"], item.get("text", ""), item.get("user"))

@@ -9,14 +9,16 @@ from .calls import Calls
 from .errors import ParleyError
 from .requests import Request
 from .rooms import Rooms
+from .user_token import UserToken
 
 
 class Replies:
     """Reads the replies of a registered connection."""
 
-    def __init__(self, calls: Calls, rooms: Rooms) -> None:
+    def __init__(self, calls: Calls, rooms: Rooms, user_token: UserToken) -> None:
         self._calls = calls
         self._rooms = rooms
+        self._user_token = user_token
 
     def read(self, frame: dict[str, Any]) -> None:
         """Applies a reply. A reply to a dropped request has no effect."""
@@ -35,6 +37,11 @@ class Replies:
                 self._rooms.loaded(request, frame)
             case "leave":
                 self._left(request, frame)
+            case "refresh":
+                self._calls.drop(request)
+                self._user_token.accepted(frame)
+                for name in frame.get("left", ()):
+                    self._leave(name, ParleyError("forbidden", "the token does not allow this room"))
             case "nick":
                 self._rooms.take_nick(frame["nick"])
                 self._calls.settle(request, frame)
@@ -48,6 +55,8 @@ class Replies:
         is_held_nick = request.type == "nick" and error.code == "nick_in_use"
         if request.is_ephemeral:
             self._calls.drop(request)
+            if request.type == "refresh":
+                self._user_token.refused(error)
         elif error.is_temporary and not is_held_nick:
             self._calls.retry(request, error)
         elif request.type == "leave" and error.code == "not_in_room":
@@ -59,6 +68,8 @@ class Replies:
 
     def _left(self, request: Request, frame: dict[str, Any]) -> None:
         self._calls.settle(request, frame)
-        room = self._rooms.find(request.fields["room"])
-        if room is not None:
-            self._rooms.close(room, ParleyError("not_in_room", "the room was left"))
+        self._leave(request.fields["room"], ParleyError("not_in_room", "the room was left"))
+
+    def _leave(self, name: str, error: ParleyError) -> None:
+        if (room := self._rooms.find(name)) is not None:
+            self._rooms.close(room, error)

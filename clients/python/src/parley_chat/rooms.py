@@ -56,6 +56,7 @@ class Rooms:
         self.stored: dict[str, dict[str, Any]] = {}
         """Positions of an earlier process, by the folded name of the room."""
         self.nick = ""
+        self.user: str | None = None
         self._acked: deque[str] = deque(maxlen=REMEMBERED_ACKS)
         self._early: list[dict[str, Any]] = []
         """Events of rooms whose `join` has no reply yet."""
@@ -79,7 +80,7 @@ class Rooms:
         """Remembers a message of this session. A direct one is delivered to its own conversation."""
         self._acked.append(frame["msg_id"])
         if not frame["to"].startswith("#"):
-            sent = {**frame, "from": self.nick, "body": body}
+            sent = {**frame, "from": self.nick, "from_user": self.user, "body": body}
             self._effects.append(Deliver(INBOX, message_of(sent, own=True)))
 
     # Positions

@@ -1,71 +1,25 @@
 """The session of a client as a state machine. Pure: no clock, no socket, no randomness.
 
 Each input appends to `effects`; the surroundings perform and remove them. Every call is settled exactly once, unless it
-is cancelled. Rules of rooms and positions are in `rooms`, the order of requests is in `requests`.
+is cancelled. `connection` has the life of the connection.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from .calls import Calls, backoff
-from .effects import ChangeState, ClearTimer, Connect, Drop, Effect, Save, SetTimer, Timer, Transmit
+from .connection import SessionConnection
+from .effects import ClearTimer, Drop, SetTimer, Timer, Transmit
 from .errors import CLOSE_NAMES, FINAL_CLOSES, ParleyError
-from .events import Connecting, Offline, Online, Resuming
-from .replies import Replies
 from .requests import encode
-from .rooms import Rooms
+from .deadlines import BYE, BYE_SECONDS, CONNECT, HEARTBEAT, WAKE_ANSWER_SECONDS
 
-ANSWER_SECONDS: Final = 10.0
-"""Time limit for a sign of life while an answer is due. After it the connection is abandoned."""
-WAKE_ANSWER_SECONDS: Final = 2.0
-"""The same after `wake`."""
-BYE_SECONDS: Final = 5.0
-"""Time limit for the server to close the connection after `bye`."""
-OWN_NICK_ATTEMPTS: Final = 10
-"""Number of attempts with a nickname that a lost `register` of this client may hold."""
-
-CONNECT: Final[Timer] = ("connect", 0)
-REGISTER: Final[Timer] = ("register", 0)
-HEARTBEAT: Final[Timer] = ("heartbeat", 0)
-ANSWER: Final[Timer] = ("answer", 0)
-BYE: Final[Timer] = ("bye", 0)
-
-Phase = Literal["idle", "waiting", "connecting", "registering", "online", "closing", "ended"]
+TOKEN_EXPIRED: Final = 4005
+"""Close number of a connection whose token has expired."""
 
 
-class Session:
-    """The connection, the registration, and the calls and rooms that they carry."""
-
-    def __init__(self, nick: str, addresses: int, stored: dict[str, Any] | None = None) -> None:
-        stored = stored or {}
-        self.effects: list[Effect] = []
-        self.phase: Phase = "idle"
-        self.end: ParleyError | None = None
-        """The reason of the end."""
-        self.token: str | None = stored.get("token")
-        self.calls = Calls(self.effects)
-        self.rooms = Rooms(self.effects, self.calls)
-        self.rooms.nick = nick
-        self.rooms.restore(stored.get("positions", {}), has_session=self.token is not None)
-        self._replies = Replies(self.calls, self.rooms)
-        self._addresses = addresses
-        self._address = 0
-        self._failures = 0
-        self._refused_addresses = 0
-        self._heartbeat = 0.0
-        self._is_watched = False
-        """True while the time limit for a sign of life runs."""
-        self._was_online = False
-        self._is_leaving = False
-        self._is_refused = False
-        self._own_nick_attempts = 0
-        """Number of attempts in which this client's own lost `register` may still hold the nickname."""
-
-    @property
-    def nick(self) -> str:
-        """Nickname of the session, as the server shows it."""
-        return self.rooms.nick
+class Session(SessionConnection):
+    """The inputs of the connection and of the application."""
 
     # Inputs of the connection
 
@@ -92,7 +46,7 @@ class Session:
         """The connection has ended, with the number of a close frame if there was one."""
         if self.phase == "closing":
             self._end(ParleyError("closed"))
-        elif number in FINAL_CLOSES:
+        elif number in FINAL_CLOSES or (number == TOKEN_EXPIRED and not self._user_token.expired()):
             self._end(ParleyError(CLOSE_NAMES[number]))
         else:
             self._lost(CLOSE_NAMES.get(number or 0, "connection_lost"))
@@ -111,6 +65,8 @@ class Session:
                 self._replies.read(frame)
             elif frame["type"] == "going_away":
                 self._is_leaving = True
+            elif frame["type"] == "expiring":
+                self._user_token.expiring(frame)
             else:
                 self.rooms.event(frame)
             self._proceed()
@@ -128,17 +84,36 @@ class Session:
                 self._lost("connection_lost")
             case "bye":
                 self._end(ParleyError("closed"))
+            case "token":
+                self.token_answered(TimeoutError())
+            case "renew":
+                self._user_token.renew()
+                self._proceed()
             case _:
                 self.calls.elapsed(timer)
                 self._proceed()
 
     # Inputs of the application
 
+    def token_answered(self, answer: object) -> None:
+        """The application has answered a question: a token, `None` for a guest, or an exception."""
+        if not self._user_token.is_asked:
+            return
+        error = self._user_token.answered(answer)
+        if self.phase != "online":
+            self._dial() if error is None else self._back_off(error)
+        elif error is not None:
+            self._user_token.renew_later(error)
+        else:
+            self._user_token.renew()
+            self._proceed()
+
     def call(self, type: str, fields: dict[str, Any], lane: str = "") -> int:
         """Begins a call, and returns the number under which it is settled."""
         if type == "nick" and self._is_refused:
             self.rooms.begin_again(fields["nick"])
-            self.end, self._is_refused = None, False
+            self.end, self._is_refused, self._is_named = None, False, True
+            self._user_token.refusals = 0
             self._connect()
         request = self.calls.call(type, fields, lane)
         if self.end is not None and request.progress != "done":
@@ -193,105 +168,8 @@ class Session:
         self._is_refused = False
         if self.phase in ("registering", "online"):
             self._settle_all(ParleyError("closed"))
+            self._user_token.stop()
             self.phase = "closing"
             self.effects += [Transmit(encode({"type": "bye"})), SetTimer(BYE, BYE_SECONDS)]
         elif self.phase not in ("closing", "ended"):
             self._end(ParleyError("closed"))
-
-    # The life of a connection
-
-    def _connect(self) -> None:
-        self.phase = "connecting"
-        self.effects += [ChangeState(Resuming() if self._was_online else Connecting()), Connect(self._address)]
-        self._address = (self._address + 1) % self._addresses
-
-    def _register(self) -> None:
-        self.phase = "registering"
-        resume = {"resume": self.token, "since": self.rooms.since()} if self.token else {}
-        frame = {"type": "register", "id": self.calls.next_id(), "nick": self.nick, **resume}
-        self.effects += [Transmit(encode(frame)), SetTimer(REGISTER, ANSWER_SECONDS)]
-
-    def _registered(self, frame: dict[str, Any]) -> None:
-        is_resumed = self.token is not None
-        self.token = frame["resume"]
-        self.phase, self._was_online, self._is_leaving = "online", True, False
-        self._is_watched = False
-        self._failures = self._own_nick_attempts = 0
-        self._heartbeat = frame["heartbeat_ms"] / 1000
-        self.rooms.take_nick(frame["nick"])
-        self.rooms.registered([item["room"] for item in frame["rooms"]], frame["inbox"], is_resumed)
-        names = tuple(self.rooms.by_name)
-        self.effects += [Save(at_once=True), ClearTimer(REGISTER), SetTimer(HEARTBEAT, self._heartbeat)]
-        self.effects.append(ChangeState(Online(frame["node"], is_resumed, names)))
-        self.calls.connected()
-        self._proceed()
-
-    def _register_refused(self, error: ParleyError) -> None:
-        if error.code == "resume_failed" and self.token:
-            self.token = None
-            self.rooms.inbox = None
-            self.calls.session_lost()
-            self._register()
-            return
-        self.effects += [ClearTimer(REGISTER), Drop()]
-        if error.code == "outcome_unknown" and not self.token:
-            self._own_nick_attempts = OWN_NICK_ATTEMPTS
-        may_be_own = error.code == "nick_in_use" and self._own_nick_attempts > 0
-        if error.is_temporary or may_be_own:
-            self._own_nick_attempts -= may_be_own
-            self._back_off(error)
-        else:
-            self._is_refused = True
-            self._end(error)
-
-    def _lost(self, reason: str) -> None:
-        if self.phase == "closing":
-            self._end(ParleyError("closed"))
-            return
-        if self.phase == "registering" and not self.token:
-            self._own_nick_attempts = OWN_NICK_ATTEMPTS
-        self._disconnected()
-        if self._is_leaving:
-            self._connect()
-        else:
-            self._back_off(ParleyError(reason))
-
-    def _reconnect(self) -> None:
-        self.effects.append(Drop())
-        self._disconnected()
-        self._connect()
-
-    def _disconnected(self) -> None:
-        self.effects += [ClearTimer(timer) for timer in (REGISTER, HEARTBEAT, ANSWER)]
-        self.calls.lost()
-        self.rooms.disconnected()
-
-    def _back_off(self, error: ParleyError) -> None:
-        self.phase, self._is_leaving = "waiting", False
-        self._failures += 1
-        self.effects.append(SetTimer(CONNECT, error.retry_after or 0.0, backoff(self._failures)))
-        self.effects.append(ChangeState(Offline(error.code, will_retry=True, message=error.message)))
-
-    def _end(self, error: ParleyError) -> None:
-        self._settle_all(error)
-        self.phase = "ended"
-        self.effects += [ClearTimer(timer) for timer in (CONNECT, REGISTER, HEARTBEAT, ANSWER, BYE)]
-        self.effects += [Drop(), Save(at_once=True)]
-        self.effects.append(ChangeState(Offline(error.code, will_retry=False, message=error.message)))
-
-    def _settle_all(self, error: ParleyError) -> None:
-        if self.end is None:
-            self.end = error
-            self.calls.end(error)
-            self.rooms.end(error)
-
-    def _proceed(self, answer_seconds: float = ANSWER_SECONDS) -> None:
-        """Sends the requests whose turn it is. A time limit that runs stays."""
-        if self.phase != "online":
-            return
-        self.calls.transmit(self.rooms.fields_of)
-        if not self.calls.has_in_flight:
-            self.effects.append(ClearTimer(ANSWER))
-        elif not self._is_watched:
-            self.effects.append(SetTimer(ANSWER, answer_seconds))
-        self._is_watched = self.calls.has_in_flight

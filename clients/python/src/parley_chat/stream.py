@@ -69,6 +69,5 @@ class Stream:
 
 def message_of(frame: dict[str, Any], own: bool, repeated: bool = False) -> Message:
     """Returns the message of an event or of an item of `history`."""
-    return Message(
-        frame["msg_id"], frame["to"], frame["from"], frame.get("seq"), frame["time"], frame["body"], own, repeated
-    )
+    place = (frame["msg_id"], frame["to"], frame["from"], frame.get("seq"), frame["time"])
+    return Message(*place, frame["body"], own, repeated, frame.get("from_user"))

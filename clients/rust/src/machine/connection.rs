@@ -27,6 +27,8 @@ const WAIT_MS: (u64, u64) = (500, 30_000);
 /// Number of attempts with a nickname that a lost `register` of this client may hold.
 const OWN_NICK_ATTEMPTS: u32 = 10;
 const LOST: &str = "connection_lost";
+/// Name of the close code, and code of the refusal, of a token whose time has passed.
+pub(super) const TOKEN_EXPIRED: &str = "token_expired";
 
 /// Returns the time before an attempt after so many failures: from 0 to a maximum that doubles.
 pub(super) fn retry_wait(failures: u32, random: f64) -> Duration {
@@ -57,11 +59,15 @@ pub(super) struct Deadlines {
     pub(super) beat: Option<Duration>,
     /// The answer to a ping.
     pub(super) pong: Option<Duration>,
+    /// The renewal of the token of the user.
+    pub(super) renew: Option<Duration>,
+    /// The answer of the application to a question for a token.
+    pub(super) asked: Option<Duration>,
 }
 
 impl Deadlines {
     pub(super) fn earliest(&self) -> Option<Duration> {
-        [self.retry, self.open, self.beat, self.pong].into_iter().flatten().min()
+        [self.retry, self.open, self.beat, self.pong, self.renew, self.asked].into_iter().flatten().min()
     }
 }
 
@@ -79,8 +85,14 @@ fn offline(error: &ParleyError, retry_in: Option<Duration>) -> State {
 impl Machine {
     pub(super) fn connect(&mut self) {
         let state = if self.online_at.is_some() { State::Resuming } else { State::Connecting };
-        self.due = Deadlines { open: Some(self.now + OPEN), ..Deadlines::default() };
+        self.due = Deadlines::default();
         self.enter(MachinePhase::Opening, state);
+        if self.user_token.needs_new { self.ask() } else { self.dial() }
+    }
+
+    /// Opens a connection to the next address.
+    pub(super) fn dial(&mut self) {
+        self.due.open = Some(self.now + OPEN);
         self.emit(SessionEffect::Connect(self.connects % self.addresses));
         self.connects += 1;
     }
@@ -102,7 +114,8 @@ impl Machine {
     fn register(&mut self) {
         self.phase = MachinePhase::Registering;
         let resume = self.token.clone().map(|resume| ResumeFields { resume, since: self.rooms.since() });
-        let request = ClientRequest::Register { nick: self.nick.clone(), resume };
+        let nick = self.is_named.then(|| self.nick.clone());
+        let request = ClientRequest::Register { nick, token: self.user_token.value.clone(), resume };
         self.transmit(&request, Purpose::Register);
     }
 
@@ -115,14 +128,18 @@ impl Machine {
         }
         match frame {
             IncomingFrame::GoingAway => self.is_going_away = true,
+            IncomingFrame::Expiring { expires_in_ms } => self.expiring(expires_in_ms),
             IncomingFrame::Event(event) => self.event(event),
             IncomingFrame::Reply { id, outcome } => {
-                if self.reply(id, &outcome) == Some(Purpose::Register) {
-                    match outcome.map(RegisteredFrame::deserialize) {
+                let purpose = self.reply(id, &outcome);
+                match purpose {
+                    Some(Purpose::Register) => match outcome.map(RegisteredFrame::deserialize) {
                         Ok(Ok(frame)) if frame.heartbeat_ms > 0 => self.registered(frame),
                         Ok(_) => {}
                         Err(error) => self.register_refused(&error),
-                    }
+                    },
+                    Some(Purpose::Refresh) => self.refreshed(outcome),
+                    _ => {}
                 }
             }
         }
@@ -140,10 +157,13 @@ impl Machine {
         self.due = Deadlines::default();
         self.online_at = Some(self.now);
         self.own_nick_attempts = 0;
+        self.user_token.accepted(self.now);
+        self.user.clone_from(&frame.user);
         self.take_nick(frame.nick);
         let rooms: Vec<String> = frame.rooms.into_iter().map(|listed| listed.room).collect();
         let took = self.now.saturating_sub(self.lost_at);
-        self.enter(MachinePhase::Online, State::Online { node: frame.node, resumed, took, rooms: rooms.clone() });
+        let state = State::Online { node: frame.node, resumed, took, rooms: rooms.clone(), user: frame.user };
+        self.enter(MachinePhase::Online, state);
         // The server keeps a session for its return after its first request.
         self.ping(PONG);
         self.continue_rooms(&rooms);
@@ -156,6 +176,9 @@ impl Machine {
             self.rooms.inbox = None;
             self.fail_uncertain_sends();
             return self.register();
+        }
+        if self.retries_with_new_token(error) {
+            return;
         }
         if error.code() == "outcome_unknown" && self.token.is_none() {
             self.own_nick_attempts = OWN_NICK_ATTEMPTS;
@@ -190,7 +213,10 @@ impl Machine {
     }
 
     pub(super) fn closed(&mut self, number: Option<u16>) {
-        let (name, is_final) = number.and_then(close_code).unwrap_or((LOST, false));
+        let (name, mut is_final) = number.and_then(close_code).unwrap_or((LOST, false));
+        if name == TOKEN_EXPIRED {
+            is_final = !self.user_token.expired();
+        }
         match self.phase {
             MachinePhase::Leaving => self.end(&ParleyError::closed(), false),
             MachinePhase::Idle | MachinePhase::Waiting | MachinePhase::Final => {}
@@ -205,7 +231,7 @@ impl Machine {
     }
 
     /// Abandons the connection, and opens one to the next address after a random time, at least that of the error.
-    fn retry(&mut self, error: &ParleyError) {
+    pub(super) fn retry(&mut self, error: &ParleyError) {
         let was_online = self.phase == MachinePhase::Online;
         if was_online {
             self.lost_at = self.now;
@@ -251,7 +277,7 @@ impl Machine {
         self.enter(MachinePhase::Final, offline(error, None));
     }
 
-    fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.due = Deadlines::default();
         self.is_going_away = false;
         self.pause_calls();
@@ -262,6 +288,10 @@ impl Machine {
         let is_due = |due: Option<Duration>| due.is_some_and(|due| self.now >= due);
         if is_due(self.due.retry) {
             self.connect();
+        } else if is_due(self.due.asked) {
+            self.question_timed_out();
+        } else if is_due(self.due.renew) {
+            self.renew();
         } else if is_due(self.due.open) || is_due(self.due.pong) {
             self.closed(None);
         } else if is_due(self.due.beat) {
@@ -303,6 +333,7 @@ impl Machine {
         self.ended = None;
         self.is_refused = false;
         self.failures = 0;
+        self.user_token.forget_refusals();
         self.lost_at = self.now;
         self.connect();
     }

@@ -15,11 +15,16 @@ pub(crate) fn apply_change(members: &mut MemberMap, change: &MembersChange) {
     }
     for (from, to) in &change.renamed {
         let former = members.remove(from).or_else(|| members.remove(to));
-        let (status, text) = former.map(|member| (member.status, member.text)).unwrap_or_default();
-        members.insert(to.clone(), Member { nick: to.clone(), status, text });
+        let (user, status, text) = former.map(|member| (member.user, member.status, member.text)).unwrap_or_default();
+        members.insert(to.clone(), Member { nick: to.clone(), user, status, text });
     }
-    for member in change.joined.iter().chain(&change.status) {
+    for member in &change.joined {
         members.insert(member.nick.clone(), member.clone());
+    }
+    for member in &change.status {
+        let known = members.remove(&member.nick).and_then(|known| known.user);
+        let user = member.user.clone().or(known);
+        members.insert(member.nick.clone(), Member { user, ..member.clone() });
     }
 }
 

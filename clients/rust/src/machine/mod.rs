@@ -12,6 +12,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod user_token;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -24,8 +25,10 @@ pub(crate) use self::members::{MemberMap, apply_change};
 use self::rooms::ClientRooms;
 use self::stream::RecentIds;
 pub(crate) use self::stream::message_of;
+use self::user_token::UserTokenState;
 use crate::error::ParleyError;
 use crate::events::{RoomEvent, State};
+use crate::sign_in::{TokenAnswer, TokenText};
 use crate::storage::SavedSession;
 use crate::wire::{ClientRequest, WirePosition, fold};
 
@@ -45,6 +48,8 @@ pub(crate) enum Input {
     Closed(Option<u16>),
     /// The time of [`Machine::next_at`] has come.
     Tick,
+    /// The application has answered [`SessionEffect::AskToken`]; `None` if its function failed.
+    Token(Option<TokenAnswer>),
     /// The application expects that a connection is possible again.
     Wake,
     /// The call `bye` ends the session.
@@ -64,8 +69,11 @@ pub(crate) enum Input {
 pub(crate) enum SessionEffect {
     /// Open a connection to the address with this index.
     Connect(usize),
-    /// Abandon the connection without a close frame. Nothing that it still receives is an input.
+    /// Abandon the connection without a close frame. Nothing that it still receives is an input. A question for a token
+    /// ends with it.
     Drop,
+    /// Ask the application for a token of the user. Its answer to an earlier question is no input any more.
+    AskToken,
     Transmit(String),
     /// Store the session: at once if the token changed, else soon.
     Save {
@@ -98,6 +106,7 @@ struct InFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Register,
+    Refresh,
     Call(CallId),
     /// A request without an outcome.
     Notice,
@@ -107,6 +116,11 @@ enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Machine {
     nick: String,
+    /// False while only the token of the user names the nickname.
+    is_named: bool,
+    /// Id of the user that its token names.
+    user: Option<String>,
+    user_token: UserTokenState,
     token: Option<String>,
     phase: MachinePhase,
     /// Number of addresses, and of connects so far.
@@ -146,10 +160,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Returns a session that begins with the input `Start`. `addresses`: their number, at least 1.
+    /// Returns a session that begins with the input `Start`. `nick` may be empty if a token names it. `addresses`:
+    /// their number, at least 1.
     pub(crate) fn new(nick: String, addresses: usize, saved: SavedSession) -> Self {
         Self {
+            is_named: !nick.is_empty(),
             nick,
+            user: None,
+            user_token: UserTokenState::default(),
             rooms: ClientRooms::restore(saved.positions, saved.token.is_some()),
             token: saved.token,
             phase: MachinePhase::Idle,
@@ -178,6 +196,11 @@ impl Machine {
         }
     }
 
+    /// Registers with a token of the user. `can_ask`: the application gives further ones.
+    pub(crate) fn with_user_token(self, token: Option<TokenText>, can_ask: bool) -> Self {
+        Self { user_token: UserTokenState::new(token, can_ask), ..self }
+    }
+
     /// Takes an input. `now`: a clock that never goes back. `random`: a number from 0 to 1.
     pub(crate) fn step(&mut self, input: Input, now: Duration, random: f64) -> Vec<SessionEffect> {
         self.now = now;
@@ -189,6 +212,7 @@ impl Machine {
             Input::Failed(refusal) => self.failed(refusal),
             Input::Closed(number) => self.closed(number),
             Input::Tick => self.tick(),
+            Input::Token(answer) => self.token_answered(answer, "get_token failed"),
             Input::Wake => self.wake(),
             Input::Call(id, request) => self.call(id, request),
             Input::Abort(id) => self.abort(id),

@@ -34,6 +34,7 @@ impl Machine {
         {
             // Without a session the new nickname is the one to register.
             self.nick.clone_from(nick);
+            self.is_named = true;
         }
         self.calls.add(id, request);
         if begins_again {
@@ -257,7 +258,8 @@ impl Machine {
         if !is_room(&to) {
             let Ack { id, time, .. } = ack;
             let from = self.nick.clone();
-            let message = Message { id, to, from, seq: None, time, body, own: true, repeated: false };
+            let from_user = self.user.clone();
+            let message = Message { id, to, from, from_user, seq: None, time, body, own: true, repeated: false };
             self.emit(SessionEffect::Deliver(INBOX.to_owned(), RoomEvent::Message(message)));
         }
     }

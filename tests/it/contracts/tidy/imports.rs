@@ -56,6 +56,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "clients/rust/src/lib.rs",
             "clients/rust/src/parley.rs",
             "clients/rust/src/room.rs",
+            "clients/rust/src/sign_in.rs",
             "clients/rust/src/subscription.rs",
         ],
         forbidden: &["tungstenite", "std::net", "std::fs"],

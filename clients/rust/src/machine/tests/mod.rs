@@ -7,3 +7,4 @@ mod registration;
 mod rooms;
 mod sends;
 mod stage;
+mod tokens;

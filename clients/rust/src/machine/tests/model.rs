@@ -92,6 +92,8 @@ pub(super) struct ModelCluster {
     pub(super) stored: Vec<(String, Value)>,
     /// Number of registrations that are refused: a lost `register` holds the nickname.
     nick_blocks: u32,
+    /// Tokens of the user whose time has not passed.
+    pub(super) valid_tokens: BTreeSet<String>,
     ids: u64,
 }
 
@@ -106,6 +108,7 @@ impl ModelCluster {
             output: VecDeque::new(),
             stored: Vec::new(),
             nick_blocks: 0,
+            valid_tokens: BTreeSet::new(),
             ids: 0,
         }
     }
@@ -113,6 +116,17 @@ impl ModelCluster {
     fn id(&mut self) -> String {
         self.ids += 1;
         format!("m{}", self.ids)
+    }
+
+    /// Returns a token of the user.
+    pub(super) fn new_user_token(&mut self, is_valid: bool) -> String {
+        let token = self.id();
+        self.valid_tokens.extend(is_valid.then(|| token.clone()));
+        token
+    }
+
+    fn knows(&self, token: &Value) -> bool {
+        token.as_str().is_some_and(|token| self.valid_tokens.contains(token))
     }
 
     pub(super) fn disconnect(&mut self) {
@@ -223,6 +237,9 @@ impl ModelCluster {
     }
 
     fn register(&mut self, request: &Value) -> (Value, Vec<Value>) {
+        if !self.knows(&request["token"]) {
+            return (error(if request["token"].is_null() { "token_required" } else { "token_expired" }), Vec::new());
+        }
         let token = request.get("resume").and_then(Value::as_str).map(str::to_owned);
         let known =
             self.session.as_ref().is_some_and(|session| token.as_ref().is_some_and(|t| session.tokens.contains(t)));
@@ -287,6 +304,8 @@ impl ModelCluster {
                 let page = json!({"type": "members", "items": items, "next_cursor": null});
                 (if is_member { page } else { error("not_in_room") }, Vec::new())
             }
+            "refresh" if !self.knows(&request["token"]) => (error("token_expired"), Vec::new()),
+            "refresh" => (json!({"type": "refreshed", "expires_in_ms": 60_000, "left": []}), Vec::new()),
             "ping" => (json!({"type": "pong"}), Vec::new()),
             kind => (json!({"type": kind}), Vec::new()),
         }

@@ -12,6 +12,7 @@ use super::model::ModelCluster;
 use crate::error::ParleyError;
 use crate::events::RoomEvent;
 use crate::machine::{CallId, Input, Machine, SessionEffect};
+use crate::sign_in::TokenText;
 use crate::storage::SavedSession;
 use crate::wire::ClientRequest;
 
@@ -27,6 +28,8 @@ pub(super) struct Play {
     now: Duration,
     is_opening: bool,
     is_open: bool,
+    /// Time of the question for a token that has no answer yet.
+    asked_at: Option<Duration>,
     requests: VecDeque<Value>,
     /// Requests of every call.
     calls: BTreeMap<CallId, ClientRequest>,
@@ -42,10 +45,11 @@ impl Play {
         let mut play = Self {
             rng: StdRng::seed_from_u64(seed),
             cluster: ModelCluster::new(StdRng::seed_from_u64(!seed)),
-            machine: Machine::new("ann".to_owned(), 2, SavedSession::default()),
+            machine: Machine::new("ann".to_owned(), 2, SavedSession::default()).with_user_token(None, true),
             now: Duration::ZERO,
             is_opening: false,
             is_open: false,
+            asked_at: None,
             requests: VecDeque::new(),
             calls: BTreeMap::new(),
             outcomes: BTreeMap::new(),
@@ -71,6 +75,11 @@ impl Play {
                 self.is_opening = true;
             }
             SessionEffect::Drop => self.cut(),
+            SessionEffect::AskToken => {
+                let is_alone = self.asked_at.is_none_or(|asked_at| self.now >= asked_at + Duration::from_secs(10));
+                assert!(is_alone, "one question at once, unless the one before has had its time");
+                self.asked_at = Some(self.now);
+            }
             SessionEffect::Transmit(text) => {
                 assert!(self.is_open, "frames need a connection");
                 self.requests.push_back(serde_json::from_str(&text).expect("JSON"));
@@ -97,6 +106,7 @@ impl Play {
     fn cut(&mut self) {
         self.is_open = false;
         self.is_opening = false;
+        self.asked_at = None;
         self.requests.clear();
         self.cluster.disconnect();
     }
@@ -104,6 +114,23 @@ impl Play {
     fn close(&mut self, number: Option<u16>) {
         self.cut();
         self.input(Input::Closed(number));
+    }
+
+    /// Answers a question for a token. A bad answer is a failure, or a token whose time has passed.
+    fn answer_question(&mut self, is_good: bool) {
+        if self.asked_at.take().is_some() {
+            let token = self.cluster.new_user_token(is_good);
+            let fails = !is_good && self.rng.random_bool(0.5);
+            self.input(Input::Token((!fails).then_some(Some(TokenText(token)))));
+        }
+    }
+
+    /// The time of all tokens of the user is over.
+    fn expire_tokens(&mut self) {
+        self.cluster.valid_tokens.clear();
+        if self.is_open && self.cluster.is_attached {
+            self.close(Some(4005));
+        }
     }
 
     fn answer_connect(&mut self, succeeds: bool) {
@@ -199,6 +226,14 @@ impl Play {
             }
             945..948 => self.cluster.forget_session(),
             948..951 => self.cluster.forget_room(&room),
+            951..953 => self.expire_tokens(),
+            953..956 if self.cluster.is_attached => {
+                self.cluster.output.push_back(serde_json::json!({"type": "expiring", "expires_in_ms": 20_000}));
+            }
+            _ if self.asked_at.is_some() => {
+                let is_good = self.rng.random_bool(0.8);
+                self.answer_question(is_good);
+            }
             _ if self.is_opening => {
                 let succeeds = self.rng.random_bool(0.8);
                 self.answer_connect(succeeds);
@@ -214,7 +249,9 @@ impl Play {
         }
         for _ in 0..DRAIN_STEPS {
             let is_waiting = self.calls.keys().any(|id| !self.outcomes.contains_key(id) && !self.aborted.contains(id));
-            if self.is_opening {
+            if self.asked_at.is_some() {
+                self.answer_question(true);
+            } else if self.is_opening {
                 self.answer_connect(true);
             } else if !self.cluster.output.is_empty() {
                 self.receive();

@@ -18,7 +18,11 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(saved: SavedSession) -> Self {
-        let machine = Machine::new("ann".to_owned(), 2, saved);
+        Self::of(Machine::new("ann".to_owned(), 2, saved))
+    }
+
+    /// Returns a stage whose machine has started.
+    pub(super) fn of(machine: Machine) -> Self {
         let mut stage = Self { machine, now: Duration::ZERO, effects: Vec::new(), calls: 0 };
         stage.input(Input::Start);
         stage
