@@ -25,7 +25,7 @@ use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{hang_up, poll_write};
 use super::lines::{InputLine, LineSplitter};
-use super::permits::ConnectionPermit;
+use super::permits::{ConnectionPermit, no_partial_space};
 use super::proxy_header::{self, HEADER_BYTES_MAX, HeaderStart};
 use super::refuse::refuse;
 
@@ -107,14 +107,15 @@ pub(super) fn serve<S: ConnectionSession>(
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let Some(address) = permit.address() else { return };
-        let session = (context.open_session)(Dialect::Line, address);
+        let Some(quota) = permit.quota() else { return };
+        let session = (context.open_session)(Dialect::Line, quota);
         permit.opened();
-        permit.ended(connection::run(LineTransport::new(socket), session, &permit, &context).await);
+        permit.ended(connection::run(LineTransport::new(socket, &permit), session, &permit, &context).await);
     }
 }
 
-struct LineTransport {
+struct LineTransport<'a> {
+    permit: &'a ConnectionPermit,
     input: OwnedReadHalf,
     output: Arc<OwnedWriteHalf>,
     dialect: LineDialect,
@@ -122,11 +123,12 @@ struct LineTransport {
     queued: VecDeque<Bytes>,
 }
 
-impl LineTransport {
-    fn new(LineSocket { tcp, read_ahead }: LineSocket) -> Self {
+impl<'a> LineTransport<'a> {
+    fn new(LineSocket { tcp, read_ahead }: LineSocket, permit: &'a ConnectionPermit) -> Self {
         let queued = VecDeque::from([line::greeting()]);
         let (input, output) = tcp.into_split();
         Self {
+            permit,
             input,
             output: Arc::new(output),
             dialect: LineDialect::default(),
@@ -177,7 +179,7 @@ impl LineTransport {
     }
 }
 
-impl Transport for LineTransport {
+impl Transport for LineTransport<'_> {
     async fn next(&mut self) -> TransportInput {
         loop {
             match self.lines.next() {
@@ -193,6 +195,10 @@ impl Transport for LineTransport {
                         .with_detail("a PROXY header is not accepted from this address");
                     self.queue_bytes(line::encode_refusal(&refusal));
                     return TransportInput::Unacceptable(CloseCode::ProtocolError);
+                }
+                None if !self.permit.holds_partial(self.lines.held()) => {
+                    self.queue_bytes(line::encode_refusal(&no_partial_space()));
+                    return TransportInput::Unacceptable(CloseCode::RegisterTimeout);
                 }
                 None => {}
             }
