@@ -4,6 +4,7 @@
 //! other file checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
 
 mod keys;
+mod quotas;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,9 +20,11 @@ use presence::model::{LookalikePolicy, Retention};
 use presence::store::redis::tls::TlsFiles;
 
 pub use self::keys::KEYS;
+pub use self::quotas::QuotaSettings;
 use crate::identity::AuthConfig;
 use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, ServerCertificate};
-use crate::session::{SessionLimit, SessionLimits};
+use crate::quota::{LimitKind, RateLimit};
+use crate::session::SessionLimits;
 
 /// Maximum value of `history.max_messages` and `history.inbox_messages`.
 const HISTORY_MESSAGES_MAX: u64 = 1_000_000;
@@ -98,6 +101,9 @@ pub struct GatewayConfig {
     pub profile: LimitsProfile,
     /// `limits.*_per_second`, `limits.*_per_minute` and `limits.*_burst`: limits of each session.
     pub session_limits: SessionLimits,
+    /// `limits.address_*`, `limits.user_sessions`, `limits.registrations_*` and `limits.creations_*`: limits of
+    /// addresses and users.
+    pub quotas: QuotaSettings,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
     /// `history.*`: retention of rooms and inboxes.
@@ -153,6 +159,7 @@ impl GatewayConfig {
             )?,
             profile: profile(settings)?,
             session_limits: session_limits(settings)?,
+            quotas: QuotaSettings::read(settings)?,
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
             hold: hold(settings)?,
@@ -188,16 +195,18 @@ fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
     })
 }
 
-/// Returns the settings of a limit: its rate and its burst.
-fn session_limit_keys(limit: SessionLimit) -> (&'static str, &'static str) {
+/// Returns the settings of a limit, of sessions or else of addresses: its rate and its burst.
+fn limit_keys(limit: LimitKind) -> (&'static str, &'static str) {
     match limit {
-        SessionLimit::Requests => ("limits.requests_per_second", "limits.requests_burst"),
-        SessionLimit::Messages => ("limits.messages_per_second", "limits.messages_burst"),
-        SessionLimit::Bytes => ("limits.bytes_per_second", "limits.bytes_burst"),
-        SessionLimit::Joins => ("limits.joins_per_second", "limits.joins_burst"),
-        SessionLimit::Renames => ("limits.renames_per_minute", "limits.renames_burst"),
-        SessionLimit::Statuses => ("limits.statuses_per_minute", "limits.statuses_burst"),
-        SessionLimit::Pages => ("limits.pages_per_second", "limits.pages_burst"),
+        LimitKind::Requests => ("limits.requests_per_second", "limits.requests_burst"),
+        LimitKind::Messages => ("limits.messages_per_second", "limits.messages_burst"),
+        LimitKind::Bytes => ("limits.bytes_per_second", "limits.bytes_burst"),
+        LimitKind::Joins => ("limits.joins_per_second", "limits.joins_burst"),
+        LimitKind::Renames => ("limits.renames_per_minute", "limits.renames_burst"),
+        LimitKind::Statuses => ("limits.statuses_per_minute", "limits.statuses_burst"),
+        LimitKind::Pages => ("limits.pages_per_second", "limits.pages_burst"),
+        LimitKind::Registrations => ("limits.registrations_per_minute", "limits.registrations_burst"),
+        LimitKind::Creations => ("limits.creations_per_minute", "limits.creations_burst"),
     }
 }
 
@@ -215,18 +224,25 @@ fn session_limits(settings: &Settings) -> Result<SessionLimits, SettingsError> {
         LimitsProfile::Default => SessionLimits::default(),
         LimitsProfile::Open => SessionLimits::open(),
     };
+    SessionLimits::from_each(|limit| rate_limit(settings, limit_keys(limit), profile.of(limit)))
+}
+
+/// Reads one limit by its keys. What is not set is the default's.
+fn rate_limit(
+    settings: &Settings,
+    (rate_key, burst_key): (&'static str, &'static str),
+    default: RateLimit,
+) -> Result<RateLimit, SettingsError> {
     let number = |key, bounds: RangeInclusive<u64>, expected: &'static str| {
         settings.optional(key, |text| text.parse().ok().filter(|number| bounds.contains(number)).ok_or(expected))
     };
-    SessionLimits::from_each(|limit| {
-        let (default, (rate_key, burst_key)) = (profile.of(limit), session_limit_keys(limit));
-        let rate = number(rate_key, 0..=SESSION_LIMIT_MAX, "expected a whole number from 0 to 1000000000")?;
-        let burst = match limit {
-            SessionLimit::Bytes => number(burst_key, BYTES_BURST, "expected a whole number from 65536 to 1000000000"),
-            _ => number(burst_key, 1..=SESSION_LIMIT_MAX, "expected a whole number from 1 to 1000000000"),
-        }?;
-        Ok(default.with(rate.unwrap_or(default.units()), burst.unwrap_or(default.burst())))
-    })
+    let rate = number(rate_key, 0..=SESSION_LIMIT_MAX, "expected a whole number from 0 to 1000000000")?;
+    let burst = if burst_key.ends_with("bytes_burst") {
+        number(burst_key, BYTES_BURST, "expected a whole number from 65536 to 1000000000")
+    } else {
+        number(burst_key, 1..=SESSION_LIMIT_MAX, "expected a whole number from 1 to 1000000000")
+    }?;
+    Ok(default.with(rate.unwrap_or(default.units()), burst.unwrap_or(default.burst())))
 }
 
 fn lookalikes(settings: &Settings) -> Result<LookalikePolicy, SettingsError> {
@@ -339,10 +355,11 @@ impl fmt::Display for GatewayConfig {
             LimitsProfile::Open => "open",
         };
         writeln!(f, "limits.profile = {profile:?}")?;
-        for limit in SessionLimit::ALL {
-            let ((rate_key, burst_key), rate) = (session_limit_keys(limit), self.session_limits.of(limit));
+        for limit in LimitKind::of_sessions() {
+            let ((rate_key, burst_key), rate) = (limit_keys(limit), self.session_limits.of(limit));
             writeln!(f, "{rate_key} = {}\n{burst_key} = {}", rate.units(), rate.burst())?;
         }
+        write!(f, "{}", self.quotas)?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_bytes = {}", self.history.bytes)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;

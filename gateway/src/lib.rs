@@ -14,6 +14,7 @@ pub mod message;
 pub mod wire;
 pub mod listen;
 pub mod identity;
+pub mod quota;
 pub mod session;
 pub mod outbound;
 pub mod hub;

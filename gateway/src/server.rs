@@ -41,6 +41,7 @@ use crate::listen::{
 };
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::outbound::reply_budget::ReplyBudget;
+use crate::quota::{QuotaLimits, Quotas};
 use crate::session::{Driver, SendRates, Services, SessionLimits};
 use crate::wire::Dialect;
 
@@ -91,6 +92,7 @@ struct ReloadableSettings {
     retention: Reloadable<Retention>,
     room_bytes_per_second: Reloadable<u64>,
     session_limits: Reloadable<SessionLimits>,
+    quota_limits: Reloadable<Arc<QuotaLimits>>,
     identity: IdentityGate,
     certificate: Reloadable<Option<ServerCertificate>>,
 }
@@ -169,7 +171,9 @@ impl Gateway {
 
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(metrics.counts.clone()));
-        let lease = connect_lease((registry, reasons), &hub, &metrics, start_backplane);
+        let quota_limits = Reloadable::from(Arc::new(config.quota_limits()));
+        let quotas = Arc::new(Quotas::new(&config.prefix, quota_limits.clone()));
+        let lease = connect_lease((registry, reasons), (&hub, &quotas), &metrics, start_backplane);
         let admission = Arc::new(Admission::new({
             let lease = Arc::clone(&lease);
             move || lease.reasons().is_empty()
@@ -210,11 +214,17 @@ impl Gateway {
         };
         let certificate = Reloadable::from(config.certificate.clone());
         let tls = TlsTermination::new(certificate.clone()).context("prepare TLS")?;
-        let log_addresses = config.logs.addresses;
-        listeners.clients.serve(&connections.context(services, limits.clone(), (log_addresses, tls)));
+        listeners.clients.serve(&connections.context(services, limits.clone(), tls));
 
-        let reloadable =
-            ReloadableSettings { limits, retention, room_bytes_per_second, session_limits, identity, certificate };
+        let reloadable = ReloadableSettings {
+            limits,
+            retention,
+            room_bytes_per_second,
+            session_limits,
+            quota_limits,
+            identity,
+            certificate,
+        };
         let background = background.drop_guard();
         Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
@@ -240,13 +250,14 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections, sessions and rooms, allowed origins, retention, mode and keys of tokens, and the
-    /// certificate of the client ports. Every other setting of `config` is ignored.
+    /// Applies limits of connections, sessions, addresses, users and rooms, allowed origins, retention, mode and keys
+    /// of tokens, and the certificate of the client ports. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
         self.reloadable.session_limits.set(config.session_limits);
+        self.reloadable.quota_limits.set(Arc::new(config.quota_limits()));
         self.reloadable.identity.reload(&config.auth);
         if self.reloadable.certificate.get() != config.certificate {
             self.reloadable.certificate.set(config.certificate.clone());
@@ -288,23 +299,23 @@ impl Connections {
         &self,
         services: Arc<Services>,
         limits: Reloadable<ConnectionLimits>,
-        (log_addresses, tls): (bool, TlsTermination),
+        tls: TlsTermination,
     ) -> Arc<ConnectionContext<Driver>> {
         let session_limits = limits.clone();
         ConnectionContext::new(ConnectionParts {
             metrics: Arc::clone(&services.metrics),
-            // No rule of a session depends on the address of its client yet.
-            open_session: move |dialect, _| {
+            quotas: Arc::clone(&services.quotas),
+            log_addresses: services.log_addresses,
+            open_session: move |dialect, quota| {
                 let limits = session_limits.get();
                 let sign_within = match dialect {
                     Dialect::Json => limits.proxy_idle,
                     Dialect::Line => limits.line_sign,
                 };
-                Driver::new(&services, dialect, sign_within)
+                Driver::new(&services, dialect, sign_within).of_address(quota)
             },
             admission: Arc::clone(&self.admission),
             limits,
-            log_addresses,
             tls,
             closing: self.closing.clone(),
             drain: Arc::clone(&self.drain),
@@ -316,7 +327,7 @@ impl Connections {
 /// Connects lease, hub and backplane: the backplane's deliveries reach both others through a [`DeliveryRouter`].
 fn connect_lease(
     (registry, store): (Registry, StoreReasons),
-    hub: &Arc<Hub>,
+    (hub, quotas): (&Arc<Hub>, &Arc<Quotas>),
     metrics: &Arc<Metrics>,
     start_backplane: impl FnOnce(DeliverySink) -> Backplane,
 ) -> Arc<LeaseContext> {
@@ -333,6 +344,7 @@ fn connect_lease(
         backplane: start_backplane(Arc::new(router)),
         health,
         claims,
+        quotas: Arc::clone(quotas),
         orders,
         samples: watch::Sender::new(None),
         stop: StopRequest::default(),
@@ -361,6 +373,8 @@ fn session_services(
         health: Arc::clone(&lease.health),
         replies,
         session_limits,
+        quotas: Arc::clone(&lease.quotas),
+        log_addresses: config.logs.addresses,
         send_rates: SendRates::new(room_bytes_per_second),
         metrics: Arc::clone(&lease.metrics),
     })

@@ -5,7 +5,7 @@
 use presence::host::client_address::TRUSTED_PROXIES_DEFAULT;
 use presence::host::settings::key::{self, Key};
 
-/// The rate of a limit of sessions. Its default depends on `limits.profile`, so it is part of the meaning.
+/// The rate of a limit. Its default depends on `limits.profile`, so it is part of the meaning.
 macro_rules! rate {
     ($name:literal, $what:literal, $default:literal) => {
         Key::number($name).sample($default).live().meaning(concat!(
@@ -18,7 +18,7 @@ macro_rules! rate {
     };
 }
 
-/// The burst of a limit of sessions.
+/// The burst of a limit.
 macro_rules! burst {
     ($name:literal, $what:literal, $default:literal, $least:literal) => {
         Key::number($name).sample($default).live().meaning(concat!(
@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
          1073741824. Beyond it messages are refused as overloaded, the largest senders first.",
     ),
     Key::text("limits.profile").default("default").live().meaning(
-        "Limits of each session that are not set: default, or open for none (tests and benchmarks only).",
+        "Limits of sessions, addresses and users that are not set: default, or open for none (tests and benchmarks only).",
     ),
     rate!("limits.requests_per_second", "requests of a session per second", "100"),
     burst!("limits.requests_burst", "requests of a session at once", "200", "1"),
@@ -146,6 +146,20 @@ pub const KEYS: &[Key] = &[
     burst!("limits.statuses_burst", "changes of status of a session at once", "10", "1"),
     rate!("limits.pages_per_second", "lists (history, members, rooms) of a session per second", "5"),
     burst!("limits.pages_burst", "lists (history, members, rooms) of a session at once", "20", "1"),
+    Key::number("limits.address_sessions").default("8").live().meaning(
+        "Limits of an address over the whole cluster, as a multiple of those of a session, 0 to 1000000; 0 is no limit. \
+         Many users may share an address. Its bytes, registrations and new rooms have limits of their own.",
+    ),
+    Key::number("limits.user_sessions").default("4").live().meaning(
+        "Limits of a user with a token over the whole cluster, as a multiple of those of a session, 0 to 1000000; 0 is no \
+         limit.",
+    ),
+    rate!("limits.address_bytes_per_second", "bytes of message bodies of an address per second", "20480"),
+    burst!("limits.address_bytes_burst", "bytes of message bodies of an address at once", "4194304", "65536"),
+    rate!("limits.registrations_per_minute", "registrations of an address per minute", "30"),
+    burst!("limits.registrations_burst", "registrations of an address at once", "30", "1"),
+    rate!("limits.creations_per_minute", "rooms that an address creates per minute", "10"),
+    burst!("limits.creations_burst", "rooms that an address creates at once", "10", "1"),
     Key::number("history.max_messages")
         .default("10000")
         .live()

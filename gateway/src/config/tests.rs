@@ -8,7 +8,6 @@ use presence::store::redis::tls::ClientFiles;
 
 use super::*;
 use crate::listen::AllowedOrigins;
-use crate::session::RateLimit;
 
 /// Returns the loaded settings, or the error line.
 fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfig, String> {
@@ -32,8 +31,17 @@ fn two() -> AllowedOrigins {
 }
 
 /// Limits with one of them replaced.
-fn with_limit(limits: SessionLimits, changed: SessionLimit, to: RateLimit) -> SessionLimits {
+fn with_limit(limits: SessionLimits, changed: LimitKind, to: RateLimit) -> SessionLimits {
     SessionLimits::from_each(|limit| Ok::<_, ()>(if limit == changed { to } else { limits.of(limit) })).unwrap()
+}
+
+/// Lifts the limits that are not set.
+fn open(config: &mut GatewayConfig, session_limits: SessionLimits) {
+    let QuotaSettings { bytes, registrations, creations, .. } = &mut config.quotas;
+    for limit in [bytes, registrations, creations] {
+        *limit = limit.lifted();
+    }
+    (config.profile, config.session_limits) = (LimitsProfile::Open, session_limits);
 }
 
 fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
@@ -65,6 +73,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         room_bytes_per_second: 2 * 1024 * 1024,
         profile: LimitsProfile::Default,
         session_limits: SessionLimits::default(),
+        quotas: QuotaSettings::default(),
         logs: Logs {
             level: "info".to_owned(),
             addresses: true,
@@ -77,6 +86,20 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
     };
     change(&mut config);
     config
+}
+
+#[test]
+fn addresses_have_multiples_of_session_limits() {
+    let limits = changed(|_| {}).quota_limits();
+    assert_eq!(limits.address.of(LimitKind::Messages), RateLimit::per_second(160, 480));
+    assert_eq!(limits.user.of(LimitKind::Messages), RateLimit::per_second(80, 240));
+    assert_eq!(limits.address.of(LimitKind::Bytes), RateLimit::bytes_per_second(20_480, 4_194_304));
+    assert_eq!(limits.user.of(LimitKind::Bytes), RateLimit::bytes_per_second(262_144, 1_048_576));
+    assert_eq!(limits.address.of(LimitKind::Registrations), RateLimit::per_minute(30, 30));
+    assert_eq!(limits.user.of(LimitKind::Creations).units(), 0, "users create rooms as their address may");
+    assert_eq!(limits.seats, 256);
+    let open = changed(|config| open(config, SessionLimits::open())).quota_limits();
+    assert!(LimitKind::ALL.iter().all(|kind| open.address.of(*kind).units() + open.user.of(*kind).units() == 0));
 }
 
 #[test]
@@ -115,7 +138,7 @@ fn environment_overrides_the_file_key_by_key() {
             env("PARLEY__LIMITS__RENAMES_PER_MINUTE", "9"),
             changed(|c| {
                 c.session_limits =
-                    with_limit(SessionLimits::default(), SessionLimit::Renames, RateLimit::per_minute(9, 3));
+                    with_limit(SessionLimits::default(), LimitKind::Renames, RateLimit::per_minute(9, 3));
             }),
         ),
         (
@@ -123,21 +146,25 @@ fn environment_overrides_the_file_key_by_key() {
             vec![],
             changed(|c| {
                 let bytes = RateLimit::bytes_per_second(65_536, 65_536);
-                c.session_limits = with_limit(SessionLimits::default(), SessionLimit::Bytes, bytes);
+                c.session_limits = with_limit(SessionLimits::default(), LimitKind::Bytes, bytes);
             }),
         ),
-        (
-            named,
-            env("PARLEY__LIMITS__PROFILE", "open"),
-            changed(|c| (c.profile, c.session_limits) = (LimitsProfile::Open, SessionLimits::open())),
-        ),
+        (named, env("PARLEY__LIMITS__PROFILE", "open"), changed(|c| open(c, SessionLimits::open()))),
         (
             "node.id = 'g1'\nlimits.profile = 'open'",
             env("PARLEY__LIMITS__MESSAGES_PER_SECOND", "20"),
             changed(|c| {
                 let messages = RateLimit::per_second(20, 60);
-                let limits = with_limit(SessionLimits::open(), SessionLimit::Messages, messages);
-                (c.profile, c.session_limits) = (LimitsProfile::Open, limits);
+                let limits = with_limit(SessionLimits::open(), LimitKind::Messages, messages);
+                open(c, limits);
+            }),
+        ),
+        (
+            "node.id = 'g1'\nlimits.address_sessions = 0",
+            env("PARLEY__LIMITS__CREATIONS_PER_MINUTE", "20"),
+            changed(|c| {
+                c.quotas.address_sessions = 0;
+                c.quotas.creations = RateLimit::per_minute(20, 10);
             }),
         ),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),

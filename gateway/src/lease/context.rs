@@ -10,6 +10,7 @@ use tokio::sync::{SetOnce, watch};
 
 use crate::backplane::Backplane;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 
 use super::local_claims::LocalClaims;
 use super::orders::SessionOrders;
@@ -28,6 +29,8 @@ pub struct LeaseContext {
     pub health: Arc<LeaseHealth>,
     /// The claims of this gateway's sessions.
     pub claims: Arc<LocalClaims>,
+    /// What addresses and users have spent of their limits, which each beat exchanges.
+    pub quotas: Arc<Quotas>,
     /// Ends sessions of this gateway.
     pub orders: SessionOrders,
     /// The newest sample of the lease table, which the failure detector judges.

@@ -98,7 +98,9 @@ mod tests {
         let info = GatewayInfo { node, version, ws, tcp, admin };
         let lease = OwnLease::new(registry, Arc::clone(&health), info);
         assert!(lease.open().await);
-        let BeatOutcome::Answered(sample, beat) = Heartbeat::new(&lease).next().await else { panic!("no answer") };
+        let BeatOutcome::Answered(sample, beat) = Heartbeat::new(&lease).next(Default::default).await else {
+            panic!("no answer")
+        };
         let orders = SessionOrders::new(Arc::clone(&hub), Arc::<LocalClaims>::default());
         let router = DeliveryRouter { hub: Arc::clone(&hub), health, orders, metrics };
         for (seconds, is_late) in [(1, false), (3, true)] {

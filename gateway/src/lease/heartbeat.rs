@@ -17,11 +17,12 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
     let mut reassertion = Reassertion::default();
     let mut recovering_since = None;
     loop {
-        match heartbeat.next().await {
+        match heartbeat.next(|| context.quotas.take_report(Instant::now())).await {
             BeatOutcome::Answered(sample, beat) => {
                 let generation = beat.generation.number;
                 context.backplane.note_beat(&lease.incarnation, generation, sample.sent, sample.received);
                 context.samples.send_replace(Some(sample));
+                context.quotas.note_reports(Instant::now(), &lease.incarnation, &beat.usage);
                 context.carry_out(beat.mailbox);
                 if beat.asserted && beat.generation.phase == Phase::Open {
                     if let Some(since) = recovering_since.take() {

@@ -56,6 +56,11 @@ impl LineSplitter {
         Self { bytes: read_ahead.into(), ..Self::default() }
     }
 
+    /// Returns the bytes of partial input that are stored.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Reads the bytes that have arrived. Returns their number, 0 at the end of the input, and the answers to telnet
     /// commands among them. Dropping the future loses nothing.
     ///

@@ -7,7 +7,6 @@
 //! them. The server owns readiness ([`Admission`]) and begins the drain. Knows no rooms, nicknames or store.
 
 mod accept;
-mod address_shares;
 mod admission;
 mod certificate;
 mod connection;
@@ -48,7 +47,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presence::host::client_address::{ClientAddress, TrustedProxies};
+use presence::host::client_address::TrustedProxies;
 use presence::host::descriptors::DescriptorLimit;
 use presence::host::reloadable::Reloadable;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +55,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
 use crate::outbound::policy::SLOW_READER;
+use crate::quota::{Quota, Quotas};
 use crate::wire::Dialect;
 
 use self::origin_refusals::OriginRefusals;
@@ -142,7 +142,7 @@ impl ConnectionLimits {
 
 /// The shared state of all connections of a gateway.
 pub struct ConnectionContext<S> {
-    open_session: Box<dyn Fn(Dialect, ClientAddress) -> S + Send + Sync>,
+    open_session: Box<dyn Fn(Dialect, Arc<Quota>) -> S + Send + Sync>,
     admission: Arc<Admission>,
     limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
@@ -161,12 +161,14 @@ pub struct ConnectionContext<S> {
 /// The parts from which a [`ConnectionContext`] is made.
 #[derive(Debug)]
 pub struct ConnectionParts<F> {
-    /// Opens a session for every admitted connection, with the address of its client.
+    /// Opens a session for every admitted connection, with the quota of its client's address.
     pub open_session: F,
     /// Decides whether a connection is admitted.
     pub admission: Arc<Admission>,
     /// Limits of every connection; a reload changes them.
     pub limits: Reloadable<ConnectionLimits>,
+    /// The connections of each address, and what its sessions have spent.
+    pub quotas: Arc<Quotas>,
     /// True if the log names the addresses of refused clients.
     pub log_addresses: bool,
     /// TLS of both ports, while it has a certificate.
@@ -184,12 +186,12 @@ pub struct ConnectionParts<F> {
 
 impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
-    pub fn new<F: Fn(Dialect, ClientAddress) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
-        let ConnectionParts { open_session, admission, limits, log_addresses, tls, metrics, closing, drain, tasks } =
-            parts;
+    pub fn new<F: Fn(Dialect, Arc<Quota>) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
+        let ConnectionParts { open_session, admission, limits, quotas, .. } = parts;
+        let ConnectionParts { log_addresses, tls, metrics, closing, drain, tasks, .. } = parts;
         let seat_refusals = SeatRefusals::new(Arc::clone(&metrics), log_addresses);
         let origin_refusals = OriginRefusals::new(Arc::clone(&metrics), log_addresses);
-        let permits = ConnectionPermits::new(Arc::clone(&metrics), limits.get().refusals);
+        let permits = ConnectionPermits::new(Arc::clone(&metrics), quotas, limits.get().refusals);
         let stalled = StalledConnections::default();
         stalled.register_metrics(&metrics);
         Arc::new(Self {

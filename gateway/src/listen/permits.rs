@@ -4,7 +4,7 @@
 //! released exactly once, however its task ends. It counts for its client's address from the moment that this is known:
 //! behind a proxy that is later.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use presence::host::client_address::ClientAddress;
@@ -14,10 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use crate::metrics::{ListenerKind, Metrics, SeatLimit, Stage};
+use crate::quota::{Quota, Quotas};
 use crate::session::ConnectionEnd;
+use crate::wire::Refusal;
 
 use super::ConnectionLimits;
-use super::address_shares::AddressShares;
 
 impl SeatLimit {
     /// Returns the code of a refusal.
@@ -32,6 +33,20 @@ impl SeatLimit {
 /// Minimum share of the connections that have not registered: that of one address by default.
 const UNREGISTERED_MIN: usize = 256;
 
+/// Bytes of a partial request that each client may hold before it has registered.
+pub(super) const PARTIAL_BYTES_FREE: usize = 4 * 1024;
+/// Maximum memory of partial requests beyond these, of all clients that have not registered: that of 400 clients that
+/// return to many rooms at once.
+pub(super) const PARTIAL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The pause that a client without space is advised to make.
+const PARTIAL_RETRY_MS: u64 = 1000;
+
+/// The refusal of a partial request that has no space.
+pub(super) fn no_partial_space() -> Refusal {
+    let refusal = Refusal { retry_after_ms: Some(PARTIAL_RETRY_MS), ..ErrorCode::Overloaded.into() };
+    refusal.with_detail("too many clients have begun a large first request")
+}
+
 /// Adds one to a count below its maximum. Returns false at the maximum.
 fn add_below(count: &AtomicUsize, maximum: usize) -> bool {
     let next = |taken: usize| (taken < maximum).then_some(taken + 1);
@@ -39,11 +54,13 @@ fn add_below(count: &AtomicUsize, maximum: usize) -> bool {
 }
 
 /// The permits in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TakenPermits {
     all: AtomicUsize,
     unregistered: AtomicUsize,
-    addresses: AddressShares,
+    /// Bytes of partial requests of clients that have not registered, beyond those that each may hold.
+    partial_bytes: AtomicUsize,
+    quotas: Arc<Quotas>,
 }
 
 /// The permits of one gateway.
@@ -55,8 +72,10 @@ pub(super) struct ConnectionPermits {
 }
 
 impl ConnectionPermits {
-    pub(super) fn new(metrics: Arc<Metrics>, refusals: usize) -> Self {
-        Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(refusals)), metrics }
+    pub(super) fn new(metrics: Arc<Metrics>, quotas: Arc<Quotas>, refusals: usize) -> Self {
+        let [all, unregistered, partial_bytes] = [0; 3].map(AtomicUsize::new);
+        let taken = TakenPermits { all, unregistered, partial_bytes, quotas };
+        Self { taken: Arc::new(taken), refusals: Arc::new(Semaphore::new(refusals)), metrics }
     }
 
     /// Acquires a permit for a client whose address may not be known yet. A lowered limit closes no connection.
@@ -69,7 +88,7 @@ impl ConnectionPermits {
         limits: &ConnectionLimits,
         address: Option<ClientAddress>,
     ) -> Result<ConnectionPermit, SeatLimit> {
-        let TakenPermits { all, unregistered, addresses } = &*self.taken;
+        let TakenPermits { all, unregistered, quotas, .. } = &*self.taken;
         if !add_below(all, limits.connections) {
             return Err(SeatLimit::Gateway);
         }
@@ -78,9 +97,8 @@ impl ConnectionPermits {
             all.fetch_sub(1, Ordering::Relaxed);
             return Err(SeatLimit::Unregistered);
         }
-        if let Some(address) = address
-            && !addresses.take(address, limits.addresses.connections)
-        {
+        let quota = address.map(|address| quotas.take_seat(address, limits.addresses.connections));
+        if let Some(None) = quota {
             all.fetch_sub(1, Ordering::Relaxed);
             unregistered.fetch_sub(1, Ordering::Relaxed);
             return Err(SeatLimit::Address);
@@ -89,11 +107,12 @@ impl ConnectionPermits {
         Ok(ConnectionPermit {
             port,
             end: OnceLock::new(),
-            address: address.map(OnceLock::from).unwrap_or_default(),
+            quota: quota.flatten().map(OnceLock::from).unwrap_or_default(),
             metrics: Arc::clone(&self.metrics),
             taken: Arc::clone(&self.taken),
             is_open: AtomicBool::new(false),
             is_registered: AtomicBool::new(false),
+            partial_bytes: AtomicU32::new(0),
         })
     }
 
@@ -108,17 +127,25 @@ impl ConnectionPermits {
 pub(super) struct ConnectionPermit {
     port: ListenerKind,
     end: OnceLock<ConnectionEnd>,
-    address: OnceLock<ClientAddress>,
+    /// That of the address, which counts the connection.
+    quota: OnceLock<Arc<Quota>>,
     metrics: Arc<Metrics>,
     taken: Arc<TakenPermits>,
     is_open: AtomicBool,
     is_registered: AtomicBool,
+    /// Its part of [`TakenPermits::partial_bytes`].
+    partial_bytes: AtomicU32,
 }
 
 impl ConnectionPermit {
     /// Returns the client's address; `None` until a trusted proxy has named it.
     pub(super) fn address(&self) -> Option<ClientAddress> {
-        self.address.get().copied()
+        self.quota.get().and_then(|quota| quota.address())
+    }
+
+    /// Returns the quota of that address; `None` until a trusted proxy has named it.
+    pub(super) fn quota(&self) -> Option<Arc<Quota>> {
+        self.quota.get().cloned()
     }
 
     /// Counts the connection for the address of its client, which may have `count` of them. A known address stays.
@@ -126,14 +153,12 @@ impl ConnectionPermit {
     /// # Errors
     /// The address has no seat left.
     pub(super) fn identify(&self, address: ClientAddress, count: usize) -> Result<(), SeatLimit> {
-        if self.address.get().is_some() {
+        if self.quota.get().is_some() {
             return Ok(());
         }
-        if !self.taken.addresses.take(address, count) {
-            return Err(SeatLimit::Address);
-        }
-        if self.address.set(address).is_err() {
-            self.taken.addresses.release(address);
+        let quota = self.taken.quotas.take_seat(address, count).ok_or(SeatLimit::Address)?;
+        if let Err(quota) = self.quota.set(quota) {
+            self.taken.quotas.release_seat(&quota);
         }
         Ok(())
     }
@@ -149,7 +174,28 @@ impl ConnectionPermit {
     pub(super) fn registered(&self) {
         if !self.is_registered.swap(true, Ordering::Relaxed) {
             self.taken.unregistered.fetch_sub(1, Ordering::Relaxed);
+            let bytes = self.partial_bytes.swap(0, Ordering::Relaxed);
+            self.taken.partial_bytes.fetch_sub(bytes as usize, Ordering::Relaxed);
         }
+    }
+
+    /// Notes the memory of a partial request. Returns false if there is none left for this client, which has not
+    /// registered: the connection has to end. Called by the connection's own task only.
+    pub(super) fn holds_partial(&self, bytes: usize) -> bool {
+        let (before, after) = (self.partial_bytes.load(Ordering::Relaxed), bytes.saturating_sub(PARTIAL_BYTES_FREE));
+        if after == before as usize || self.is_registered.load(Ordering::Relaxed) {
+            return true;
+        }
+        let taken = &self.taken.partial_bytes;
+        let next = |all: usize| {
+            let all = all - before as usize + after;
+            (all <= PARTIAL_BYTES_MAX || after < before as usize).then_some(all)
+        };
+        let is_noted = taken.try_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok();
+        if is_noted {
+            self.partial_bytes.store(after as u32, Ordering::Relaxed);
+        }
+        is_noted
     }
 
     /// Records the end of an open connection.
@@ -162,8 +208,8 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.registered();
         self.taken.all.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = self.address.get() {
-            self.taken.addresses.release(*address);
+        if let Some(quota) = self.quota.take() {
+            self.taken.quotas.release_seat(&quota);
         }
         let stage = if *self.is_open.get_mut() { Stage::Open } else { Stage::Handshake };
         self.metrics.connection_closed(self.port, stage);

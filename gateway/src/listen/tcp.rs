@@ -22,7 +22,7 @@ use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{AcceptedStream, ClientStream};
 use super::lines::{InputLine, LineSplitter};
-use super::permits::ConnectionPermit;
+use super::permits::{ConnectionPermit, no_partial_space};
 
 /// Maximum number of buffers in one write.
 const WRITE_SLICES: usize = 64;
@@ -49,24 +49,29 @@ pub(super) fn serve<S: ConnectionSession, A: AcceptedStream>(
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let Some(address) = permit.address() else { return };
-        let session = (context.open_session)(Dialect::Line, address);
+        let Some(quota) = permit.quota() else { return };
+        let session = (context.open_session)(Dialect::Line, quota);
         permit.opened();
-        permit.ended(connection::run(LineTransport::new(socket), session, &permit, &context).await);
+        permit.ended(connection::run(LineTransport::new(socket, &permit), session, &permit, &context).await);
     }
 }
 
-struct LineTransport<C> {
+struct LineTransport<'a, C> {
+    permit: &'a ConnectionPermit,
     stream: C,
     dialect: LineDialect,
     lines: LineSplitter,
     queued: VecDeque<Bytes>,
 }
 
-impl<C: ClientStream> LineTransport<C> {
-    fn new<A: AcceptedStream<Client = C>>(LineSocket { stream, read_ahead }: LineSocket<A>) -> Self {
+impl<'a, C: ClientStream> LineTransport<'a, C> {
+    fn new<A: AcceptedStream<Client = C>>(
+        LineSocket { stream, read_ahead }: LineSocket<A>,
+        permit: &'a ConnectionPermit,
+    ) -> Self {
         let queued = VecDeque::from([line::greeting()]);
         Self {
+            permit,
             stream: stream.into_client(),
             dialect: LineDialect::default(),
             lines: LineSplitter::after(&read_ahead),
@@ -117,7 +122,7 @@ impl<C: ClientStream> LineTransport<C> {
     }
 }
 
-impl<C: ClientStream> Transport for LineTransport<C> {
+impl<C: ClientStream> Transport for LineTransport<'_, C> {
     async fn next(&mut self) -> TransportInput {
         loop {
             match self.lines.next() {
@@ -138,6 +143,10 @@ impl<C: ClientStream> Transport for LineTransport<C> {
                         .with_detail("a PROXY header is not accepted from this address");
                     self.queue_bytes(line::encode_refusal(&refusal));
                     return TransportInput::Unacceptable(CloseCode::ProtocolError);
+                }
+                None if !self.permit.holds_partial(self.lines.held()) => {
+                    self.queue_bytes(line::encode_refusal(&no_partial_space()));
+                    return TransportInput::Unacceptable(CloseCode::RegisterTimeout);
                 }
                 None => {}
             }

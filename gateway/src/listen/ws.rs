@@ -4,24 +4,26 @@
 //! Knows nothing about the JSON's contents.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use presence::host::client_address::ClientAddress;
 use presence::model::codes::{CloseCode, ErrorCode};
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
 use crate::outbound::outbox::Outgoing;
-use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Token, json};
+use crate::quota::Quota;
+use crate::wire::{Answer, DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Reply, Token, json};
 
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{AcceptedStream, ClientStream, DataKind, FrameEvent, FrameSocket, MessageLimits, SocketEnd};
 use super::http_socket::HttpSocket;
-use super::permits::ConnectionPermit;
+use super::permits::{ConnectionPermit, no_partial_space};
 
 const LIMITS: MessageLimits = MessageLimits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
 
@@ -47,44 +49,57 @@ pub(super) async fn serve<S: ConnectionSession, A: AcceptedStream>(
         return;
     };
     // The request for the upgrade has named it.
-    let Some(address) = permit.address() else { return };
+    let Some(quota) = permit.quota() else { return };
     let stream = io.into_inner().into_inner().into_client();
-    let transport = WebSocketTransport(FrameSocket::over(stream, read_buf.into(), LIMITS));
-    let session = open(&context, *opening, address);
+    let socket = FrameSocket::over(stream, read_buf.into(), LIMITS);
+    let transport = WebSocketTransport { socket, permit: &permit };
+    let session = open(&context, *opening, quota);
     permit.opened();
     permit.ended(connection::run(transport, session, &permit, &context).await);
 }
 
 /// Opens the session. Not a part of [`serve`], whose task would have space for it twice.
-fn open<S: ConnectionSession>(
-    context: &ConnectionContext<S>,
-    Opening { bearer, .. }: Opening,
-    address: ClientAddress,
-) -> S {
-    let mut session = (context.open_session)(Dialect::Json, address);
+fn open<S: ConnectionSession>(context: &ConnectionContext<S>, Opening { bearer, .. }: Opening, quota: Arc<Quota>) -> S {
+    let mut session = (context.open_session)(Dialect::Json, quota);
     if let Some(token) = bearer {
         session.present(token);
     }
     session
 }
 
-struct WebSocketTransport<C>(FrameSocket<C>);
+struct WebSocketTransport<'a, C> {
+    socket: FrameSocket<C>,
+    permit: &'a ConnectionPermit,
+}
 
-impl<C: ClientStream> Transport for WebSocketTransport<C> {
-    async fn next(&mut self) -> TransportInput {
-        match self.0.next(decode).await {
+impl<C: ClientStream> WebSocketTransport<'_, C> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<TransportInput> {
+        let Poll::Ready(input) = self.socket.poll_next(cx, &mut decode) else {
+            if self.permit.holds_partial(self.socket.held_input()) {
+                return Poll::Pending;
+            }
+            self.socket.output().text(json::encode_reply(&no_space()));
+            return Poll::Ready(TransportInput::Unacceptable(CloseCode::RegisterTimeout));
+        };
+        Poll::Ready(match input {
             Ok(input) => input,
             Err(SocketEnd::Broken(violation)) => TransportInput::Unacceptable(violation.close_code()),
             Err(SocketEnd::Gone) => TransportInput::Gone,
-        }
+        })
+    }
+}
+
+impl<C: ClientStream> Transport for WebSocketTransport<'_, C> {
+    async fn next(&mut self) -> TransportInput {
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     fn socket(&self) -> Option<Arc<OwnedWriteHalf>> {
-        self.0.shared()
+        self.socket.shared()
     }
 
     fn queue(&mut self, items: VecDeque<Outgoing>) {
-        let output = self.0.output();
+        let output = self.socket.output();
         for item in items {
             match item {
                 Outgoing::Reply(reply) => output.text(json::encode_reply(&reply)),
@@ -97,12 +112,16 @@ impl<C: ClientStream> Transport for WebSocketTransport<C> {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().await
+        self.socket.flush().await
     }
 
     async fn close(self, code: Option<CloseCode>) {
-        self.0.close(code.map(|code| (code.number(), code.slug()))).await;
+        self.socket.close(code.map(|code| (code.number(), code.slug()))).await;
     }
+}
+
+fn no_space() -> Reply {
+    Reply { id: None, answer: Answer::Refused(no_partial_space()) }
 }
 
 /// Returns true if a close frame ends the session: code 1000, or none. After any other code, such as 1001 (page

@@ -8,9 +8,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::model::RoomName;
+use presence::host::client_address::ClientAddress;
 use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::{RoomName, UserId};
 
+use crate::quota::Quota;
 use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
 
 use super::liveness::{HeartbeatPolicy, Liveness};
@@ -20,6 +22,9 @@ use super::stream_entry::StreamEntry;
 use super::token_expiry::ExpiryAction;
 use super::verbs::send::SendMessage;
 use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
+
+/// Number of unknown tokens of one connection after which it is closed: the client guesses.
+const FAILED_RESUMES_MAX: u8 = 5;
 
 /// A step for the driver; steps are carried out in order.
 #[derive(Debug)]
@@ -101,6 +106,28 @@ impl Core {
         self.state.allowance.take_report(self.state.liveness.age(now))
     }
 
+    /// Counts the session for its address from now on.
+    pub fn count_for_address(&mut self, quota: Arc<Quota>) {
+        self.state.quotas.address = Some(quota);
+    }
+
+    /// Returns the user of the session, if the session does not count for it yet.
+    #[must_use]
+    pub fn uncounted_user(&self) -> Option<&UserId> {
+        self.state.user_grant.as_ref().filter(|_| self.state.quotas.user.is_none()).map(|grant| &grant.user)
+    }
+
+    /// Counts the session for its user from now on.
+    pub fn count_for_user(&mut self, quota: Arc<Quota>) {
+        self.state.quotas.user = Some(quota);
+    }
+
+    /// Returns the address of the client, for a line of the log about its refusals.
+    #[must_use]
+    pub fn address(&self) -> Option<ClientAddress> {
+        self.state.quotas.address.as_ref().and_then(|quota| quota.address())
+    }
+
     /// Handles a frame that could not be decoded.
     pub fn undecoded(
         &mut self,
@@ -109,7 +136,7 @@ impl Core {
         (id, refusal): (CorrelationId, Refusal),
     ) -> Vec<Effect> {
         let mut effects = Vec::with_capacity(2);
-        match self.state.allowance.admit(self.state.liveness.age(now), limits, RequestCost::UNDECODED) {
+        match self.admit(now, limits, RequestCost::UNDECODED) {
             Ok(()) => effects.push(refuse(id, refusal)),
             Err(refused) => refuse_rate(id, refused, &mut effects),
         }
@@ -118,7 +145,10 @@ impl Core {
 
     /// Charges an input that is not a request. Returns false, and charges nothing, beyond the limits.
     pub fn admits_input(&mut self, now: Instant, limits: &SessionLimits) -> bool {
-        self.state.allowance.admits(self.state.liveness.age(now), limits, RequestCost::UNDECODED)
+        let SessionState { allowance, quotas, liveness, identity, .. } = &mut self.state;
+        let cost = RequestCost::UNDECODED;
+        let cost = if identity.is_some() { cost.of_registered() } else { cost };
+        allowance.admits(liveness.age(now), limits, cost, || quotas.admit(now, &cost.charges()))
     }
 
     /// Returns the time at which [`Core::token_due`] is to be asked next; `None` for a guest.
@@ -141,7 +171,7 @@ impl Core {
             effects.push(Effect::RevokePreviousToken);
         }
         if let Some(cost) = RequestCost::of(&command)
-            && let Err(refused) = self.state.allowance.admit(self.state.liveness.age(now), limits, cost)
+            && let Err(refused) = self.admit(now, limits, cost)
         {
             refuse_rate(id, refused, &mut effects);
             return effects;
@@ -172,7 +202,14 @@ impl Core {
             },
             Err(refusal) => {
                 let is_half_done = flow.is_half_done(&refusal);
+                let is_guess = refusal.code == ErrorCode::ResumeFailed;
                 effects.push(refuse(id, refusal));
+                if is_guess {
+                    self.state.failed_resumes += 1;
+                    if self.state.failed_resumes >= FAILED_RESUMES_MAX {
+                        effects.push(Effect::Close(CloseCode::RateLimited));
+                    }
+                }
                 if is_half_done {
                     effects.push(Effect::Close(CloseCode::Restart));
                 }
@@ -193,6 +230,13 @@ impl Core {
             Decision::PerformStep(flow, operation) => self.perform(id, flow, operation, effects),
             Decision::Close(code) => effects.push(Effect::Close(code)),
         }
+    }
+
+    /// Charges a request to the session, its address and its user.
+    fn admit(&mut self, now: Instant, limits: &SessionLimits, cost: RequestCost) -> Result<(), RateRefusal> {
+        let SessionState { allowance, quotas, liveness, identity, .. } = &mut self.state;
+        let cost = if identity.is_some() { cost.of_registered() } else { cost };
+        allowance.admit(liveness.age(now), limits, cost, || quotas.admit(now, &cost.charges()))
     }
 
     fn perform(&mut self, id: CorrelationId, flow: Flow, operation: Operation, effects: &mut Vec<Effect>) {

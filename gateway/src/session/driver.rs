@@ -18,6 +18,7 @@ use presence::model::codes::CloseCode;
 
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
+use crate::quota::{LimitOwner, Quota};
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request, Token};
 
 use super::core::{Core, Effect};
@@ -59,6 +60,13 @@ impl Driver {
             dialect,
             sends: SendsInFlight::default(),
         }
+    }
+
+    /// Counts the connection for the address of its client.
+    #[must_use]
+    pub fn of_address(mut self, quota: Arc<Quota>) -> Self {
+        self.core.count_for_address(quota);
+        self
     }
 
     /// Returns the connection's outbox. The transport empties it, also while a request is performed.
@@ -173,6 +181,10 @@ impl Driver {
             let outcome = self.perform(operation).await;
             is_resume |= matches!(outcome, Ok(OperationOutcome::Resumed(_)));
             effects = self.core.outcome(Instant::now(), outcome);
+        }
+        if let Some(user) = self.core.uncounted_user() {
+            let quota = self.performer.services.quotas.of_user(user);
+            self.core.count_for_user(quota);
         }
         if self.dialect == Dialect::Line {
             self.conclude().await;
@@ -291,11 +303,15 @@ impl Driver {
         self.performer.outbox.push_reserved_reply(reply, reservation);
     }
 
-    /// Logs refusals by a limit, at most once a minute. The line names the limit and the nickname, nothing else.
+    /// Logs refusals by a limit, at most once a minute. The line names the limit and the nickname, and the address if
+    /// it has met a limit of its own.
     fn report_refusals(&mut self, now: Instant) {
-        let Some(RefusalReport { limit, refused }) = self.core.take_refusal_report(now) else { return };
+        let Some(RefusalReport { limit, owner, refused }) = self.core.take_refusal_report(now) else { return };
         let nick = self.core.identity().map(|me| me.nick.as_str());
-        tracing::info!(event = "rate_limited", nick, limit = limit.slug(), refused, "requests refused by a limit");
+        let is_shown = owner == LimitOwner::Address && self.performer.services.log_addresses;
+        let address = self.core.address().filter(|_| is_shown).map(tracing::field::display);
+        let (limit, scope) = (limit.slug(), owner.slug());
+        tracing::info!(event = "rate_limited", nick, limit, scope, address, refused, "requests refused by a limit");
     }
 
     /// Reports a user as active when its client sends a request; receiving does not count.

@@ -14,7 +14,6 @@ mod ending;
 pub mod liveness;
 mod own_messages;
 mod performer;
-mod rate_limit;
 mod rate_meter;
 mod refusal;
 mod replay;
@@ -34,7 +33,6 @@ pub mod verbs;
 
 pub use self::driver::{DecodedRequest, Driver};
 pub use self::ending::ConnectionEnd;
-pub use self::rate_limit::RateLimit;
 pub use self::send_rates::SendRates;
 pub use self::services::Services;
-pub use self::session_limits::{RefusalReport, SessionLimit, SessionLimits};
+pub use self::session_limits::{RefusalReport, SessionLimits};

@@ -2,12 +2,15 @@
 //!
 //! Conversions only, so that performing code uses `?`. Invariant: the text of an inner error is logged, never sent.
 
+use std::time::Duration;
+
 use presence::model::codes::ErrorCode;
 use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
 use crate::identity::TokenFault;
 use crate::outbound::reply_budget::ReplyBudgetUsed;
+use crate::quota::{LimitKind, LimitOwner};
 use crate::wire::Refusal;
 
 use super::rate_meter::OverRate;
@@ -28,6 +31,13 @@ pub(super) fn rate_limited() -> Refusal {
 
 fn temporary(code: ErrorCode) -> Refusal {
     Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..code.into() }
+}
+
+/// The refusal of a request beyond a limit, with the time after which it is admitted.
+pub(super) fn over_limit((owner, limit): (LimitOwner, LimitKind), retry_after: Duration) -> Refusal {
+    let retry_after_ms = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+    let refusal = Refusal { retry_after_ms: Some(retry_after_ms), ..ErrorCode::RateLimited.into() };
+    refusal.with_detail(limit.detail(owner))
 }
 
 /// The refusal of a read, which has no outcome: without an answer it is unavailable.
@@ -51,6 +61,8 @@ impl From<RegistryError> for Refusal {
             }
             RegistryError::Overloaded => temporary(ErrorCode::Overloaded),
             RegistryError::Fenced => unavailable(),
+            // Asked only of an address that may create no room now.
+            RegistryError::NoSuchRoom => ErrorCode::RateLimited.into(),
         }
     }
 }
@@ -108,10 +120,8 @@ impl From<OverRate> for Refusal {
 }
 
 impl From<RateRefusal> for Refusal {
-    fn from(RateRefusal { limit, retry_after, .. }: RateRefusal) -> Self {
-        let retry_after_ms = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-        let refusal = Self { retry_after_ms: Some(retry_after_ms), ..ErrorCode::RateLimited.into() };
-        refusal.with_detail(limit.detail())
+    fn from(RateRefusal { limit, owner, retry_after, .. }: RateRefusal) -> Self {
+        over_limit((owner, limit), retry_after)
     }
 }
 
@@ -132,8 +142,6 @@ impl From<PublishError> for Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -16,6 +16,7 @@ use crate::identity::IdentityGate;
 use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
 use crate::outbound::reply_budget::ReplyBudget;
+use crate::quota::Quotas;
 
 use super::send_rates::SendRates;
 use super::session_limits::SessionLimits;
@@ -43,6 +44,10 @@ pub struct Services {
     pub replies: ReplyBudget,
     /// The limits of each session.
     pub session_limits: Reloadable<SessionLimits>,
+    /// What addresses and users have spent of their limits.
+    pub quotas: Arc<Quotas>,
+    /// True if the log names the addresses of refused clients.
+    pub log_addresses: bool,
     /// The byte rates of rooms and inboxes.
     pub send_rates: SendRates,
     /// Counters and histograms.

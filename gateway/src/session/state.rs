@@ -11,6 +11,7 @@ use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
 use crate::identity::{Grant, RoomRight, UserToken};
 use crate::message::Target;
+use crate::quota::SessionQuotas;
 use crate::wire::Since;
 
 use super::liveness::{HeartbeatPolicy, Liveness};
@@ -64,6 +65,9 @@ pub struct SessionState {
     pub(super) liveness: Liveness,
     pub(super) typing: TypingLimiter,
     pub(super) allowance: SessionAllowance,
+    pub(super) quotas: SessionQuotas,
+    /// Resumes with an unknown token.
+    pub(super) failed_resumes: u8,
     registered_reply: RegisteredReply,
 }
 
@@ -79,6 +83,8 @@ impl SessionState {
             liveness: Liveness::new(now, heartbeat),
             typing: TypingLimiter::default(),
             allowance: SessionAllowance::default(),
+            quotas: SessionQuotas::default(),
+            failed_resumes: 0,
             registered_reply: RegisteredReply::Unconfirmed { resumed: false },
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::lease::health::LeaseHealth;
 use crate::model::Incarnation;
-use crate::registry::{Beat, GatewayInfo, LeaseTable, Registry, RegistryError};
+use crate::registry::{Beat, BeatReport, GatewayInfo, LeaseTable, Registry, RegistryError};
 
 /// Interval between two beats.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -122,12 +122,17 @@ impl<'a> Heartbeat<'a> {
     }
 
     /// Waits until the next beat is due, sends it, and records its outcome in the lease's health.
-    pub async fn next(&mut self) -> BeatOutcome {
+    ///
+    /// `usage` returns what the limits of addresses and users have seen since the last beat, and the id of the newest
+    /// report that is known here. If the beat is not answered, its usage is not reported again: it may have arrived.
+    pub async fn next(&mut self, usage: impl FnOnce() -> (String, String)) -> BeatOutcome {
         let OwnLease { registry, health, incarnation, .. } = self.lease;
         self.tick.tick().await;
         let sent = Instant::now();
         health.record_sent(sent);
-        match registry.beat(incarnation, &health.take_active()).await {
+        let (active, (usage, usage_seen)) = (health.take_active(), usage());
+        let report = BeatReport { active: &active, usage: &usage, usage_seen: &usage_seen };
+        match registry.send_beat(incarnation, report).await {
             Ok(beat) => {
                 health.record_answer(beat.generation, beat.counter, sent);
                 if std::mem::take(&mut self.is_unanswered) {
@@ -192,10 +197,12 @@ mod tests {
         let lease = new_lease();
         assert!(lease.open().await);
         let mut heartbeat = Heartbeat::new(&lease);
-        let BeatOutcome::Answered(sample, beat) = heartbeat.next().await else { panic!("the store is there") };
+        let BeatOutcome::Answered(sample, beat) = heartbeat.next(Default::default).await else {
+            panic!("the store is there")
+        };
         assert_eq!((sample.table.leases.len(), lease.health.is_store_answering(sample.received)), (1, true));
         assert!(lease.registry.fence(&lease.incarnation, beat.counter).await.unwrap());
-        assert!(matches!(heartbeat.next().await, BeatOutcome::Lost));
+        assert!(matches!(heartbeat.next(Default::default).await, BeatOutcome::Lost));
         assert_eq!(lease.health.incarnation(), None);
     }
 }

@@ -304,6 +304,9 @@ impl Keys {
         /// Sorted set, bounded: `#<room key>` and `@<session id>` of the largest streams, scored by the bytes of their
         /// payloads at their last mark.
         largest => "largest";
+        /// Stream, of the last 10 s: incarnation -> what addresses and users have used of their limits on it since its
+        /// report before. They are named by hashes. Expires 60 s after the last report.
+        usage => "usage";
     }
 }
 
@@ -433,6 +436,7 @@ mod tests {
             (keys.online().into(), "online"),
             (keys.events().into(), "events"),
             (keys.largest().into(), "largest"),
+            (keys.usage().into(), "usage"),
             (room.meta().into(), "room:r"),
             (room.stream().into(), "log:r"),
             (room.members().into(), "members:r"),

@@ -13,6 +13,7 @@ mod names;
 mod presence;
 mod room_pattern;
 mod token;
+mod usage_key;
 mod user_id;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
 pub use self::room_pattern::RoomPattern;
+pub use self::usage_key::UsageKey;
 pub use self::user_id::{USER_ID_BYTES, UserId, is_printable_text};
 
 const MIB: usize = 1024 * 1024;

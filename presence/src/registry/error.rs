@@ -9,6 +9,9 @@ pub enum RegistryError {
     /// Too many reads are under way in this process; nothing was read.
     #[error("too many reads are under way")]
     Overloaded,
+    /// The room does not exist, and the caller may not create it; nothing was done.
+    #[error("the room does not exist")]
+    NoSuchRoom,
     /// The store refused or could not be reached; nothing was done. The text is for logs only.
     #[error("the store is not available: {0}")]
     Unavailable(String),

@@ -55,8 +55,8 @@ mod sessions;
 
 pub use self::error::RegistryError;
 pub use self::leases::{
-    Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus,
+    Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
+    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
 };
 pub(crate) use self::listing::event_position;
 pub use self::listing::{

@@ -114,6 +114,7 @@ pub(super) fn did_change(reply: &mut ScriptReply) -> Result<bool, RegistryError>
 pub(super) fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
+        "NO_SUCH_ROOM" => RegistryError::NoSuchRoom,
         "STALE" => RegistryError::Unavailable("claim is outdated".to_owned()),
         "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a known verdict"),

@@ -25,6 +25,7 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/harness/fault_proxy.rs", "delays on purpose"),
     ("tests/chaos/run.rs", "keeps to the times of the plan"),
     ("tests/it/contracts/backplane/faults.rs", "freezes Redis for a set time"),
+    ("tests/it/messages/address_limits.rs", "waits as a client that is told to"),
     ("tests/it/messages/session_limits.rs", "waits as a client that is told to"),
     ("gateway/src/listen/tests/mod.rs", "polls for the waits of its suite"),
     ("gateway/src/listen/tests/pressure.rs", "paces a slow writer, and watches that nothing happens"),

@@ -1,7 +1,9 @@
 //! Room and direct messages: delivery, order, history, replay, slow readers and shares.
 
+mod address_limits;
 mod byte_bound;
 mod chat;
+mod growth;
 mod inbox;
 mod large_lists;
 mod last_lines;

@@ -95,13 +95,19 @@ impl<S: ClientStream> FrameSocket<S> {
         self.stream.hang_up().await;
     }
 
+    /// Returns the bytes of partial input that are stored.
+    pub(in crate::listen) fn held_input(&self) -> usize {
+        self.reader.held() + self.unread.capacity()
+    }
+
     /// Returns the bytes of this connection's own buffers.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.reader.held() + self.unread.capacity() + self.writer.held()
     }
 
-    fn poll_next<T>(
+    /// The step of [`FrameSocket::next`].
+    pub(in crate::listen) fn poll_next<T>(
         &mut self,
         cx: &mut Context<'_>,
         decode: &mut impl FnMut(FrameEvent<'_>) -> T,

@@ -9,11 +9,11 @@ use super::super::tcp::{self, LineSocket};
 use super::super::ws;
 use super::*;
 
-/// Maximum size of a connection task without its driver.
-const TASK_BYTES_MAX: usize = 1024;
-/// Maximum size of a driver, 24 bytes of it for tokens. The limits of a session are boxed at its first request, in 56
-/// bytes more.
-const DRIVER_BYTES_MAX: usize = 536;
+/// Maximum size of a connection task without its driver, 8 bytes of it to count partial requests.
+const TASK_BYTES_MAX: usize = 1032;
+/// Maximum size of a driver, 24 bytes of it for tokens, and 16 for the quotas of its address and its user, which their
+/// connections share. The limits of a session are boxed at its first request, in 56 bytes more.
+const DRIVER_BYTES_MAX: usize = 552;
 /// Maximum size of a frame reader.
 const READER_BYTES_MAX: usize = 64;
 /// Maximum size of a request that is being performed. Each one is moved to the heap, however little of it is used.

@@ -37,6 +37,7 @@ use crate::message::{Accepted, Body, ChatMessage};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
+use crate::quota::{Quota, Quotas};
 use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
@@ -217,8 +218,8 @@ impl ListenFixture {
         let (closing, connection_drain, tasks) =
             (CancellationToken::new(), Arc::new(ConnectionDrain::default()), TaskTracker::new());
         let shared = Arc::clone(&state);
-        let open_session = move |dialect: Dialect, address: ClientAddress| {
-            shared.addresses.lock().unwrap().push(address);
+        let open_session = move |dialect: Dialect, quota: Arc<Quota>| {
+            shared.addresses.lock().unwrap().extend(quota.address());
             let outbox = Outbox::new(dialect);
             let mut outboxes = shared.outboxes.lock().unwrap();
             outboxes.push(outbox.clone());
@@ -236,6 +237,7 @@ impl ListenFixture {
             open_session,
             admission: Arc::clone(&admission),
             limits,
+            quotas: Arc::new(Quotas::new("parley", Reloadable::default())),
             log_addresses: true,
             tls: TlsTermination::new(certificate.into()).unwrap(),
             metrics: Arc::clone(&metrics),

@@ -1,5 +1,6 @@
 //! Clients that stop reading, flood or disconnect during a request, and a process without free descriptors.
 
+use super::super::permits::{PARTIAL_BYTES_FREE, PARTIAL_BYTES_MAX};
 use super::*;
 
 /// Queues messages until the connection is closed.
@@ -256,4 +257,68 @@ async fn listeners_resume_after_running_out_of_descriptors() {
     assert_eq!(fixture.metrics.open(ListenerKind::Tcp), 0, "a descriptor was still free");
     drop(open_files);
     new_client.until("pong").await;
+}
+
+#[tokio::test]
+async fn partial_first_requests_share_a_bounded_memory() {
+    const CLIENTS: usize = 600;
+    let addresses = Arc::new(AddressLimits { connections: CLIENTS * 2, ..AddressLimits::default() });
+    let fixture = ListenFixture::with(ConnectionLimits { addresses, connections: CLIENTS * 4, ..limits() }, None);
+    let mut registered = fixture.websocket().await;
+    fixture.state.gate.add_permits(1);
+    registered.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
+    assert!(registered.text().await.contains("pong"));
+
+    // Half of a frame of 60,000 bytes, whose memory is needed at once.
+    let whole = frame(0x81, &vec![b'x'; 60_000]);
+    let mut held = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = fixture.websocket().await;
+        client.0.send(&whole[..30_000]).await;
+        held.push(client);
+    }
+    let most = PARTIAL_BYTES_MAX / (60_000 - PARTIAL_BYTES_FREE);
+    eventually("the others are closed", || {
+        let closed = fixture.state.endings.lock().unwrap();
+        closed.iter().filter(|end| **end == ConnectionEnd::Closed(CloseCode::RegisterTimeout)).count() >= CLIENTS - most
+    })
+    .await;
+    let refused = held.last_mut().unwrap().text().await;
+    assert!(refused.contains(r#""code":"overloaded""#) && refused.contains(r#""retry_after_ms":1000"#), "{refused}");
+
+    // A registered client, and small requests of others, are not affected.
+    registered.0.send(&whole[..30_000]).await;
+    let mut small = fixture.websocket().await;
+    let ping = frame(0x81, br#"{"type":"ping","id":7}"#);
+    small.0.send(&ping[..10]).await;
+    small.0.send(&ping[10..]).await;
+    assert_eq!(small.text().await, r#"{"type":"pong","id":7}"#);
+    registered.0.send(&whole[30_000..]).await;
+    assert!(registered.text().await.contains("bad_request"));
+
+    // The memory returns with the connections.
+    drop(held);
+    eventually("the connections ended", || fixture.metrics.open(ListenerKind::Ws) == 2).await;
+    let mut late = fixture.websocket().await;
+    late.0.send(&whole[..30_000]).await;
+    late.0.send(&whole[30_000..]).await;
+    assert!(late.text().await.contains("bad_request"));
+}
+
+#[tokio::test]
+async fn partial_first_lines_share_the_same_memory() {
+    const CLIENTS: usize = 400;
+    let addresses = Arc::new(AddressLimits { connections: CLIENTS * 2, ..AddressLimits::default() });
+    let fixture = ListenFixture::with(ConnectionLimits { addresses, connections: CLIENTS * 4, ..limits() }, None);
+    let mut held = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = fixture.line_client().await;
+        client.send(&vec![b'x'; 64_000]).await;
+        held.push(client);
+    }
+    eventually("some are closed", || {
+        let closed = fixture.state.endings.lock().unwrap();
+        closed.contains(&ConnectionEnd::Closed(CloseCode::RegisterTimeout))
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
 //! The core and the deciding halves of the verbs: stories, and random request sequences that must keep the rules.
 #![allow(clippy::unwrap_used)]
 
+mod refusals;
 mod rights;
 
 use presence::model::stream::StreamEnd;

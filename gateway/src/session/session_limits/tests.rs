@@ -18,8 +18,15 @@ fn ping() -> RequestCost {
     RequestCost::of(&Command::Ping).unwrap()
 }
 
+impl SessionAllowance {
+    /// Charges a request of a session whose address and user are not limited.
+    fn admit_alone(&mut self, at: Duration, limits: &SessionLimits, cost: RequestCost) -> Result<(), RateRefusal> {
+        self.admit(at, limits, cost, || Ok(()))
+    }
+}
+
 /// The limits with one of them changed, and no others.
-fn only(limit: SessionLimit, to: RateLimit) -> SessionLimits {
+fn only(limit: LimitKind, to: RateLimit) -> SessionLimits {
     let lifted = |known: RateLimit| known.with(0, 1);
     let limits = SessionLimits::default();
     let each = |kind| Ok::<_, ()>(if kind == limit { to } else { lifted(limits.of(kind)) });
@@ -28,7 +35,7 @@ fn only(limit: SessionLimit, to: RateLimit) -> SessionLimits {
 
 /// Admits as many requests as possible at one time.
 fn admitted(allowance: &mut SessionAllowance, limits: &SessionLimits, cost: RequestCost) -> usize {
-    (0..10_000).take_while(|_| allowance.admit(Duration::ZERO, limits, cost).is_ok()).count()
+    (0..10_000).take_while(|_| allowance.admit_alone(Duration::ZERO, limits, cost).is_ok()).count()
 }
 
 #[test]
@@ -36,20 +43,20 @@ fn each_command_spends_its_own_limit() {
     let nick = || Nick::parse("ann").unwrap();
     let room = || RoomName::parse("#a").unwrap();
     for (command, count, limit) in [
-        (Command::Ping, 200, SessionLimit::Requests),
-        (Command::Leave { room: room() }, 200, SessionLimit::Requests),
-        (Command::Whois { nick: nick() }, 200, SessionLimit::Requests),
-        (Command::Join { room: room(), since: None }, 30, SessionLimit::Joins),
-        (Command::Register { nick: Some(nick()), resume: None, token: None }, 30, SessionLimit::Joins),
-        (Command::Nick { nick: nick() }, 3, SessionLimit::Renames),
-        (Command::Status(Status::default()), 10, SessionLimit::Statuses),
-        (Command::Rooms { limit: 1, cursor: None }, 20, SessionLimit::Pages),
-        (Command::Members { room: room(), limit: 1, cursor: None }, 20, SessionLimit::Pages),
+        (Command::Ping, 200, LimitKind::Requests),
+        (Command::Leave { room: room() }, 200, LimitKind::Requests),
+        (Command::Whois { nick: nick() }, 200, LimitKind::Requests),
+        (Command::Join { room: room(), since: None }, 30, LimitKind::Joins),
+        (Command::Register { nick: Some(nick()), resume: None, token: None }, 30, LimitKind::Joins),
+        (Command::Nick { nick: nick() }, 3, LimitKind::Renames),
+        (Command::Status(Status::default()), 10, LimitKind::Statuses),
+        (Command::Rooms { limit: 1, cursor: None }, 20, LimitKind::Pages),
+        (Command::Members { room: room(), limit: 1, cursor: None }, 20, LimitKind::Pages),
     ] {
         let (mut allowance, cost) = (SessionAllowance::default(), RequestCost::of(&command).unwrap());
         let limits = SessionLimits::default();
         assert_eq!(admitted(&mut allowance, &limits, cost), count, "{command:?}");
-        assert_eq!(allowance.admit(Duration::ZERO, &limits, cost).unwrap_err().limit, limit, "{command:?}");
+        assert_eq!(allowance.admit_alone(Duration::ZERO, &limits, cost).unwrap_err().limit, limit, "{command:?}");
     }
     assert!(RequestCost::of(&Command::Bye).is_none(), "the end of a session is never refused");
 }
@@ -59,22 +66,22 @@ fn refused_message_spends_no_allowance() {
     let (limits, mut allowance) = (SessionLimits::default(), SessionAllowance::default());
     let large = send(&"x".repeat(60_000));
     assert_eq!(admitted(&mut allowance, &limits, large), 4);
-    let refused = allowance.admit(Duration::ZERO, &limits, large).unwrap_err();
-    assert_eq!(refused.limit, SessionLimit::Bytes);
+    let refused = allowance.admit_alone(Duration::ZERO, &limits, large).unwrap_err();
+    assert_eq!(refused.limit, LimitKind::Bytes);
     // 56 of 60 messages are left, although some were refused for their bytes.
     assert_eq!(admitted(&mut allowance, &limits, send("x")), 56);
-    let refused = allowance.admit(Duration::ZERO, &limits, send("x")).unwrap_err();
+    let refused = allowance.admit_alone(Duration::ZERO, &limits, send("x")).unwrap_err();
     // The one before it was refused too, for 50 ms.
-    assert_eq!((refused.limit, refused.retry_after), (SessionLimit::Messages, Duration::from_millis(100)));
+    assert_eq!((refused.limit, refused.retry_after), (LimitKind::Messages, Duration::from_millis(100)));
     assert_eq!(admitted(&mut allowance, &limits, ping()), 140, "refused messages spent no request");
 }
 
 #[test]
 fn refusals_queue_up_and_lapse() {
-    let limits = only(SessionLimit::Requests, RateLimit::per_second(10, 1));
+    let limits = only(LimitKind::Requests, RateLimit::per_second(10, 1));
     let mut allowance = SessionAllowance::default();
     let mut wait = |at_ms| {
-        let outcome = allowance.admit(Duration::from_millis(at_ms), &limits, ping());
+        let outcome = allowance.admit_alone(Duration::from_millis(at_ms), &limits, ping());
         outcome.map_or_else(|refused| refused.retry_after.as_millis(), |()| 0)
     };
     assert_eq!([wait(0), wait(0), wait(0), wait(0)], [0, 100, 200, 300]);
@@ -84,9 +91,9 @@ fn refusals_queue_up_and_lapse() {
 
 #[test]
 fn queue_of_refusals_is_bounded() {
-    let limits = only(SessionLimit::Requests, RateLimit::per_second(1, 1));
+    let limits = only(LimitKind::Requests, RateLimit::per_second(1, 1));
     let mut allowance = SessionAllowance::default();
-    let waits = (0..500).filter_map(|_| allowance.admit(Duration::ZERO, &limits, ping()).err());
+    let waits = (0..500).filter_map(|_| allowance.admit_alone(Duration::ZERO, &limits, ping()).err());
     let longest = waits.map(|refused| refused.retry_after).max().unwrap();
     assert!(longest <= Duration::from_micros(QUEUE_US_MAX) + Duration::from_secs(1), "{longest:?}");
 }
@@ -94,12 +101,13 @@ fn queue_of_refusals_is_bounded() {
 #[test]
 fn stubborn_client_is_closed_after_its_burst() {
     let (limits, mut allowance) = (SessionLimits::default(), SessionAllowance::default());
-    let outcomes: Vec<_> = (0..512).filter_map(|_| allowance.admit(Duration::ZERO, &limits, send("x")).err()).collect();
+    let outcomes: Vec<_> =
+        (0..512).filter_map(|_| allowance.admit_alone(Duration::ZERO, &limits, send("x")).err()).collect();
     assert!(outcomes.len() == 452 && outcomes.iter().all(|refused| !refused.closes));
     assert!(!allowance.is_exhausted(Duration::ZERO));
     let mut refusals = 452;
     let closing = loop {
-        let refused = allowance.admit(Duration::ZERO, &limits, send("x")).unwrap_err();
+        let refused = allowance.admit_alone(Duration::ZERO, &limits, send("x")).unwrap_err();
         refusals += 1;
         if refused.closes {
             break refusals;
@@ -111,13 +119,13 @@ fn stubborn_client_is_closed_after_its_burst() {
 
 #[test]
 fn refusals_are_reported_once_a_minute() {
-    let limits = only(SessionLimit::Requests, RateLimit::per_minute(1, 1));
+    let limits = only(LimitKind::Requests, RateLimit::per_minute(1, 1));
     let mut allowance = SessionAllowance::default();
-    allowance.admit(Duration::ZERO, &limits, ping()).unwrap();
+    allowance.admit_alone(Duration::ZERO, &limits, ping()).unwrap();
     assert_eq!(allowance.take_report(Duration::ZERO), None);
     let mut reported = |at, refusals| {
         for _ in 0..refusals {
-            allowance.admit(at, &limits, ping()).unwrap_err();
+            allowance.admit_alone(at, &limits, ping()).unwrap_err();
         }
         allowance.take_report(at).map(|report| report.refused)
     };
@@ -130,7 +138,7 @@ fn refusals_are_reported_once_a_minute() {
 fn state_of_unrefused_session_stays_small() {
     let (mut allowance, limits) = (SessionAllowance::default(), SessionLimits::default());
     assert!(allowance.spent.is_none(), "a connection that asks for nothing has no state");
-    allowance.admit(Duration::ZERO, &limits, ping()).unwrap();
+    allowance.admit_alone(Duration::ZERO, &limits, ping()).unwrap();
     assert!(allowance.refusals.is_none());
     assert_eq!(size_of_val(&**allowance.spent.as_ref().unwrap()), 56);
 }
@@ -147,7 +155,7 @@ proptest! {
         let mut due: BinaryHeap<Reverse<(u64, usize)>> = (0..burst).map(|number| Reverse((0, number))).collect();
         let (mut order, mut refusals) = (Vec::new(), 0);
         while let Some(Reverse((at, number))) = due.pop() {
-            match allowance.admit(Duration::from_micros(at), &limits, send(&"x".repeat(bodies[number]))) {
+            match allowance.admit_alone(Duration::from_micros(at), &limits, send(&"x".repeat(bodies[number]))) {
                 Ok(()) => order.push(number),
                 Err(refused) => {
                     refusals += 1;

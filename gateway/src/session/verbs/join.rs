@@ -3,11 +3,14 @@
 //! The operation is shared: a resume joins the session's rooms again, and a change of nickname rewrites its member
 //! records. Invariant: a join that fails leaves the session where it was, or ends the connection.
 
+use std::sync::Arc;
+
 use presence::model::RoomName;
 use presence::model::codes::ErrorCode;
 use presence::model::stream::{StreamEnd, StreamId};
 
 use crate::identity::RoomRight;
+use crate::quota::Quota;
 use crate::session::state::{JoinedRoom, ROOMS_MAX, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::wire::{Answer, Since};
@@ -26,6 +29,8 @@ pub struct JoinRoom {
     pub(crate) starts_delivery: bool,
     /// The client's position, if it named one and delivery starts.
     pub(crate) since: Option<Since>,
+    /// The address that is charged if the room is created. `None` for a room in which the session was before.
+    pub(crate) creator: Option<Arc<Quota>>,
 }
 
 /// A room that was joined.
@@ -54,7 +59,8 @@ pub(super) fn decide(
     }
     let starts_delivery = !joined.is_some_and(|joined| joined.receives);
     let since = state.allowed_since(&room, since.filter(|_| starts_delivery));
-    Ok(JoinRoom { room, me, former: None, starts_delivery, since })
+    let creator = state.quotas.address.clone().filter(|_| joined.is_none());
+    Ok(JoinRoom { room, me, former: None, starts_delivery, since, creator })
 }
 
 pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
@@ -73,6 +79,7 @@ pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision
 
 mod perform {
     use std::sync::Arc;
+    use std::time::Instant;
 
     use presence::model::RoomName;
     use presence::model::codes::CloseCode;
@@ -81,14 +88,17 @@ mod perform {
 
     use super::super::leave::LeaveRoom;
     use super::{JoinRoom, RoomJoined};
+    use crate::quota::{LimitKind, LimitOwner, Quota};
     use crate::session::performer::Performer;
+    use crate::session::refusal::over_limit;
     use crate::session::retry::answered;
+    use crate::session::services::Services;
     use crate::session::state::SessionIdentity;
     use crate::wire::Refusal;
 
     impl JoinRoom {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<RoomJoined, Refusal> {
-            let Self { room, me, former, starts_delivery, since } = self;
+            let Self { room, me, former, starts_delivery, since, creator } = self;
             let services = Arc::clone(&performer.services);
             let session = &me.owner.session;
             // A session that was in the room before stays in it when this fails.
@@ -102,8 +112,12 @@ mod perform {
                 performer.received.insert(room.key().clone(), ());
                 performer.rooms.insert(room.key().clone(), room.clone());
             }
-            let entry =
-                former.as_ref().map_or(JoinEntry::New, |former| JoinEntry::Renamed(&former.nick, &former.owner));
+            let creation = creator.as_ref().map(|address| address.reserve(Instant::now(), LimitKind::Creations));
+            let entry = match (&former, &creation) {
+                (Some(former), _) => JoinEntry::Renamed(&former.nick, &former.owner),
+                (None, Some(Err(_))) => JoinEntry::Existing,
+                (None, _) => JoinEntry::New,
+            };
             match answered(|| {
                 services.registry.join(JoinRequest {
                     room: &room,
@@ -115,7 +129,13 @@ mod perform {
             })
             .await
             {
-                Ok(JoinedAt { room, epoch, seq, member_count, forks }) => {
+                Ok(joined) => {
+                    if let Some(Ok(creation)) = creation
+                        && joined.is_first_entry()
+                    {
+                        creation.keep();
+                    }
+                    let JoinedAt { room, epoch, seq, member_count, forks } = joined;
                     if is_new {
                         services.claims.change(&me.owner, |claim| {
                             // Usually the only entry.
@@ -132,9 +152,27 @@ mod perform {
                     if is_new {
                         undo(performer, &room, me, &error).await;
                     }
+                    match (creation, &error) {
+                        (Some(Ok(creation)), RegistryError::Unknown(_)) => creation.keep(),
+                        (Some(Err(retry_after)), RegistryError::NoSuchRoom) => {
+                            log_refused_room(&services, creator.as_deref());
+                            return Err(over_limit((LimitOwner::Address, LimitKind::Creations), retry_after));
+                        }
+                        _ => {}
+                    }
                     Err(error.into())
                 }
             }
+        }
+    }
+
+    /// Logs that an address may create no room now, at most once a minute.
+    fn log_refused_room(services: &Services, creator: Option<&Quota>) {
+        if creator.is_some_and(|address| address.takes_log_line(Instant::now())) {
+            let address = creator.and_then(Quota::address).filter(|_| services.log_addresses);
+            let address = address.map(tracing::field::display);
+            let (limit, scope) = (LimitKind::Creations.slug(), LimitOwner::Address.slug());
+            tracing::info!(event = "rate_limited", limit, scope, address, "rooms refused by a limit");
         }
     }
 

@@ -140,7 +140,7 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
     match command {
         Command::Register { .. } if state.identity.is_some() => Err(ErrorCode::AlreadyRegistered),
         Command::Register { nick, resume: None, token } => {
-            Ok(Decision::Perform(Operation::Begin(register::decide(nick, token))))
+            Ok(Decision::Perform(Operation::Begin(register::decide(state, nick, token))))
         }
         Command::Register { nick, resume: Some(request), token } => {
             Ok(Decision::Perform(Operation::Resume(resume::decide((nick, token), request))))

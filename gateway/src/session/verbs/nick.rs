@@ -102,7 +102,8 @@ impl RenameFlow {
     fn next(mut self: Box<Self>, me: SessionIdentity) -> Decision {
         if let Some(room) = self.rooms.pop_front() {
             let former = Some(self.former.clone());
-            return self.perform(Operation::Join(JoinRoom { room, me, former, starts_delivery: false, since: None }));
+            let join = JoinRoom { room, me, former, starts_delivery: false, since: None, creator: None };
+            return self.perform(Operation::Join(join));
         }
         if !self.is_released {
             let SessionIdentity { nick, owner, .. } = self.former.clone();

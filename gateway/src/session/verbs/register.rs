@@ -8,6 +8,7 @@ use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, Status};
 
 use crate::identity::UserToken;
+use crate::quota::{LimitKind, QuotaHold};
 use crate::session::state::{SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::session::token_expiry::lifetime_ms;
@@ -22,6 +23,8 @@ pub struct BeginSession {
     pub(crate) nick: Option<Nick>,
     /// The token of the user.
     pub(crate) token: Option<Token>,
+    /// The registration of its address, which counts only if the session begins.
+    pub(crate) registration: Option<QuotaHold>,
 }
 
 /// A session that has begun.
@@ -61,8 +64,9 @@ pub(super) struct RegisteredSession {
     pub(super) entries: Vec<StreamEntry>,
 }
 
-pub(super) fn decide(nick: Option<Nick>, token: Option<Token>) -> BeginSession {
-    BeginSession { nick, token }
+pub(super) fn decide(state: &SessionState, nick: Option<Nick>, token: Option<Token>) -> BeginSession {
+    let registration = state.quotas.address.as_ref().map(|quota| quota.hold(LimitKind::Registrations));
+    BeginSession { nick, token, registration }
 }
 
 pub(super) fn conclude(
@@ -106,7 +110,7 @@ mod perform {
     use std::sync::Arc;
 
     use presence::model::{SessionId, Status, TokenHash};
-    use presence::registry::ClaimError;
+    use presence::registry::{ClaimError, RegistryError};
 
     use super::{BeginSession, SessionBegun, SessionGrant};
     use crate::metrics::RegistrationOutcome;
@@ -117,7 +121,7 @@ mod perform {
 
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
-            let Self { nick, token } = self;
+            let Self { nick, token, registration } = self;
             let (nick, user_token) = performer.introduce(nick, token).await?;
             performer.release_unresolved().await;
             let services = Arc::clone(&performer.services);
@@ -133,6 +137,10 @@ mod perform {
                 ClaimAttempt { incarnation, session: session.clone(), nick: nick.clone(), token: hash.clone() };
             let claimed = performer.claim(attempt).await;
             services.metrics.registrations[result(&claimed)].inc();
+            let may_be_done = matches!(claimed, Ok(_) | Err(ClaimError::Registry(RegistryError::Unknown(_))));
+            if let Some(registration) = registration.filter(|_| may_be_done) {
+                registration.keep();
+            }
             let (owner, inbox) = claimed.inspect_err(|_| services.hub.discard_inbox(&session))?;
             performer.attach(owner.clone(), nick.clone(), Status::default(), hash);
             Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
@@ -166,6 +174,7 @@ mod tests {
     use crate::identity::{AuthConfig, IdentityGate};
     use crate::metrics::Metrics;
     use crate::outbound::reply_budget::ReplyBudget;
+    use crate::quota::Quotas;
     use crate::session::performer::Performer;
     use crate::session::send_rates::SendRates;
     use crate::session::services::Services;
@@ -185,6 +194,8 @@ mod tests {
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),
             session_limits: Reloadable::default(),
+            quotas: Arc::new(Quotas::new("parley", Reloadable::default())),
+            log_addresses: true,
             send_rates: SendRates::new(Reloadable::from(65_536)),
             metrics,
         });
@@ -193,12 +204,13 @@ mod tests {
         let lease = OwnLease::new(services.registry.clone(), Arc::clone(&services.health), info);
         assert!(lease.open().await);
         let mut performers = [(); 2].map(|()| Performer::new(Arc::clone(&services), Dialect::Json));
-        let begin = || BeginSession { nick: Some(Nick::parse("ann").unwrap()), token: None };
+        let begin = || BeginSession { nick: Some(Nick::parse("ann").unwrap()), token: None, registration: None };
         begin().perform(&mut performers[0]).await.unwrap();
         let refused = begin().perform(&mut performers[1]).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::NickInUse);
         assert_eq!(services.hub.stream_count(), 1, "refused session left a stream in the hub");
-        let nameless = BeginSession { nick: None, token: None }.perform(&mut performers[1]).await.unwrap_err();
+        let nameless =
+            BeginSession { nick: None, token: None, registration: None }.perform(&mut performers[1]).await.unwrap_err();
         assert_eq!((nameless.code, nameless.message()), (ErrorCode::BadRequest, "`nick` is missing"));
     }
 }

@@ -148,7 +148,7 @@ impl ResumeFlow {
             Some(room) => {
                 let starts_delivery = self.positions.contains_key(room.key());
                 let (me, former) = (self.me.clone(), self.former.clone());
-                Operation::Join(JoinRoom { room, me, former, starts_delivery, since: None })
+                Operation::Join(JoinRoom { room, me, former, starts_delivery, since: None, creator: None })
             }
             None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),
         };

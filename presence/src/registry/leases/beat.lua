@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
 -- BEAT: heartbeat, failure-detector sample and end-to-end probe in one write. O(gateways + nicks to stamp).
--- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 mailbox (of the caller)
--- ARGV: 1 base, 2 incarnation, 3.. keys of nicks to stamp as active now
--- Reply: {'OK', generation, phase, 1 if the caller has reasserted its claims, counter, {lease row..}, {order JSON..}}
---        or {'FENCED'}
--- Called by Registry::beat, once a second from every gateway.
-local _, leases, beats, gateways, ended, mailbox = unpack(KEYS)
-local incarnation = ARGV[2]
+-- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 usage, 7 mailbox (of the caller)
+-- ARGV: 1 base, 2 incarnation, 3 usage of limits to report or '', 4 id of the newest usage that the caller has, or '',
+--       5.. keys of nicks to stamp as active now
+-- Reply: {'OK', generation, phase, 1 if the caller has reasserted its claims, counter, {lease row..}, {order JSON..},
+--        {{id, incarnation, usage}..} of all gateways since then} or {'FENCED'}
+-- Called by Registry::send_beat, once a second from every gateway.
+local USAGE_MS, USAGE_ROWS = 10000, 512
+local _, leases, beats, gateways, ended, usage, mailbox = unpack(KEYS)
+local incarnation, used, usage_seen = ARGV[2], ARGV[3], ARGV[4]
 
 enter_generation()
 if redis.call('HEXISTS', leases, incarnation) == 0 then
@@ -27,7 +29,7 @@ local counter = redis.call('HINCRBY', beats, incarnation, 1)
 
 local time = now()
 redis.call('HSET', base .. 'beaten', incarnation, time)
-for i = 3, #ARGV do
+for i = 5, #ARGV do
   local record = base .. 'nick:' .. ARGV[i]
   local owner = redis.call('HGET', record, 'owner')
   if owner and incarnation_of(owner) == incarnation then
@@ -38,5 +40,18 @@ end
 local commands = redis.call('LRANGE', mailbox, 0, -1)
 redis.call('DEL', mailbox)
 redis.call('PUBLISH', base .. 'ch:gw:' .. incarnation, 'E ' .. counter)
+
+-- Without an id: what is not older than two beats.
+local since = usage_seen ~= '' and '(' .. usage_seen or string.format('%.0f', time - 2000)
+if used ~= '' then
+  redis.call('XADD', usage, 'MINID', string.format('%.0f', time - USAGE_MS), '*', incarnation, used)
+  redis.call('EXPIRE', usage, 60)
+end
+local reports = {}
+for _, entry in ipairs(redis.call('XRANGE', usage, since, '+', 'COUNT', USAGE_ROWS)) do
+  reports[#reports + 1] = { entry[1], entry[2][1], entry[2][2] }
+end
+
 local number, phase = generation()
-return { 'OK', number, phase, has_asserted(incarnation) and 1 or 0, counter, lease_table(beats, gateways), commands }
+return { 'OK', number, phase, has_asserted(incarnation) and 1 or 0, counter, lease_table(beats, gateways), commands,
+  reports }

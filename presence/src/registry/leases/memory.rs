@@ -8,8 +8,8 @@ use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, LeaseRecord, StoreState, now};
 
 use super::{
-    Beat, Differences, GatewayInfo, Generation, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch,
+    Beat, BeatReport, Differences, GatewayInfo, Generation, LeaseState, LeaseTable, LeaseTransition, Leases,
+    LocalClaim, MailboxOrder, Phase, ReapedBatch, ReassertBatch,
 };
 
 /// The lifetime of an empty row of an ended lease.
@@ -33,8 +33,8 @@ impl Leases for MemoryRegistry {
         }
     }
 
-    async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
-        self.store.lock().beat(incarnation, active)
+    async fn send_beat(&self, incarnation: &Incarnation, report: BeatReport<'_>) -> Result<Beat, RegistryError> {
+        self.store.lock().beat(incarnation, report)
     }
 
     async fn reassert(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError> {
@@ -104,7 +104,11 @@ impl StoreState {
         Ok(())
     }
 
-    pub(crate) fn beat(&mut self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+    pub(crate) fn beat(
+        &mut self,
+        incarnation: &Incarnation,
+        BeatReport { active, usage, usage_seen }: BeatReport<'_>,
+    ) -> Result<Beat, RegistryError> {
         let row = self.leases.serving(incarnation)?;
         row.counter += 1;
         let counter = row.counter;
@@ -115,8 +119,9 @@ impl StoreState {
         }
         self.delete_expired(now);
         self.channels.publish(&self.keys.node(incarnation).channel(), format!("E {counter}").as_bytes());
+        let usage = self.leases.exchange_usage(now, (incarnation, usage), usage_seen);
         let LeaseTable { generation, leases } = self.lease_table();
-        Ok(Beat { generation, asserted: true, counter, leases, mailbox })
+        Ok(Beat { generation, asserted: true, counter, leases, mailbox, usage })
     }
 
     pub(crate) fn reassert(&mut self, incarnation: &Incarnation) -> Result<Vec<Owner>, RegistryError> {

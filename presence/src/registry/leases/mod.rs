@@ -15,9 +15,19 @@ use super::RegistryError;
 
 pub(super) use self::redis::{LeaseRow, lease_rows};
 pub use self::types::{
-    Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus,
+    Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
+    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
 };
+
+impl super::Registry {
+    /// Sends one heartbeat without usage of limits, see [`Registry::send_beat`](super::Registry::send_beat).
+    ///
+    /// # Errors
+    /// Those of [`Registry::send_beat`](super::Registry::send_beat).
+    pub async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+        self.send_beat(incarnation, BeatReport { active, ..BeatReport::default() }).await
+    }
+}
 
 contract! {
     /// The lease table and everything that depends on a lease.
@@ -42,11 +52,12 @@ contract! {
 
         /// Sends one heartbeat. It renews the lease and the TTL of its nick cache, collects the mailbox, and stamps the
         /// `active` nicks of this gateway as active now. It publishes the counter on the gateway's own channel. It
-        /// returns the lease table. One write, so it fails where a write would fail.
+        /// exchanges the usage of limits with the other gateways. It returns the lease table. One write, so it fails
+        /// where a write would fail.
         ///
         /// # Errors
         /// `Fenced` if the lease is fenced or drained, or unknown to a generation that should know it.
-        async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError>;
+        async fn send_beat(&self, incarnation: &Incarnation, report: BeatReport<'_>) -> Result<Beat, RegistryError>;
 
         /// Restores the lease and the claims of a gateway that a generation lacks. Announces nothing. Returns
         /// superseded claims, whose sessions must be closed. Idempotent.

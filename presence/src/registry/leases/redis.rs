@@ -13,8 +13,8 @@ use crate::registry::script;
 use crate::store::redis::{CallKind, RedisStore};
 
 use super::{
-    Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
-    Phase, ReapedBatch, ReassertBatch,
+    Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases,
+    LocalClaim, Phase, ReapedBatch, ReassertBatch, UsageReport,
 };
 
 /// A row of the lease table with everything that listings show.
@@ -46,14 +46,16 @@ impl Leases for RedisRegistry {
         }
     }
 
-    async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+    async fn send_beat(&self, incarnation: &Incarnation, report: BeatReport<'_>) -> Result<Beat, RegistryError> {
         let keys = self.redis.keys();
         let script_keys = ScriptKeys::of(keys.node(incarnation))
-            .partition([keys.beats(), keys.gateways(), keys.ended()])
+            .partition([keys.beats(), keys.gateways(), keys.ended(), keys.usage()])
             .own([NodeKeys::mailbox])
             .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<NickUnit>();
-        let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
+        let BeatReport { active, usage, usage_seen } = report;
+        let words = [incarnation.as_str(), usage, usage_seen].into_iter();
+        let args: Vec<&str> = words.chain(active.iter().map(NickKey::as_str)).collect();
         let lane = &mut self.redis.lane(incarnation.as_str());
         let call = ScriptCall { script: &script::BEAT, keys: script_keys, args: &args };
         let mut reply = redis::call(&self.redis, CallKind::Beat, lane, call).await?;
@@ -70,7 +72,13 @@ impl Leases for RedisRegistry {
                 Err(_) => tracing::warn!(%incarnation, "unknown order in the mailbox"),
             }
         }
-        Ok(Beat { generation, asserted, counter, leases, mailbox })
+        let mut usage = Vec::new();
+        for row in reply.array()?.arrays() {
+            let mut row = row?;
+            let (id, by) = (row.text()?, Incarnation::from_store(&row.text()?));
+            usage.push(UsageReport { id, by, text: row.text()? });
+        }
+        Ok(Beat { generation, asserted, counter, leases, mailbox, usage })
     }
 
     async fn reassert(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError> {

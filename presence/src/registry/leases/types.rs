@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Fence, Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash};
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +194,29 @@ pub struct LeaseTable {
     pub leases: Vec<Lease>,
 }
 
+/// The message of a gateway in a beat.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BeatReport<'a> {
+    /// Nicks of this gateway to stamp as active now.
+    pub active: &'a [NickKey],
+    /// What addresses and users have used of their limits on this gateway since its last beat, for the others. The
+    /// store does not read it. Empty for nothing.
+    pub usage: &'a str,
+    /// The id of the newest usage that the gateway has read. Empty at its first beat.
+    pub usage_seen: &'a str,
+}
+
+/// Usage that a gateway has reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageReport {
+    /// The id; later ones are larger.
+    pub id: String,
+    /// The gateway.
+    pub by: Incarnation,
+    /// The text of [`BeatReport::usage`].
+    pub text: String,
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
@@ -208,6 +231,8 @@ pub struct Beat {
     pub leases: Vec<Lease>,
     /// Orders that waited for the gateway.
     pub mailbox: Vec<MailboxOrder>,
+    /// The usage that all gateways, this one included, have reported since.
+    pub usage: Vec<UsageReport>,
 }
 
 /// An order for a gateway that travels by its mailbox.

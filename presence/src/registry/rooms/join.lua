@@ -3,12 +3,13 @@
 -- KEYS: 1 generation, 2 leases, 3 room meta, 4 room stream, 5 members, 6 member-list, 7 rooms, 8 nick-rooms, 9
 --       owned-members, 10 nick record, 11 session-rooms
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
---       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member
+--       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
+--       11 '0' if the room must exist
 -- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} if the caller does not own the
---        nick
+--        nick; {'NO_SUCH_ROOM'} if it must exist and does not
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
-local _, token, room, display, nick, shown, info, epoch, old_nick, old_token = unpack(ARGV)
+local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create = unpack(ARGV)
 
 enter_generation()
 require_open()
@@ -18,6 +19,9 @@ end
 -- This also stops a late join from before a resume.
 if redis.call('HGET', nick_record, 'owner') ~= token then
   return { 'STALE' }
+end
+if may_create == '0' and redis.call('EXISTS', meta) == 0 then
+  return { 'NO_SUCH_ROOM' }
 end
 local before = redis.call('HGET', members, nick)
 local before_owner, before_info

@@ -33,8 +33,11 @@ impl StoreState {
             return Err(RegistryError::Unavailable("the nickname is not the owner's any more".to_owned()));
         }
         let key = name.key();
+        if entry == JoinEntry::Existing && !self.rooms.rooms.contains_key(key) {
+            return Err(RegistryError::NoSuchRoom);
+        }
         let replaced = match entry {
-            JoinEntry::New => None,
+            JoinEntry::New | JoinEntry::Existing => None,
             JoinEntry::Renamed(old, old_owner) => {
                 let member = self.rooms.member(key, old.key()).filter(|member| old_owner.succeeds(&member.owner));
                 member.map(|member| (old.key().clone(), member.info.nick.clone()))

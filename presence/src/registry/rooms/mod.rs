@@ -29,8 +29,10 @@ pub struct JoinRequest<'a> {
 /// The way a member enters a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinEntry<'a> {
-    /// As a new member.
+    /// As a new member. Creates the room if there is none.
     New,
+    /// As a new member of a room that exists.
+    Existing,
     /// As the same session under another nickname: this record is replaced, and a rename is announced.
     Renamed(&'a Nick, &'a Owner),
 }
@@ -48,6 +50,15 @@ pub struct JoinedAt {
     pub member_count: u64,
     /// The ends of the room's former epochs, oldest first.
     pub forks: Vec<Fork>,
+}
+
+impl JoinedAt {
+    /// Returns true if the joiner is alone in a room without messages. For a session that was not in the room before,
+    /// this join has created it. The answer to a repeated call is the same.
+    #[must_use]
+    pub fn is_first_entry(&self) -> bool {
+        self.member_count == 1 && self.seq == 0
+    }
 }
 
 /// A request to end a membership.
@@ -82,7 +93,8 @@ contract! {
         /// silently.
         ///
         /// # Errors
-        /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more).
+        /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more). `NoSuchRoom` if the
+        /// room must exist and does not.
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
         /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns

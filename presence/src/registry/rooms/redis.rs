@@ -24,10 +24,11 @@ impl Rooms for RedisRegistry {
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<NodeUnit>();
         let (old_nick, old_owner) = match entry {
-            JoinEntry::New => ("", String::new()),
+            JoinEntry::New | JoinEntry::Existing => ("", String::new()),
             JoinEntry::Renamed(nick, owner) => (nick.key().as_str(), owner.token()),
         };
-        let args = [
+        let may_create = if entry == JoinEntry::Existing { "0" } else { "1" };
+        let args: [&str; 10] = [
             &owner.token(),
             room.key().as_str(),
             room.as_str(),
@@ -37,6 +38,7 @@ impl Rooms for RedisRegistry {
             &uuid::Uuid::new_v4().simple().to_string(),
             old_nick,
             &old_owner,
+            may_create,
         ];
         let mut reply = self.write(owner.session.as_str(), &script::JOIN, script_keys, &args).await?;
         done(&mut reply)?;

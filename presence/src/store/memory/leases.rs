@@ -1,17 +1,30 @@
 //! The lease table in memory. The rules on it are in `registry/leases/memory.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::model::{Incarnation, LeftReason, NickKey, RoomKey};
-use crate::registry::{GatewayInfo, Lease, LeaseState, MailboxOrder, RegistryError};
+use crate::registry::{GatewayInfo, Lease, LeaseState, MailboxOrder, RegistryError, UsageReport};
 
 use super::now;
+
+/// The lifetime of reported usage.
+const USAGE_MS: u64 = 10_000;
+/// The age of reported usage that a gateway reads at its first beat.
+const FIRST_USAGE_MS: u64 = 2000;
 
 /// The lease table with the index of each gateway's nicks and memberships.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     pub(crate) rows: BTreeMap<Incarnation, LeaseRecord>,
     pub(crate) opened: u64,
+    usage: UsageLog,
+}
+
+/// What gateways have reported of the use of limits within the last 10 s.
+#[derive(Debug, Default)]
+struct UsageLog {
+    added: u64,
+    rows: VecDeque<(u64, UsageReport)>,
 }
 
 #[derive(Debug)]
@@ -72,5 +85,27 @@ impl Leases {
 
     pub(crate) fn serving(&mut self, incarnation: &Incarnation) -> Result<&mut LeaseRecord, RegistryError> {
         self.rows.get_mut(incarnation).filter(|row| row.state.serves()).ok_or(RegistryError::Fenced)
+    }
+
+    /// Adds the usage that a gateway reports, and returns what was reported after the id that it knows: the rule of
+    /// `beat.lua`.
+    pub(crate) fn exchange_usage(
+        &mut self,
+        now: u64,
+        (by, used): (&Incarnation, &str),
+        seen: &str,
+    ) -> Vec<UsageReport> {
+        let UsageLog { added, rows } = &mut self.usage;
+        if !used.is_empty() {
+            *added += 1;
+            rows.retain(|(time, _)| now.saturating_sub(*time) <= USAGE_MS);
+            rows.push_back((now, UsageReport { id: added.to_string(), by: by.clone(), text: used.to_owned() }));
+        }
+        let seen: Option<u64> = seen.parse().ok();
+        let is_new = |(time, report): &&(u64, UsageReport)| match seen {
+            Some(seen) => report.id.parse().is_ok_and(|id: u64| id > seen),
+            None => now.saturating_sub(*time) <= FIRST_USAGE_MS,
+        };
+        rows.iter().filter(is_new).map(|(_, report)| report.clone()).collect()
     }
 }

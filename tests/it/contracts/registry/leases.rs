@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Status};
 use presence::registry::{
-    ClaimError, JoinEntry, LeaseState, LeaseTransition, LeaveIntent, MailboxOrder, RegistryError,
+    BeatReport, ClaimError, JoinEntry, LeaseState, LeaseTransition, LeaveIntent, MailboxOrder, RegistryError,
 };
 
 use super::{PATIENCE, RegistryArm, gateway_info, on_both_arms};
@@ -22,6 +22,7 @@ on_both_arms! {
     draining_lease_serves_and_drained_lease_refuses,
     node_id_conflict_admits_one_first_lease,
     drain_order_waits_for_gateways_next_beat,
+    reported_usage_reaches_each_gateway_once,
 }
 
 async fn opening_a_lease_twice_keeps_it(arm: &RegistryArm) {
@@ -214,4 +215,23 @@ async fn node_id_conflict_admits_one_first_lease(arm: &RegistryArm) {
         Ok(None),
         "an ended lease is no conflict"
     );
+}
+
+async fn reported_usage_reaches_each_gateway_once(arm: &RegistryArm) {
+    let (one, two, three) = (arm.node("g1").await, arm.node("g2").await, arm.node("g3").await);
+    let beat = async |node: &super::GatewayLease, usage: &str, usage_seen: &str| {
+        let report = BeatReport { usage, usage_seen, ..BeatReport::default() };
+        arm.registry.send_beat(&node.incarnation, report).await.unwrap().usage
+    };
+    assert!(beat(&one, "", "").await.is_empty());
+    let first = beat(&one, "address 1 messages=5", "").await;
+    assert_eq!((first.len(), &first[0].by, first[0].text.as_str()), (1, &one.incarnation, "address 1 messages=5"));
+    let both = beat(&two, "user 2 bytes=7\n", "").await;
+    assert_eq!(
+        both.iter().map(|report| report.text.as_str()).collect::<Vec<_>>(),
+        ["address 1 messages=5", "user 2 bytes=7\n"]
+    );
+    assert_eq!(beat(&three, "", "").await, both, "a new gateway reads the last two seconds");
+    assert_eq!(beat(&one, "", &first[0].id).await, both[1..]);
+    assert!(beat(&two, "", &both[1].id).await.is_empty(), "only what is new");
 }

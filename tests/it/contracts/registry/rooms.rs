@@ -21,6 +21,8 @@ on_both_arms! {
     room_with_messages_outlives_its_last_member,
     unspoken_room_is_forgotten_however_it_empties,
     quiet_room_stays_while_a_member_is_left,
+    join_may_be_limited_to_existing_rooms,
+    repeated_join_reports_the_first_entry,
 }
 
 async fn join_is_announced_exactly_once(arm: &RegistryArm) {
@@ -255,4 +257,37 @@ async fn quiet_room_stays_while_a_member_is_left(arm: &RegistryArm) {
     // A rename replaces the record of the only member.
     let renamed = anna.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
     assert_eq!(renamed, first);
+}
+
+async fn join_may_be_limited_to_existing_rooms(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    assert_eq!(bob.try_join("#lobby", JoinEntry::Existing).await, Err(RegistryError::NoSuchRoom));
+    assert!(arm.registry.room(room("#lobby").key()).await.unwrap().is_none(), "nothing was written");
+    assert!(arm.registry.user(bob.nick.key()).await.unwrap().unwrap().rooms.is_empty());
+
+    ann.join("#lobby").await;
+    let channel = arm.listen_to_room("#lobby").await;
+    assert_eq!(bob.try_join("#LOBBY", JoinEntry::Existing).await.unwrap().member_count, 2);
+    assert_eq!(channel.deltas_until("bob").await, [(2, joined("bob"))]);
+    ann.leave("#lobby").await;
+    bob.leave("#lobby").await;
+    assert_eq!(bob.try_join("#lobby", JoinEntry::Existing).await, Err(RegistryError::NoSuchRoom), "it is forgotten");
+
+    ann.join("#spoken").await;
+    arm.append_message(&room("#spoken"), &ann.nick, &ann.owner).await;
+    ann.leave("#spoken").await;
+    assert_eq!(bob.try_join("#spoken", JoinEntry::Existing).await.unwrap().member_count, 1, "it has a history");
+}
+
+async fn repeated_join_reports_the_first_entry(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    assert!(ann.join("#lobby").await.is_first_entry());
+    assert!(ann.join("#lobby").await.is_first_entry(), "the first answer may have been lost");
+    assert!(!bob.join("#lobby").await.is_first_entry());
+    ann.leave("#lobby").await;
+    arm.append_message(&room("#lobby"), &bob.nick, &bob.owner).await;
+    bob.leave("#lobby").await;
+    assert!(!ann.join("#lobby").await.is_first_entry(), "the room was there before");
 }

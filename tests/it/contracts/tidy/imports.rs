@@ -146,6 +146,19 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
     },
     ImportRule {
+        files: &["gateway/src/quota/*"],
+        forbidden: &[
+            "tokio::",
+            "redis::",
+            "wire::",
+            "session::",
+            "hub::",
+            "backplane",
+            "crate::lease",
+            "crate::listen",
+        ],
+    },
+    ImportRule {
         files: &["gateway/src/listen/*"],
         forbidden: &["redis::", "RoomName", "RoomKey", "Nick", "registry", "backplane", "hub::"],
     },

@@ -95,7 +95,7 @@ impl AuditingGateway {
             };
             let intervals = AuditIntervals { clean: Duration::from_millis(300), recheck: Duration::from_millis(150) };
             let (mut heartbeat, mut audit) = (Heartbeat::new(&lease), ClaimAudit::new(&lease, intervals));
-            let beats = async { while !matches!(heartbeat.next().await, BeatOutcome::Lost) {} };
+            let beats = async { while !matches!(heartbeat.next(Default::default).await, BeatOutcome::Lost) {} };
             let audits = async {
                 loop {
                     let superseded = audit.next(|| audited_claims.lock().unwrap().clone()).await;

@@ -2,7 +2,7 @@
 //!
 //! [`RateLimit`] is the setting, [`ArrivalTime`] the state of one limit in 8 bytes. Invariant: in any time, no more is
 //! admitted than the burst and the rate times that time; a refusal names the exact time after which the same cost is
-//! admitted. Pure: the time since the session began is passed in. It does not know what is counted.
+//! admitted. Pure: a time since any beginning is passed in, always the same one. It does not know what is counted.
 
 use std::time::Duration;
 
@@ -20,9 +20,16 @@ pub struct RateLimit {
     is_of_bytes: bool,
 }
 
-/// The theoretical arrival time of the next unit, in microseconds since the session began.
+/// The theoretical arrival time of the next unit, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ArrivalTime(u64);
+pub(crate) struct ArrivalTime(u64);
+
+impl ArrivalTime {
+    /// Returns true if nothing is left of what was admitted.
+    pub(super) const fn is_over(self, now_us: u64) -> bool {
+        self.0 <= now_us
+    }
+}
 
 impl RateLimit {
     /// At most `units` requests per second, and `burst` at once.
@@ -53,14 +60,26 @@ impl RateLimit {
         Self { units, burst, ..self }
     }
 
+    /// Returns the limit of this many clients together.
+    #[must_use]
+    pub const fn times(self, clients: u64) -> Self {
+        Self { units: self.units.saturating_mul(clients), burst: self.burst.saturating_mul(clients), ..self }
+    }
+
+    /// Returns the limit that admits everything.
+    #[must_use]
+    pub const fn lifted(self) -> Self {
+        Self { units: 0, ..self }
+    }
+
     /// Returns the maximum time by which the arrival time may be ahead.
     fn tolerance_us(self) -> u64 {
         let units = self.units.max(1);
         if self.is_of_bytes {
             // The rounding of single costs must not add up to more than the burst.
-            self.burst * self.period_us / units
+            self.burst.saturating_mul(self.period_us) / units
         } else {
-            self.burst * self.period_us.div_ceil(units)
+            self.burst.saturating_mul(self.period_us.div_ceil(units))
         }
     }
 
@@ -77,7 +96,7 @@ impl RateLimit {
     }
 
     /// Returns true if everything is admitted.
-    pub(super) const fn is_lifted(self) -> bool {
+    pub(crate) const fn is_lifted(self) -> bool {
         self.units == 0
     }
 
@@ -85,7 +104,7 @@ impl RateLimit {
     ///
     /// # Errors
     /// The time after which it is admitted.
-    pub(super) fn admit(self, state: ArrivalTime, now_us: u64, cost: u64) -> Result<ArrivalTime, Duration> {
+    pub(crate) fn admit(self, state: ArrivalTime, now_us: u64, cost: u64) -> Result<ArrivalTime, Duration> {
         if self.is_lifted() {
             return Ok(state);
         }
@@ -98,10 +117,27 @@ impl RateLimit {
     }
 
     /// Returns the state as if a request of this cost were admitted.
-    pub(super) fn after(self, ArrivalTime(state): ArrivalTime, now_us: u64, cost: u64) -> ArrivalTime {
-        let interval = (cost * self.period_us).div_ceil(self.units.max(1));
+    pub(crate) fn after(self, ArrivalTime(state): ArrivalTime, now_us: u64, cost: u64) -> ArrivalTime {
         // A request over the burst would never be admitted, a quiet session may make it.
-        ArrivalTime(state.max(now_us) + interval.min(self.tolerance_us()))
+        ArrivalTime(state.max(now_us).saturating_add(self.interval_us(cost).min(self.tolerance_us())))
+    }
+
+    /// Returns the state after costs that were admitted elsewhere, whether they would be admitted here or not.
+    pub(super) fn charged(self, ArrivalTime(state): ArrivalTime, now_us: u64, cost: u64) -> ArrivalTime {
+        if self.is_lifted() {
+            return ArrivalTime(state);
+        }
+        ArrivalTime(state.max(now_us).saturating_add(self.interval_us(cost)))
+    }
+
+    /// Returns the state without a cost that was admitted a moment ago.
+    pub(super) fn refunded(self, ArrivalTime(state): ArrivalTime, cost: u64) -> ArrivalTime {
+        ArrivalTime(state.saturating_sub(self.interval_us(cost)))
+    }
+
+    /// Returns the time in which the rate admits a cost.
+    fn interval_us(self, cost: u64) -> u64 {
+        cost.saturating_mul(self.period_us).div_ceil(self.units.max(1))
     }
 }
 
