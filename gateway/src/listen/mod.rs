@@ -37,6 +37,7 @@ pub use self::admission::Admission;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
 pub use self::origins::{AllowedOrigins, OriginWord};
+pub use self::page::{PageEmbedder, PageEmbedders};
 
 use std::fmt;
 use std::sync::Arc;
@@ -89,6 +90,8 @@ pub struct ConnectionLimits {
     pub origins: AllowedOrigins,
     /// True if the chat page is served.
     pub page: bool,
+    /// Web sites that may show the chat page in a frame. Shared, because every connection keeps its limits.
+    pub embedders: Arc<PageEmbedders>,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
     /// The share of one address. Shared, because every connection keeps its limits.
@@ -113,6 +116,7 @@ impl Default for ConnectionLimits {
         Self {
             origins: AllowedOrigins::default(),
             page: true,
+            embedders: Arc::default(),
             connections: 16_384,
             addresses: Arc::default(),
             refusals: 256,
