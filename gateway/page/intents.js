@@ -7,16 +7,21 @@ import { createOpening, showAddress } from "./opening.js";
 import { createPages } from "./pages.js";
 import { forgetAll, loadPrefs, savePlace, savePrefs, sharedStorage } from "./prefs.js";
 import { Session } from "./session.js";
+import { createSignIn } from "./sign_in.js";
 import { closedNicks, roomsOf } from "./state.js";
 import { errorText, say } from "./words.js";
 
 const FIRST_ROOM = "#lobby";
 const TOAST_MS = 5000;
 const DRAFT_MS = 300;
-/** Reasons that mean another name is needed. */
-const NICK_WORDS = { nick_in_use: "entry.in_use", nick_confusable: "entry.confusable", bad_nick: "entry.bad" };
+/** Reasons that mean another name is needed, or another sign-in. */
+const NICK_WORDS = {
+  nick_in_use: "entry.in_use", nick_confusable: "entry.confusable", bad_nick: "entry.bad", token_required: "entry.token_required",
+  token_invalid: "entry.token_refused", token_expired: "entry.token_refused",
+};
 
 export function createIntents({ dispatch, read }) {
+  const signIn = createSignIn();
   let session = null;
   let directs = {};
   let restoring = null;
@@ -41,7 +46,7 @@ export function createIntents({ dispatch, read }) {
   const keepDrafts = askLater(flush, DRAFT_MS);
 
   function enter(nick) {
-    session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), secretOf, dispatch });
+    session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), secretOf, dispatch, signIn: signIn?.options() });
     const { closed = [] } = loadPrefs();
     for (const [name, messages] of Object.entries(directs)) {
       if (targetOf(name) !== "@" + name) continue;
@@ -50,6 +55,31 @@ export function createIntents({ dispatch, read }) {
       returnPending(key);
       if (closed.includes(name)) dispatch({ type: "left", key });
     }
+  }
+
+  /** Begins the session, as soon as the embedding page has said who the user is. */
+  async function beginSignedIn() {
+    dispatch({ type: "named", named: true });
+    dispatch({ type: "entry", busy: true });
+    const { nick, isOther } = await signIn.ask();
+    if (isOther) {
+      directs = {};
+      dispatch({ type: "prefs", prefs: { nick: "", secrets: {} } });
+    }
+    dispatch({ type: "named", named: nick !== null });
+    beginWith(nick ?? loadPrefs().nick ?? "");
+  }
+
+  const signInOrComplain = () => beginSignedIn().catch(() => dispatch({ type: "entry", error: word("entry.no_token") }));
+
+  /** Begins the session under a nickname, or lets the user choose one. */
+  function beginWith(nick) {
+    const { name, secret } = readAddress();
+    if (secret) keepSecret(name, secret);
+    if (name) dispatch({ type: "want", name });
+    if (nick === "") return dispatch({ type: "entry" });
+    dispatch({ type: "entry/skip" });
+    enter(nick);
   }
 
   /** Joins the rooms of this session and of earlier visits, the wanted one first. */
@@ -112,6 +142,7 @@ export function createIntents({ dispatch, read }) {
 
   const handlers = {
     "enter": async ({ nick }) => {
+      if (read().named) return session ? location.reload() : signInOrComplain();
       dispatch({ type: "nick", nick });
       dispatch({ type: "entry", busy: true });
       if (!session) return enter(nick);
@@ -185,13 +216,8 @@ export function createIntents({ dispatch, read }) {
     flush,
     begin(kept) {
       directs = kept;
-      const { nick = "" } = loadPrefs();
-      const { name, secret } = readAddress();
-      if (secret) keepSecret(name, secret);
-      if (name) dispatch({ type: "want", name });
-      if (nick === "") return;
-      dispatch({ type: "entry/skip" });
-      enter(nick);
+      if (signIn) signInOrComplain();
+      else beginWith(loadPrefs().nick ?? "");
     },
     linkChanged(before, link) {
       if (link.name === "online") {
@@ -203,7 +229,8 @@ export function createIntents({ dispatch, read }) {
         if (needsName && !link.willRetry) dispatch({ type: "entry", error: refusal({ code: link.reason, message: link.message }) });
         else if (entry.open) {
           const held = link.reason === "nick_in_use";
-          const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) }) : word("entry.unreachable");
+          const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) })
+            : word(link.reason === "no_token" ? "entry.no_token" : "entry.unreachable");
           dispatch({ type: "entry", error: text, busy: !held });
         }
       }

@@ -21,9 +21,12 @@ export class Session {
   watched = null;
   #lookTimer;
 
-  /** `secretOf`: returns the secret of a room that the page shows as private, otherwise `null`. */
-  constructor({ url, nick, storage, secretOf, dispatch }) {
-    this.#parley = new Parley(url, { nick, storage });
+  /**
+   * `secretOf`: returns the secret of a room that the page shows as private, otherwise `null`. `signIn`: options of the
+   * library about tokens of the user.
+   */
+  constructor({ url, nick, storage, secretOf, dispatch, signIn = {} }) {
+    this.#parley = new Parley(url, { nick, storage, ...signIn });
     this.#secretOf = secretOf;
     this.#dispatch = dispatch;
     this.#parley.on("state", (state) => {

@@ -11,7 +11,7 @@ import { lineOf, mentions } from "./text.js";
 export const TYPING_MS = 5000;
 
 export const initialState = {
-  lang: "en", nick: "", entry: { open: true, busy: false, error: null }, now: 0,
+  lang: "en", nick: "", named: false, entry: { open: true, busy: false, error: null }, now: 0,
   link: { name: "idle", node: null, reason: null, retryAt: null, final: false }, pingMs: null,
   conversations: {}, order: [], open: null, wanted: null, restored: false, pinned: true, attentive: true,
   dialog: null, drawer: false, members: true, toast: null, spoken: "", secrets: {},
@@ -76,6 +76,7 @@ const steps = {
   "now": (state, { now }) => forgetTyping({ ...state, now }, now),
   "ping": (state, { ms }) => (ms === state.pingMs ? state : { ...state, pingMs: ms }),
   "nick": (state, { nick }) => ({ ...state, nick }),
+  "named": (state, { named }) => ({ ...state, named }),
   "status": (state, { status, text }) => ({ ...state, status: { status, text } }),
   "dialog": (state, { name }) => ({ ...state, dialog: name, drawer: false }),
   "drawer": (state, { open }) => ({ ...state, drawer: open }),

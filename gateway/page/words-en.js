@@ -17,6 +17,10 @@ export const en = {
   "entry.confusable": "This name looks too much like one in use. Choose another one.",
   "entry.bad": "Use up to 48 letters and digits, and . : + / after the first one. No spaces, emoji or signs such as @ # !",
   "entry.unreachable": "The server cannot be reached. Trying again …",
+  "entry.named": "The page around this chat signs you in.",
+  "entry.no_token": "The page around this chat does not sign you in. Reload it, or try again.",
+  "entry.token_required": "This chat needs a sign-in. Open it in the application that it belongs to.",
+  "entry.token_refused": "The server did not accept your sign-in. Reload the page, or sign in to the application again.",
   "entry.other": "The server refused this name: {reason}.",
 
   "rooms": "Rooms",

@@ -17,6 +17,10 @@ export const zh = {
   "entry.confusable": "这个名字与已有的名字太相似，请换一个。",
   "entry.bad": "请使用不超过 48 个字符的文字或数字，首字符之后可用 . : + /；不含空格、表情和 @ # ! 等符号。",
   "entry.unreachable": "无法连接服务器，正在重试……",
+  "entry.named": "所在网页会为你登录。",
+  "entry.no_token": "所在网页没有为你登录。请刷新网页，或重试。",
+  "entry.token_required": "此聊天需要登录。请在它所属的应用中打开。",
+  "entry.token_refused": "服务器没有接受你的登录。请刷新网页，或重新登录应用。",
   "entry.other": "服务器拒绝了这个名字：{reason}。",
 
   "rooms": "房间",

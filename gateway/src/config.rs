@@ -22,7 +22,7 @@ use presence::store::redis::tls::TlsFiles;
 pub use self::keys::KEYS;
 pub use self::quotas::QuotaSettings;
 use crate::identity::AuthConfig;
-use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, ServerCertificate};
+use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, PageEmbedder, ServerCertificate};
 use crate::quota::{LimitKind, RateLimit};
 use crate::session::SessionLimits;
 
@@ -88,8 +88,8 @@ pub struct GatewayConfig {
     pub certificate: Option<ServerCertificate>,
     /// `auth.*`: tokens of users.
     pub auth: AuthConfig,
-    /// `listen.origins`, `listen.page`, `listen.trusted_proxies`, `listen.tcp_proxy_protocol`, `limits.*`,
-    /// `heartbeat.*`: limits of client connections.
+    /// `listen.origins`, `listen.page`, `listen.page_embedders`, `listen.trusted_proxies`, `listen.tcp_proxy_protocol`,
+    /// `limits.*`, `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
     /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
     pub reply_bytes: usize,
@@ -293,6 +293,7 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     Ok(ConnectionLimits {
         origins: origins.into(),
         page: settings.flag("listen.page")?,
+        embedders: Arc::new(settings.list("listen.page_embedders", PageEmbedder::from_str)?.into()),
         connections: connections("limits.connections")? as usize,
         addresses: Arc::new(AddressLimits {
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
@@ -337,6 +338,7 @@ impl fmt::Display for GatewayConfig {
         }
         writeln!(f, "listen.origins = {:?}", self.limits.origins.words())?;
         writeln!(f, "listen.page = {}", self.limits.page)?;
+        writeln!(f, "listen.page_embedders = {:?}", self.limits.embedders.words())?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;
         writeln!(f, "listen.tcp_proxy_protocol = {}", self.limits.addresses.proxy_protocol)?;
         write!(f, "{}", self.auth)?;

@@ -7,6 +7,7 @@ import { People } from "./people.js";
 import { accessStories } from "./stories/access.js";
 import { clusterStories } from "./stories/cluster.js";
 import { directStories } from "./stories/direct.js";
+import { embedStories } from "./stories/embed.js";
 import { enduranceStories } from "./stories/endurance.js";
 import { exampleStories } from "./stories/examples.js";
 import { hostileStories } from "./stories/hostile.js";
@@ -35,6 +36,7 @@ describe("chat page", { concurrency: false }, () => {
   privateStories(world);
   hostileStories(world);
   exampleStories(world);
+  embedStories(world);
   accessStories(world);
   scrollStories(world);
   enduranceStories(world);

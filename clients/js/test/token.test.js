@@ -171,6 +171,7 @@ test("token without a source ends the session", () => {
   const bench = new Bench({ token: "u1" }).open().call(1, { type: "rooms" });
   expiring(bench).close(4005, "token_expired");
   assert.deepEqual([bench.state.willRetry, bench.answers[1].code, bench.asks], [false, "token_expired", 0]);
+  assert.deepEqual(online().close(4005, "token_expired").state, { name: "resuming" }, "a client without tokens");
 });
 
 test("failed question is a failed attempt", () => {

@@ -20,9 +20,9 @@ export function shell(state, tools) {
   return state.entry.open ? entryTemplate(state) : chatTemplate(state, tools);
 }
 
-function entryTemplate({ lang, nick, wanted, entry }) {
+function entryTemplate({ lang, nick, named, wanted, entry }) {
   return html`<main class="entry-screen">
-    <parley-entry .props=${{ lang, nick, room: wanted, busy: entry.busy, error: entry.error }}></parley-entry>
+    <parley-entry .props=${{ lang, nick, named, room: wanted, busy: entry.busy, error: entry.error }}></parley-entry>
   </main>`;
 }
 
@@ -46,7 +46,7 @@ function chatTemplate(state, tools) {
       </aside>` : nothing}
     </div>
     <parley-switcher .props=${{ open: dialog === "switcher", lang, order, conversations, current: open, publicRooms: state.publicRooms, people: dialog === "switcher" ? peopleOf(state) : NO_PEOPLE }}></parley-switcher>
-    <parley-you .props=${{ open: dialog === "you", lang, nick, status, sound: state.sound, notify: state.notify, link, pingMs }}></parley-you>
+    <parley-you .props=${{ open: dialog === "you", lang, nick, named: state.named, status, sound: state.sound, notify: state.notify, link, pingMs }}></parley-you>
     <parley-help .props=${{ open: dialog === "help", lang }}></parley-help>
     <div class="toast-place" role="status">${state.toast ? html`<p class="toast">${state.toast}</p>` : nothing}</div>
     <p class="visually-hidden" aria-live="polite">${state.spoken}</p>`;

@@ -1,21 +1,22 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
-import { say } from "../words.js";
+import { isolate, say } from "../words.js";
 import { icons } from "./icons.js";
 import { DialogView, intend } from "./view.js";
 
 /** Own name, status and settings. */
 class You extends DialogView {
-  template({ lang, nick, status, sound, notify, link, pingMs }) {
+  template({ lang, nick, named, status, sound, notify, link, pingMs }) {
     return html`<dialog class="sheet" aria-labelledby="you-title">
       <div class="sheet-head">
         <h2 id="you-title">${say(lang, "you")}</h2>
         <button class="icon-button" aria-label=${say(lang, "close")} @click=${() => intend(this, "dialog", { name: null })}>${icons.close}</button>
       </div>
-      <form class="line" @submit=${this.#rename}>
+      ${named ? html`<div class="line"><span>${say(lang, "you.nick")}</span><span>${isolate(nick)}</span></div>`
+        : html`<form class="line" @submit=${this.#rename}>
         <label for="you-nick">${say(lang, "you.nick")}</label>
         <input id="you-nick" class="field" name="nick" dir="auto" maxlength="128" autocomplete="off" spellcheck="false" .value=${nick}>
         <button class="button">${say(lang, "you.rename")}</button>
-      </form>
+      </form>`}
       <form class="line" @submit=${this.#saveStatus}>
         <label for="you-status">${say(lang, "you.status")}</label>
         <select id="you-status" class="field" name="status">
@@ -47,7 +48,7 @@ class You extends DialogView {
         <span class="muted">${link.name === "online" ? say(lang, "link.label", { node: link.node }) : say(lang, "offline")}${
           link.name === "online" && pingMs !== null ? " · " + say(lang, "link.ping", { n: Math.max(1, Math.round(pingMs)) }) : nothing}</span>
       </div>
-      <button class="button quiet" @click=${() => intend(this, "sign-out")}>${icons.leave}${say(lang, "you.leave")}</button>
+      ${named ? nothing : html`<button class="button quiet" @click=${() => intend(this, "sign-out")}>${icons.leave}${say(lang, "you.leave")}</button>`}
     </dialog>`;
   }
 

@@ -63,6 +63,10 @@ pub const KEYS: &[Key] = &[
     Key::flag("listen.page").default("true").live().meaning(
         "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page too.",
     ),
+    Key::list("listen.page_embedders").sample("https://www.example.org").live().meaning(
+        "Origins of the web sites that may show the chat page in a frame, and sign its users in (see the README of the page). \
+         Empty: none.",
+    ),
     Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).live().meaning(
         "Addresses and networks of reverse proxies. Only from these, X-Forwarded-For names the address of the client.",
     ),

@@ -197,6 +197,11 @@ fn environment_overrides_the_file_key_by_key() {
         (named, env("PARLEY__LISTEN__ORIGINS", "https://A:443,http://b:1"), changed(|c| c.limits.origins = two())),
         ("node.id = 'g1'\nlisten.origins = '*'", vec![], changed(|c| c.limits.origins = AllowedOrigins::Any)),
         (named, env("PARLEY__LISTEN__PAGE", "false"), changed(|c| c.limits.page = false)),
+        (
+            named,
+            env("PARLEY__LISTEN__PAGE_EMBEDDERS", "https://www.Example.org:443"),
+            changed(|c| c.limits.embedders = Arc::new(vec!["https://www.example.org".parse().unwrap()].into())),
+        ),
         (named, env("PARLEY__LIMITS__CONNECTIONS", "5"), changed(|c| c.limits.connections = 5)),
         (
             named,
@@ -407,6 +412,7 @@ fn printed_config_loads_again() {
             c.lookalikes = LookalikePolicy::ExceptAscii;
             c.limits.origins = two();
             c.limits.page = false;
+            c.limits.embedders = Arc::new(vec!["https://www.example.org".parse().unwrap()].into());
             c.limits.connections = 2;
             *Arc::make_mut(&mut c.limits.addresses) = AddressLimits {
                 proxies: vec!["10.0.0.0/8".parse().unwrap()].into(),

@@ -41,6 +41,7 @@ pub use self::certificate::ServerCertificate;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
 pub use self::origins::{AllowedOrigins, OriginWord};
+pub use self::page::{PageEmbedder, PageEmbedders};
 pub use self::tls::TlsTermination;
 
 use std::fmt;
@@ -95,6 +96,8 @@ pub struct ConnectionLimits {
     pub origins: AllowedOrigins,
     /// True if the chat page is served.
     pub page: bool,
+    /// Web sites that may show the chat page in a frame. Shared, because every connection keeps its limits.
+    pub embedders: Arc<PageEmbedders>,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
     /// The share of one address. Shared, because every connection keeps its limits.
@@ -119,6 +122,7 @@ impl Default for ConnectionLimits {
         Self {
             origins: AllowedOrigins::default(),
             page: true,
+            embedders: Arc::default(),
             connections: 16_384,
             addresses: Arc::default(),
             refusals: 256,

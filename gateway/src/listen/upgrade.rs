@@ -86,9 +86,10 @@ fn answer<S: ConnectionSession, A: AcceptedStream>(
     (context, permit): (&Arc<ConnectionContext<S>>, &Arc<ConnectionPermit>),
     is_last: bool,
 ) -> FullResponse {
-    let asset = page::find(request.uri().path()).filter(|_| context.limits.get().page);
+    let limits = context.limits.get();
+    let asset = page::find(request.uri().path()).filter(|_| limits.page);
     let answered = match asset {
-        Some(asset) => page::answer(asset, &request).map(|mut answer| {
+        Some(asset) => page::answer(asset, &request, &limits.embedders).map(|mut answer| {
             if is_last || context.admission.is_leaving() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

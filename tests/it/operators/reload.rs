@@ -98,6 +98,7 @@ async fn reload_applies_settings_and_names_waiting_ones() {
     assert!(!reloadable.node.log().holds("\"DEBUG\""));
 
     let settings = "redis.prefix = 'b'\nlisten.origins = ['https://chat.example']\nlimits.connections = 1\n\
+                    listen.page_embedders = 'https://www.example'\n\
                     history.max_messages = 2\nlog.level = 'debug'\ndrain.grace_seconds = 5\n";
     let lines = reloadable.reload(settings, "applied", RESTART_NEEDED).await;
     let line =
@@ -105,6 +106,7 @@ async fn reload_applies_settings_and_names_waiting_ones() {
     let changed = line(RELOADED)["changed"].as_str().unwrap();
     for change in [
         r#"listen.origins = unset -> ["https://chat.example"]"#,
+        r#"listen.page_embedders = unset -> ["https://www.example"]"#,
         "limits.connections = 16384 -> 1",
         "history.max_messages = 10000 -> 2",
         r#"log.level = "info" -> "debug""#,

@@ -4,6 +4,7 @@
 //! while the gateway is not ready or drains. Knows nothing about the contents of the files.
 
 mod assets;
+mod embedders;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,12 +15,13 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use presence::host::entity_tag::{has_tag, list_elements};
-use presence::host::security_headers::{PAGE_POLICY, add_security_headers};
+use presence::host::security_headers::add_security_headers;
 
 use super::handshake::{HandshakeRefusal, check_host};
 
 use self::assets::Asset;
 pub(super) use self::assets::find;
+pub use self::embedders::{PageEmbedder, PageEmbedders};
 
 /// Answers a request for a file of the page.
 ///
@@ -28,6 +30,7 @@ pub(super) use self::assets::find;
 pub(super) fn answer<B: Body>(
     asset: &'static Asset,
     request: &Request<B>,
+    embedders: &PageEmbedders,
 ) -> Result<Response<Full<Bytes>>, HandshakeRefusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(HandshakeRefusal::PageMethod);
@@ -41,7 +44,7 @@ pub(super) fn answer<B: Body>(
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    headers.insert(CONTENT_SECURITY_POLICY, embedders.policy());
     add_security_headers(headers);
     headers.insert(ETAG, content.tag.clone());
     if has_tag(request.headers(), &content.tag) {

@@ -59,6 +59,21 @@ async fn page_has_type_tag_and_security_headers() {
 }
 
 #[tokio::test]
+async fn listed_sites_may_frame_the_page_only() {
+    let embedders: Vec<PageEmbedder> = vec!["https://www.example.org".parse().unwrap()];
+    let limits = ConnectionLimits { embedders: Arc::new(embedders.into()), ..limits() };
+    let fixture = ListenFixture::with(limits, None);
+    for (path, ancestors) in
+        [("/", "https://www.example.org"), ("/page/app.js", "https://www.example.org"), ("/elsewhere", "'none'")]
+    {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: parley\r\n\r\n");
+        let (head, _) = PageClient::connect(&fixture).await.exchange(&request).await;
+        let policy = header(&head, "content-security-policy").unwrap();
+        assert!(policy.contains(&format!("frame-ancestors {ancestors};")), "{path}: {policy}");
+    }
+}
+
+#[tokio::test]
 async fn known_tag_is_answered_without_content() {
     let fixture = ListenFixture::open();
     let mut client = PageClient::connect(&fixture).await;
