@@ -108,8 +108,8 @@ pub const KEYS: &[Key] = &[
         .live()
         .meaning("Maximum number of connections on both ports together, 1 to 1000000. Fewer if descriptors are short. More are refused."),
     Key::number("limits.connections_per_address").default("256").live().meaning(
-        "Maximum number of connections of one address, 1 to 1000000; an IPv6 address counts by its /64. More are refused \
-         as rate_limited. Behind a proxy that is not in listen.trusted_proxies all clients have its address.",
+        "Maximum number of connections of one address on all gateways, 1 to 1000000; an IPv6 address counts by its /64. \
+         More are refused as rate_limited. Behind a proxy that is not in listen.trusted_proxies all clients have its address.",
     ),
     Key::number("limits.write_stall_seconds").default("30").live().meaning(
         "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",

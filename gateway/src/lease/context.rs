@@ -29,7 +29,7 @@ pub struct LeaseContext {
     pub health: Arc<LeaseHealth>,
     /// The claims of this gateway's sessions.
     pub claims: Arc<LocalClaims>,
-    /// What addresses and users have spent of their limits, which each beat exchanges.
+    /// The spent limits of addresses and users, which each beat exchanges.
     pub quotas: Arc<Quotas>,
     /// Ends sessions of this gateway.
     pub orders: SessionOrders,

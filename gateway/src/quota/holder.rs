@@ -53,7 +53,7 @@ pub(super) struct QuotaState {
 #[derive(Debug, Default)]
 pub(super) struct QuotaActivity {
     pub(super) spent: [ArrivalTime; KINDS],
-    /// What was spent here and not reported to the other gateways.
+    /// Units spent here and not reported to the other gateways.
     pub(super) unreported: [u64; KINDS],
     elsewhere: Vec<SeatsElsewhere>,
     logged_us: Option<u64>,

@@ -44,7 +44,7 @@ pub struct Services {
     pub replies: ReplyBudget,
     /// The limits of each session.
     pub session_limits: Reloadable<SessionLimits>,
-    /// What addresses and users have spent of their limits.
+    /// The spent limits of addresses and users.
     pub quotas: Arc<Quotas>,
     /// True if the log names the addresses of refused clients.
     pub log_addresses: bool,

@@ -41,7 +41,7 @@ fn join(room: &str) -> Value {
 async fn refusal(client: &WsClient, request: Value) -> Option<(String, u64)> {
     let refused = client.request(request).await.err()?;
     let wait = refused.reply["retry_after_ms"].as_u64().expect("a time to wait");
-    Some((refused.code.to_string(), wait))
+    Some((refused.code, wait))
 }
 
 /// Returns the log lines about limits.
@@ -170,7 +170,6 @@ async fn rooms_of_an_address_count_on_all_gateways() {
         if refused.is_some() { Ok(()) } else { Err(created) }
     })
     .await;
-    println!("{created} rooms on the other gateway before it was told");
     assert!(created < BURST, "the other gateway refused by its own count");
     bob.join("#room1").await;
     user_from(OTHER, second, "other").await.join("#theirs").await;
@@ -258,7 +257,6 @@ async fn sessions_of_a_user_share_its_limits() {
         if answer.is_some() { Ok(()) } else { Err(set) }
     })
     .await;
-    println!("{set} changes of status on the other gateway before it was told");
     assert!(set < BURST, "the other gateway refused by its own count");
     let refused = answer.unwrap();
     assert_eq!(refused.reply["message"], "too many changes of status of this user in a short time");

@@ -3,6 +3,8 @@
 //! A flooding client without limits shows the memory that each kind of request takes for good. Times the rate that the
 //! limits of an address admit, this is its hour. Run it with `--nocapture` to see the figures.
 
+#![allow(clippy::print_stdout)]
+
 use gateway::config::QuotaSettings;
 use gateway::quota::LimitKind;
 use gateway::session::SessionLimits;

@@ -315,15 +315,6 @@ fn first_request_after_resume_revokes_the_previous_token() {
 }
 
 #[test]
-fn half_done_resume_ends_the_connection() {
-    let mut core = core();
-    ask(&mut core, resume("ann", &[]));
-    assert_eq!(summary(&fail(&mut core, ErrorCode::ResumeFailed)), ["resume_failed"]);
-    resume_to(&mut core, resume("ann", &[]), &["#a"]);
-    assert_eq!(summary(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
-}
-
-#[test]
 fn rooms_need_membership_and_nicks_do_not() {
     let mut core = member("ann", &["#a"]);
     assert_eq!(summary(&ask(&mut core, send("#b"))), ["not_in_room"]);

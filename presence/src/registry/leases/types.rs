@@ -199,8 +199,8 @@ pub struct LeaseTable {
 pub struct BeatReport<'a> {
     /// Nicks of this gateway to stamp as active now.
     pub active: &'a [NickKey],
-    /// What addresses and users have used of their limits on this gateway since its last beat, for the others. The
-    /// store does not read it. Empty for nothing.
+    /// The usage of limits by addresses and users on this gateway since its last beat, for the others. The store does
+    /// not read it. Empty for nothing.
     pub usage: &'a str,
     /// The id of the newest usage that the gateway has read. Empty at its first beat.
     pub usage_seen: &'a str,

@@ -20,7 +20,7 @@ pub(crate) struct Leases {
     usage: UsageLog,
 }
 
-/// What gateways have reported of the use of limits within the last 10 s.
+/// The usage of limits that gateways have reported within the last 10 s.
 #[derive(Debug, Default)]
 struct UsageLog {
     added: u64,

@@ -21,6 +21,15 @@ fn fifth_unknown_token_closes_the_connection() {
     }
 }
 
+#[test]
+fn half_done_resume_ends_the_connection() {
+    let mut core = core();
+    ask(&mut core, resume("ann", &[]));
+    assert_eq!(summary(&fail(&mut core, ErrorCode::ResumeFailed)), ["resume_failed"]);
+    resume_to(&mut core, resume("ann", &[]), &["#a"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+}
+
 /// A table of quotas with one registration a minute of an address, and three messages.
 fn quotas() -> Quotas {
     let address = OwnerLimits::from_each(|kind| match kind {
