@@ -27,6 +27,7 @@ fn said(seq: u64) -> ChatMessage {
     ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
+        from_user: None,
         msg_id: "0192f0c1-2b3c-7def-8123-456789abcdef".into(),
         seq,
         time: 1_700_000_000_000,
@@ -38,7 +39,7 @@ fn said(seq: u64) -> ChatMessage {
 fn draft() -> PublishRequest {
     let owner = Owner { incarnation: Incarnation::random(), session: SessionId::random(), fence: Fence(7) };
     let from = Nick::parse("ann").expect("a nickname");
-    PublishRequest { msg_id: said(1).msg_id, key: None, from, owner, body: said(1).body, accepted: Accepted::default() }
+    PublishRequest { msg_id: said(1).msg_id, key: None, from, from_user: None, owner, body: said(1).body, accepted: Accepted::default() }
 }
 
 fn request() -> String {

@@ -22,7 +22,7 @@ use gateway::backplane::{
 };
 use gateway::message::{Accepted, Body};
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, RedisRegistry, Registry};
+use presence::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, RedisRegistry, Registry};
 use presence::store::redis::RedisStore;
 
 /// The function of Redis that executes a command of a client, with all that it calls.
@@ -151,14 +151,14 @@ impl CountedGateway {
     async fn claim(&self, number: usize) -> (Nick, Owner) {
         let (nick, session) = (Nick::parse(&format!("user{number:06}")).expect("a nickname"), SessionId::random());
         let token = TokenHash::of(format!("secret {number:06}").as_bytes());
-        let claimed = self.registry.claim(&self.incarnation, &session, &nick, &token).await;
+        let claimed = self.registry.claim(ClaimRequest { incarnation: &self.incarnation, session: &session, nick: &nick, token: &token, user: None }).await;
         let (fence, _) = claimed.expect("a free nickname");
         (nick, Owner { incarnation: self.incarnation.clone(), session, fence })
     }
 
     async fn join(&self, (nick, owner): &(Nick, Owner), room: &RoomName) {
         let (status, entry) = (Status::default(), JoinEntry::New);
-        let joined = self.registry.join(JoinRequest { room, nick, owner, status: &status, entry }).await;
+        let joined = self.registry.join(JoinRequest { room, nick, owner, user: None, status: &status, entry }).await;
         joined.expect("an accepted join");
     }
 
@@ -225,7 +225,7 @@ fn room(number: usize) -> RoomName {
 fn message((from, owner): &(Nick, Owner)) -> PublishRequest {
     let (msg_id, body) = (SessionId::random().to_string(), Body::from_text(&"x".repeat(128)));
     let (from, owner, accepted) = (from.clone(), owner.clone(), Accepted::at(SystemTime::now()));
-    PublishRequest { msg_id, key: None, from, owner, body, accepted }
+    PublishRequest { msg_id, key: None, from, from_user: None, owner, body, accepted }
 }
 
 /// Returns the instructions and the script calls of a server that answers `calls` calls.

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use presence::model::{Nick, RoomName};
+use presence::model::{Nick, RoomName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -135,6 +135,9 @@ pub struct ChatMessage {
     pub to: String,
     /// The sender's nickname as others see it.
     pub from: String,
+    /// The sender's user, if a token named one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_user: Option<UserId>,
     /// Unique, and the same for every recipient.
     pub msg_id: String,
     /// Position in the room or inbox, dense from 1.
@@ -146,6 +149,15 @@ pub struct ChatMessage {
     /// The time of its acceptance, unless it was replayed. Not sent to clients.
     #[serde(skip)]
     pub accepted: Accepted,
+}
+
+impl ChatMessage {
+    /// Returns the bytes of the names: of the target, the sender and its user.
+    #[must_use]
+    pub fn name_bytes(&self) -> usize {
+        let user = self.from_user.as_ref().map_or(0, |user| user.as_str().len());
+        self.to.len() + self.from.len() + user
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 use std::time::{Duration, Instant};
 
 use presence::model::stream::{PageLimit, StreamEnd, StreamId};
-use presence::model::{Incarnation, Nick, NickKey, Owner, RoomKey, RoomName, SessionId};
+use presence::model::{Incarnation, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, UserId};
 use presence::registry::RegistryError;
 
 use crate::message::{Accepted, Body, ChatMessage, Target};
@@ -36,6 +36,8 @@ pub struct PublishRequest {
     pub key: Option<String>,
     /// The sender's shown nick.
     pub from: Nick,
+    /// The sender's user, as a verified token names it; `None` for a guest.
+    pub from_user: Option<UserId>,
     /// The sender's claim, which the store compares with the member record or nick record.
     pub owner: Owner,
     /// The JSON text of the body.

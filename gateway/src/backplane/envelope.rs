@@ -17,7 +17,7 @@
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
 
-use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::{Delivery, PublishRequest, StreamId};
@@ -39,6 +39,9 @@ struct EncodedPayload<'a> {
     fence: Fence,
     #[serde(skip_serializing_if = "Accepted::is_unknown")]
     at: Accepted,
+    /// The sender's user. Absent for a guest, so that it costs nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a UserId>,
     body: &'a Body,
 }
 
@@ -50,6 +53,7 @@ struct DecodedPayload {
     id: String,
     #[serde(default)]
     at: Accepted,
+    user: Option<UserId>,
     body: Body,
 }
 
@@ -62,9 +66,11 @@ pub fn payload(to: &str, request: &PublishRequest) -> String {
         id: &request.msg_id,
         fence: request.owner.fence,
         at: request.accepted,
+        user: request.from_user.as_ref(),
         body: &request.body,
     };
-    let names = to.len() + request.from.as_str().len() + request.msg_id.len();
+    let user = request.from_user.as_ref().map_or(0, |user| user.as_str().len());
+    let names = to.len() + request.from.as_str().len() + user + request.msg_id.len();
     let mut text = Vec::with_capacity(request.body.json().len() + names + FIELDS_BYTES);
     serde_json::to_writer(&mut text, &encoded).expect("strings, numbers and raw JSON serialize");
     String::from_utf8(text).expect("JSON is UTF-8")
@@ -91,8 +97,8 @@ pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
 
 /// Decodes a message that is delivered right after its publish: it still has its time of acceptance.
 fn decode_delivered(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
-    let DecodedPayload { to, from, id, at, body } = serde_json::from_slice(payload).ok()?;
-    Some(ChatMessage { to, from, msg_id: id, seq, time, body, accepted: at })
+    let DecodedPayload { to, from, id, at, user, body } = serde_json::from_slice(payload).ok()?;
+    Some(ChatMessage { to, from, from_user: user, msg_id: id, seq, time, body, accepted: at })
 }
 
 /// Decodes the text of a room's channel, in order. Returns the number of skipped frames. A malformed payload costs its

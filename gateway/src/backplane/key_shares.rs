@@ -144,6 +144,7 @@ mod tests {
             msg_id: "m".to_owned(),
             key: Some("k".to_owned()),
             from: Nick::parse("ann").unwrap(),
+            from_user: None,
             owner,
             body: Body::from_text("x"),
             accepted: Accepted::default(),

@@ -113,13 +113,13 @@ mod tests {
         let mut delta = PresenceDelta::default();
         match kind {
             _ if !list.contains_key(&nick) => {
-                delta.joined.push(MemberInfo { nick, status: Status::default() });
+                delta.joined.push(MemberInfo { nick, user: None, status: Status::default() });
             }
             0 => delta.left.push(MemberLeft { nick, reason: LeftReason::Left }),
             1 if !list.contains_key(&other) => delta.renamed.push(Rename { from: nick, to: other }),
             _ => {
                 let status = Status { status: Availability::Away, text: format!("{b}") };
-                delta.status.push(MemberInfo { nick, status });
+                delta.status.push(MemberInfo { nick, user: None, status });
             }
         }
         delta
@@ -158,7 +158,7 @@ mod tests {
         add(
             &mut sum,
             PresenceDelta {
-                joined: vec![MemberInfo { nick: "bob".into(), status: Status::default() }],
+                joined: vec![MemberInfo { nick: "bob".into(), user: None, status: Status::default() }],
                 ..Default::default()
             },
         );

@@ -195,8 +195,7 @@ impl StreamFeed {
                 StreamStep::Message(seq, mut message) => {
                     // The stream does not store the display form of a name.
                     (*self.display).clone_into(&mut message.to);
-                    let names = message.to.len() + message.from.len();
-                    let size = message.body.json().len() + names + EVENT_OVERHEAD_BYTES;
+                    let size = message.body.json().len() + message.name_bytes() + EVENT_OVERHEAD_BYTES;
                     let event = Broadcast::new(Event::Message(message));
                     self.push(Sequenced { from: seq, to: seq, size, is_message: true, event });
                 }

@@ -110,7 +110,9 @@ mod tests {
     use std::time::Instant;
 
     use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-    use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, JoinedAt, MemoryRegistry, Phase, Registry};
+    use presence::registry::{
+        ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, JoinedAt, MemoryRegistry, Phase, Registry,
+    };
     use presence::store::memory::Store;
     use tokio::task::yield_now;
     use tokio::time::timeout;
@@ -136,13 +138,23 @@ mod tests {
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (ann, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
-        let (fence, _) = registry.claim(&incarnation, &session, &ann, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = registry
+            .claim(ClaimRequest {
+                incarnation: &incarnation,
+                session: &session,
+                nick: &ann,
+                token: &TokenHash::of(b"secret"),
+                user: None,
+            })
+            .await
+            .unwrap();
         let owner = Owner { incarnation, session: session.clone(), fence };
         let joined = registry
             .join(JoinRequest {
                 room: &lobby,
                 nick: &ann,
                 owner: &owner,
+                user: None,
                 status: &Status::default(),
                 entry: JoinEntry::New,
             })
@@ -159,7 +171,7 @@ mod tests {
         let refill = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
 
         let (msg_id, body, accepted) = ("m1".into(), Body::from_text("republished"), Accepted::default());
-        let request = PublishRequest { msg_id, key: None, from: ann, owner, body, accepted };
+        let request = PublishRequest { msg_id, key: None, from: ann, from_user: None, owner, body, accepted };
         let prior = PriorPosition::default();
         backplane.publish(&lobby, &request, PublishAttempt::First(&prior)).await.unwrap();
         let now = Instant::now();

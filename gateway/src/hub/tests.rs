@@ -24,6 +24,7 @@ fn message(seq: u64) -> ChatMessage {
     ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
+        from_user: None,
         msg_id: format!("m{seq}"),
         seq,
         time: 1,
@@ -138,7 +139,7 @@ fn presence_is_summed_and_gaps_cause_resync() {
     join_at(&hub, (&session, &outbox), 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
-        joined: vec![MemberInfo { nick: nick.into(), status: Status::default() }],
+        joined: vec![MemberInfo { nick: nick.into(), user: None, status: Status::default() }],
         ..PresenceDelta::default()
     };
     change(4, joined("bob"));
@@ -189,7 +190,7 @@ fn presence_uses_the_stored_display_name() {
     let outbox = Outbox::new(Dialect::Json);
     hub.start_join(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
     join_at(&hub, (&session, &outbox), 0);
-    let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
+    let bob = MemberInfo { nick: "bob".into(), user: None, status: Status::default() };
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
     hub.deliver(Delivery::Presence { room: lobby().key().clone(), version: 1, delta });
     hub.flush_presence();

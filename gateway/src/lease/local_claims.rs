@@ -159,7 +159,15 @@ mod tests {
 
     fn claim(fence: u64) -> LocalClaim {
         let (nick, token) = (Nick::parse("ann").unwrap(), TokenHash::of(b"secret"));
-        LocalClaim { nick, owner: owner(fence), status: Status::default(), rooms: Vec::new(), token, detached: false }
+        LocalClaim {
+            nick,
+            owner: owner(fence),
+            user: None,
+            status: Status::default(),
+            rooms: Vec::new(),
+            token,
+            detached: false,
+        }
     }
 
     fn fences(claims: &LocalClaims) -> Vec<u64> {

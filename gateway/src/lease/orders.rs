@@ -70,6 +70,7 @@ mod tests {
         LocalClaim {
             nick: Nick::parse(nick).unwrap(),
             owner: Owner { incarnation, session, fence: Fence(fence) },
+            user: None,
             status: Status::default(),
             rooms: Vec::new(),
             token: TokenHash::of(b"secret"),

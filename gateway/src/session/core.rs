@@ -114,7 +114,7 @@ impl Core {
     /// Returns the user of the session, if the session does not count for it yet.
     #[must_use]
     pub fn uncounted_user(&self) -> Option<&UserId> {
-        self.state.user_grant.as_ref().filter(|_| self.state.quotas.user.is_none()).map(|grant| &grant.user)
+        self.identity().filter(|_| self.state.quotas.user.is_none()).and_then(SessionIdentity::user)
     }
 
     /// Counts the session for its user from now on.

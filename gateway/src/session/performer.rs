@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::StreamEnd;
-use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{ClaimError, LocalClaim, RegistryError, ResumeTicket};
+use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId};
+use presence::registry::{ClaimError, ClaimRequest, LocalClaim, RegistryError, ResumeTicket};
 
 use crate::identity::{Introduction, UserToken};
 use crate::outbound::Outbox;
@@ -29,6 +29,14 @@ pub(super) struct ClaimAttempt {
     pub(super) session: SessionId,
     pub(super) nick: Nick,
     pub(super) token: TokenHash,
+    pub(super) user: Option<UserId>,
+}
+
+impl ClaimAttempt {
+    fn request(&self) -> ClaimRequest<'_> {
+        let Self { incarnation, session, nick, token, user } = self;
+        ClaimRequest { incarnation, session, nick, token, user: user.as_ref() }
+    }
 }
 
 /// A resume whose outcome is unknown. Its repetition gets the same new token.
@@ -106,8 +114,7 @@ impl Performer {
 
     /// Claims a nickname and finds the end of the session's inbox.
     pub(super) async fn claim(&mut self, attempt: ClaimAttempt) -> Result<(Owner, StreamEnd), ClaimError> {
-        let ClaimAttempt { incarnation, session, nick, token } = &attempt;
-        match answered(|| self.services.registry.claim(incarnation, session, nick, token)).await {
+        match answered(|| self.services.registry.claim(attempt.request())).await {
             Ok((fence, inbox)) => {
                 let ClaimAttempt { incarnation, session, .. } = attempt;
                 Ok((Owner { incarnation, session, fence }, inbox))
@@ -126,8 +133,7 @@ impl Performer {
     pub(super) async fn release_unresolved(&mut self) {
         let services = Arc::clone(&self.services);
         for attempt in std::mem::take(&mut self.unresolved) {
-            let ClaimAttempt { incarnation, session, nick, token } = &attempt;
-            match answered(|| services.registry.claim(incarnation, session, nick, token)).await {
+            match answered(|| services.registry.claim(attempt.request())).await {
                 Ok((fence, _)) => {
                     let ClaimAttempt { incarnation, session, nick, .. } = attempt;
                     let owner = Owner { incarnation, session, fence };
@@ -146,20 +152,20 @@ impl Performer {
     /// Finds out which unresolved claims were made, so that they can be released.
     pub(super) async fn resolve_claims(&mut self) {
         let registry = &self.services.registry;
-        for ClaimAttempt { incarnation, session, nick, token } in std::mem::take(&mut self.unresolved) {
-            if let Ok((fence, _)) = until_answered(|| registry.claim(&incarnation, &session, &nick, &token)).await {
+        for attempt in std::mem::take(&mut self.unresolved) {
+            if let Ok((fence, _)) = until_answered(|| registry.claim(attempt.request())).await {
+                let ClaimAttempt { incarnation, session, nick, .. } = attempt;
                 self.claims.push((nick, Owner { incarnation, session, fence }));
             }
         }
     }
 
     /// Attaches the session to this connection.
-    pub(super) fn attach(&mut self, owner: Owner, nick: Nick, status: Status, token: TokenHash) {
-        let (services, rooms) = (Arc::clone(&self.services), self.rooms.values().cloned().collect());
-        self.token = Some(token.clone());
+    pub(super) fn attach(&mut self, claim: LocalClaim) {
+        let (services, nick, owner) = (Arc::clone(&self.services), claim.nick.clone(), claim.owner.clone());
+        self.token = Some(claim.token.clone());
         services.hub.register_session(&owner, &nick, &self.outbox);
-        let (shown, claim) = (nick.clone(), owner.clone());
-        services.claims.insert(LocalClaim { nick: shown, owner: claim, status, rooms, token, detached: false });
+        services.claims.insert(claim);
         self.record_claim(nick, owner);
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
+use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, Status, UserId};
 
 use crate::identity::{Grant, RoomRight, UserToken};
 use crate::message::Target;
@@ -23,15 +23,30 @@ use super::typing_limiter::TypingLimiter;
 /// Maximum number of rooms of a session.
 pub const ROOMS_MAX: usize = 128;
 
-/// The nickname of a session, its claim to it, and its status.
+/// The nickname of a session, its claim to it, its user, and its status.
 #[derive(Debug, Clone)]
 pub struct SessionIdentity {
     /// The nickname.
     pub nick: Nick,
     /// The claim.
     pub owner: Owner,
+    /// What the user's token grants; `None` for a guest, whose rooms are not limited.
+    pub grant: Option<Arc<Grant>>,
     /// The status.
     pub status: Status,
+}
+
+impl SessionIdentity {
+    /// Returns the user; `None` for a guest.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.grant.as_ref().map(|grant| &grant.user)
+    }
+
+    /// Returns the session with another status, as others see it.
+    pub(super) fn member(&self, status: &Status) -> MemberInfo {
+        MemberInfo { nick: self.nick.as_str().to_owned(), user: self.user().cloned(), status: status.clone() }
+    }
 }
 
 /// A room that the session is in.
@@ -57,8 +72,6 @@ enum RegisteredReply {
 pub struct SessionState {
     pub(super) node: Arc<str>,
     pub(super) identity: Option<SessionIdentity>,
-    /// What the user's token grants; `None` for a guest, whose rooms are not limited.
-    pub(super) user_grant: Option<Arc<Grant>>,
     /// Boxed: guests have none.
     pub(super) token_expiry: Option<Box<TokenExpiry>>,
     pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
@@ -77,7 +90,6 @@ impl SessionState {
         Self {
             node,
             identity: None,
-            user_grant: None,
             token_expiry: None,
             rooms: SmallMap::default(),
             liveness: Liveness::new(now, heartbeat),
@@ -96,11 +108,13 @@ impl SessionState {
         self.registered_reply = RegisteredReply::Unconfirmed { resumed };
     }
 
-    /// Notes the token of the user, in place of an earlier one; `None` for a guest.
+    /// Notes the token of the session's user, in place of an earlier one; `None` for a guest.
     pub(super) fn sign_in(&mut self, now: Instant, token: Option<UserToken>) {
         let expiry = token.as_ref().and_then(|token| TokenExpiry::new(now, token.lifetime));
         self.token_expiry = expiry.map(Box::new);
-        self.user_grant = token.map(|token| token.grant);
+        if let Some(me) = &mut self.identity {
+            me.grant = token.map(|token| token.grant);
+        }
     }
 
     /// Notes that the client has received the `registered` reply. Returns true if its previous token is to be revoked.
@@ -116,9 +130,14 @@ impl SessionState {
         self.registered_reply != RegisteredReply::Unconfirmed { resumed: false }
     }
 
+    /// Returns what the user's token grants; `None` for a guest.
+    pub(super) fn grant(&self) -> Option<&Grant> {
+        self.identity.as_ref()?.grant.as_deref()
+    }
+
     /// Returns true if the session has a right in a room, whether it is in it or not.
     pub(super) fn may(&self, room: &RoomName, right: RoomRight) -> bool {
-        self.user_grant.as_ref().is_none_or(|grant| grant.may(room, right))
+        self.grant().is_none_or(|grant| grant.may(room, right))
     }
 
     /// Returns the client's position, if the session may have what was said before.

@@ -32,8 +32,11 @@ pub(super) fn ticket(token: &Token, user: Option<&UserId>) -> Option<ResumeTicke
     let is_secret = BASE64URL_NOPAD.decode_len(secret.len()) == Ok(SECRET_BYTES)
         && BASE64URL_NOPAD.decode_mut(secret.as_bytes(), &mut bytes).is_ok();
     // The session id is checked, so it is safe in a key of the store.
-    (is_id && is_secret)
-        .then(|| ResumeTicket { session: SessionId::from_store(session), presented: hash(&bytes, user) })
+    (is_id && is_secret).then(|| ResumeTicket {
+        session: SessionId::from_store(session),
+        presented: hash(&bytes, user),
+        user: user.cloned(),
+    })
 }
 
 /// Hashes a secret and the user that it is bound to. The secret has a fixed length, so two pairs never run together.
@@ -55,7 +58,8 @@ mod tests {
     fn token_names_its_session_and_never_repeats() {
         let session = SessionId::random();
         let (token, hash) = issue(&session, None);
-        assert_eq!(ticket(&token, None), Some(ResumeTicket { session: session.clone(), presented: hash.clone() }));
+        let expected = ResumeTicket { session: session.clone(), presented: hash.clone(), user: None };
+        assert_eq!(ticket(&token, None), Some(expected));
         let (again, other) = issue(&session, None);
         assert_ne!((token, hash), (again, other));
     }

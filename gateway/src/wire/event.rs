@@ -138,6 +138,8 @@ pub enum Answer {
     Whois {
         /// The nickname as it is shown.
         nick: String,
+        /// The user that the nickname is bound to, if a token named one.
+        user: Option<UserId>,
         /// The status; `None` while offline.
         status: Option<Status>,
     },
@@ -180,13 +182,15 @@ impl Answer {
     pub fn estimated_bytes(&self) -> usize {
         match self {
             Self::History { items, .. } => {
-                let text = |message: &ChatMessage| {
-                    message.to.len() + message.from.len() + message.msg_id.len() + message.body.json().len()
-                };
+                let text =
+                    |message: &ChatMessage| message.name_bytes() + message.msg_id.len() + message.body.json().len();
                 items.iter().map(|message| text(message) + FIELDS_BYTES).sum()
             }
             Self::Members { items, .. } => {
-                items.iter().map(|member| member.nick.len() + member.status.text.len() + FIELDS_BYTES).sum()
+                let text = |MemberInfo { nick, user, status }: &MemberInfo| {
+                    nick.len() + user.as_ref().map_or(0, |user| user.as_str().len()) + status.text.len()
+                };
+                items.iter().map(|member| text(member) + FIELDS_BYTES).sum()
             }
             Self::Rooms { items, .. } => items.iter().map(|item| item.room.len() + FIELDS_BYTES).sum(),
             Self::Registered { rooms, .. } => {

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::{CloseCode, ErrorCode};
-use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
 use serde_json::Value;
 
 use super::line::{Decoded, LineDialect};
@@ -153,6 +153,7 @@ fn greeting_message() -> ChatMessage {
     ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
+        from_user: None,
         msg_id: "0198f2f0".into(),
         seq: 132,
         time: 1_700_000_000_000,
@@ -163,17 +164,27 @@ fn greeting_message() -> ChatMessage {
 
 #[test]
 fn event_examples_match_the_encoder() {
-    let member =
-        |nick: &str, status, text: &str| MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } };
+    let member = |nick: &str, status, text: &str| MemberInfo {
+        nick: nick.into(),
+        user: None,
+        status: Status { status, text: text.into() },
+    };
     let delta = PresenceDelta {
         joined: vec![member("bob", Availability::Online, "")],
         left: vec![MemberLeft { nick: "eve".into(), reason: LeftReason::Closed }],
         renamed: vec![Rename { from: "joe".into(), to: "joey".into() }],
         status: vec![member("ann", Availability::Away, "lunch")],
     };
-    let message = greeting_message();
+    let of_user = ChatMessage {
+        from_user: UserId::parse("user:1"),
+        msg_id: "0198f2f1".into(),
+        seq: 133,
+        time: 1_700_000_000_001,
+        ..greeting_message()
+    };
     let written = [
-        Event::Message(message),
+        Event::Message(greeting_message()),
+        Event::Message(of_user),
         Event::Presence { room: "#lobby".into(), delta, resync: false },
         Event::Presence { room: "#lobby".into(), delta: PresenceDelta::default(), resync: true },
         Event::Gap { to: "#lobby".into(), from_seq: 121, to_seq: 130 },

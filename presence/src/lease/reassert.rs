@@ -106,6 +106,7 @@ mod tests {
         LocalClaim {
             nick: Nick::parse(nick).unwrap(),
             owner: Owner { incarnation, session, fence: Fence(1) },
+            user: None,
             status: Status::default(),
             rooms: vec![RoomName::parse("#lobby").unwrap(); rooms],
             token: TokenHash::of(b"secret"),

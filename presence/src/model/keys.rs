@@ -12,7 +12,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use crate::model::{Incarnation, NickKey, RoomKey, SessionId};
+use crate::model::{Incarnation, NickKey, RoomKey, SessionId, UserKey};
 
 /// A unit of atomicity: keys of one unit always live in one partition.
 pub trait Unit {
@@ -38,6 +38,8 @@ units! {
     RoomUnit => "rooms"
     /// The keys of one nickname.
     NickUnit => "nicknames"
+    /// The keys of one user.
+    UserUnit => "users"
     /// The keys of one skeleton, which look-alike nicknames share.
     SkeletonUnit => "skeletons"
     /// The keys of one session.
@@ -257,6 +259,12 @@ impl Keys {
         NickKeys { base: &self.base, name: nick.as_str() }
     }
 
+    /// The keys of a user.
+    #[must_use]
+    pub fn user<'a>(&'a self, user: &'a UserKey) -> UserKeys<'a> {
+        UserKeys { base: &self.base, name: user.as_str() }
+    }
+
     /// The keys of a session.
     #[must_use]
     pub fn session<'a>(&'a self, session: &'a SessionId) -> SessionKeys<'a> {
@@ -365,10 +373,20 @@ unit_keys! {
         /// (of the newest owner), `display`, `skeleton` (one or two, separated by a space), `since`, `last_active`
         /// (both Unix ms), `status` (JSON, absent when plain online). While the owner has no connection `detached`
         /// (Unix ms since when) and `held_until` (Unix ms); once the nick was lost that way, `held` (the session it is
-        /// held for) and `held_until`. No TTL while owned, 72 h afterwards.
+        /// held for) and `held_until`. `user` (the id of the only user that may claim it, absent after a guest). No TTL
+        /// while owned, 72 h afterwards.
         record => "nick";
         /// Set: the rooms of this partition that the nick is in.
         rooms => "nick-rooms";
+    }
+}
+
+unit_keys! {
+    /// The keys of one user.
+    UserKeys: UserUnit {
+        /// Sorted set, at most eight: the nick keys that are bound to the user, scored by the Unix ms of their claim.
+        /// A nick is bound if its record says so. No TTL while one of them is owned, 72 h afterwards.
+        nicks => "user-nicks";
     }
 }
 
@@ -445,6 +463,7 @@ mod tests {
             (nick.record().into(), "nick:n"),
             (nick.rooms().into(), "nick-rooms:n"),
             (skeleton.nicks().into(), "skeleton:k"),
+            (keys.user(&UserKey::from_store("u")).nicks().into(), "user-nicks:u"),
             (session.record().into(), "session:s"),
             (session.rooms().into(), "session-rooms:s"),
             (session.inbox().into(), "inbox:s"),

@@ -29,7 +29,7 @@ pub use self::presence::{
 };
 pub use self::room_pattern::RoomPattern;
 pub use self::usage_key::UsageKey;
-pub use self::user_id::{USER_ID_BYTES, UserId, is_printable_text};
+pub use self::user_id::{USER_ID_BYTES, UserId, UserKey, is_printable_text};
 
 const MIB: usize = 1024 * 1024;
 

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::UserId;
+
 /// Availability of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -81,6 +83,10 @@ pub struct PresenceDelta {
 pub struct MemberInfo {
     /// The nickname for display.
     pub nick: String,
+    /// The member's user id, if a token named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub user: Option<UserId>,
     /// Status of the member.
     #[serde(flatten)]
     pub status: Status,

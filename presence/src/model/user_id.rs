@@ -3,13 +3,20 @@
 //! It comes from the `sub` claim of a verified token. Invariant: 1 to [`USER_ID_BYTES`] bytes of printable text. It is
 //! compared byte for byte, without a case mapping.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::token::token;
+
 /// Maximum length of a user id, in bytes of UTF-8.
 pub const USER_ID_BYTES: usize = 255;
+
+token!(
+    /// The key of a user: its id, with every byte but ASCII letters, digits, `.`, `_` and `-` as `%XX`.
+    UserKey
+);
 
 /// A user id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +34,20 @@ impl UserId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the key. The twin is `user_nicks` in `registry/names/user_nicks.lua`.
+    #[must_use]
+    pub fn key(&self) -> UserKey {
+        let mut key = String::with_capacity(self.0.len());
+        for byte in self.0.bytes() {
+            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+                key.push(byte.into());
+            } else {
+                let _ = write!(key, "%{byte:02X}");
+            }
+        }
+        UserKey::from_store(&key)
     }
 }
 
@@ -68,6 +89,15 @@ mod tests {
             &"x".repeat(USER_ID_BYTES),
         ] {
             assert_eq!(UserId::parse(id).as_ref().map(UserId::as_str), Some(id));
+        }
+    }
+
+    #[test]
+    fn user_key_encodes_all_other_bytes() {
+        for (id, key) in
+            [("a.b_c-9", "a.b_c-9"), ("auth0|5f%", "auth0%7C5f%25"), ("a b:{0}/é", "a%20b%3A%7B0%7D%2F%C3%A9")]
+        {
+            assert_eq!(UserId::parse(id).map(|id| id.key()), Some(UserKey::from_store(key)));
         }
     }
 

@@ -12,7 +12,7 @@ use super::RegistryError;
 use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{KeyBuilder, ScriptKeys};
-use crate::model::{LookalikePolicy, MemberInfo, Nick, Status};
+use crate::model::{LookalikePolicy, MemberInfo, Nick, Status, UserId};
 use crate::store::redis::{CallKind, RedisStore};
 
 /// Number of keys that every script gets in front: the generation record and the lease table.
@@ -125,8 +125,8 @@ pub(super) fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
-pub(super) fn member_info(nick: &Nick, status: &Status) -> String {
-    json(&MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() })
+pub(super) fn member_info(nick: &Nick, user: Option<&UserId>, status: &Status) -> String {
+    json(&MemberInfo { nick: nick.as_str().to_owned(), user: user.cloned(), status: status.clone() })
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> String {

@@ -22,20 +22,20 @@ macro_rules! scripts {
 scripts! {
     OPEN_LEASE = ["prelude.lua", "../leases/lease_table.lua"] "leases/open_lease.lua";
     BEAT = ["prelude.lua", "../leases/lease_table.lua", "../leases/open_generation.lua"] "leases/beat.lua";
-    REASSERT = ["prelude.lua", "owners.lua", "../names/free_nick.lua", "../leases/restore.lua"] "leases/reassert.lua";
-    AUDIT = ["prelude.lua"] "leases/audit.lua";
+    REASSERT = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../leases/restore.lua"] "leases/reassert.lua";
+    AUDIT = ["prelude.lua", "../names/user_nicks.lua"] "leases/audit.lua";
     LEASES = ["prelude.lua", "../leases/lease_table.lua"] "leases/leases.lua";
     OBSERVE = ["prelude.lua", "../leases/lease_table.lua"] "leases/observe.lua";
     SET_LEASE = ["prelude.lua"] "leases/set_lease.lua";
     FENCE = ["prelude.lua"] "leases/fence.lua";
-    REAP = ["prelude.lua", "owners.lua", "../names/free_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "leases/reap.lua";
-    CLAIM = ["prelude.lua", "owners.lua", "../names/free_nick.lua", "../names/assign_nick.lua"] "names/claim.lua";
-    RESUME = ["prelude.lua", "owners.lua", "../names/free_nick.lua", "../names/assign_nick.lua"] "sessions/resume.lua";
+    REAP = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "leases/reap.lua";
+    CLAIM = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../names/take_over.lua", "../names/assign_nick.lua"] "names/claim.lua";
+    RESUME = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../names/take_over.lua", "../names/assign_nick.lua"] "sessions/resume.lua";
     CONFIRM = ["prelude.lua"] "sessions/confirm.lua";
     DETACH = ["prelude.lua"] "sessions/detach.lua";
-    EXPIRE_DETACHED = ["prelude.lua", "owners.lua", "../names/free_nick.lua"] "sessions/expire_detached.lua";
+    EXPIRE_DETACHED = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua"] "sessions/expire_detached.lua";
     READ = ["prelude.lua"] "sessions/read.lua";
-    RELEASE = ["prelude.lua", "owners.lua", "../names/free_nick.lua"] "names/release.lua";
+    RELEASE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua"] "names/release.lua";
     JOIN = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "stream.lua"] "rooms/join.lua";
     LEAVE = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "rooms/leave.lua";
     STATUS = ["prelude.lua"] "names/status.lua";

@@ -17,8 +17,10 @@ use harness::{Redis, eventually, repository, stays};
 use presence::host::client_address::ProxyNetwork;
 use presence::host::program::Drained;
 use presence::host::telemetry::{LogFormat, Logs};
-use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
+use presence::model::{
+    Availability, Incarnation, LeftReason, MemberInfo, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId,
+};
+use presence::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
 use presence::service::config::PresenceConfig;
 use presence::service::server::Presence;
 use presence::store::redis::tls::TlsFiles;
@@ -51,22 +53,26 @@ impl GatewayUsers {
     }
 
     async fn register(&self, nick: &str) -> Owner {
-        let session = SessionId::random();
-        let (fence, _) = self
-            .registry
-            .claim(&self.incarnation, &session, &parse_nick(nick), &TokenHash::of(b"secret"))
-            .await
-            .expect("a free nick");
-        Owner { incarnation: self.incarnation.clone(), session, fence }
+        self.sign_in(nick, None).await
+    }
+
+    async fn sign_in(&self, nick: &str, user: Option<&UserId>) -> Owner {
+        let (session, nick, token) = (SessionId::random(), parse_nick(nick), TokenHash::of(b"secret"));
+        let incarnation = &self.incarnation;
+        let request = ClaimRequest { incarnation, session: &session, nick: &nick, token: &token, user };
+        let (fence, _) = self.registry.claim(request).await.expect("a free nick");
+        Owner { incarnation: incarnation.clone(), session, fence }
     }
 
     async fn join(&self, nick: &str, owner: &Owner, room: &str) {
+        self.join_as((nick, None), owner, room).await;
+    }
+
+    async fn join_as(&self, (nick, user): (&str, Option<&UserId>), owner: &Owner, room: &str) {
         let room = RoomName::parse(room).expect("a room");
-        let (nick, status) = (parse_nick(nick), Status::default());
-        self.registry
-            .join(JoinRequest { room: &room, nick: &nick, owner, status: &status, entry: JoinEntry::New })
-            .await
-            .expect("room for one more");
+        let (nick, status, entry) = (parse_nick(nick), Status::default(), JoinEntry::New);
+        let request = JoinRequest { room: &room, nick: &nick, owner, user, status: &status, entry };
+        self.registry.join(request).await.expect("room for one more");
     }
 
     async fn leave(&self, nick: &str, owner: &Owner) {
@@ -257,11 +263,13 @@ async fn api_page_matches_the_api() {
     let users = GatewayUsers::on(&redis).await;
     let ann = users.register("ann").await;
     users.join("ann", &ann, "#lobby").await;
-    let bob = users.register("bob").await;
-    users.join("bob", &bob, "#lobby").await;
+    let user = UserId::parse("user:2");
+    let bob = users.sign_in("bob", user.as_ref()).await;
+    users.join_as(("bob", user.as_ref()), &bob, "#lobby").await;
     let lunch = Status { status: Availability::Away, text: "lunch".to_owned() };
     let lobby = RoomName::parse("#lobby").expect("a room").key().clone();
-    users.registry.set_status(&parse_nick("bob"), &bob, &lunch, &[lobby]).await.expect("an answer");
+    let member = MemberInfo { nick: "bob".to_owned(), user, status: lunch };
+    users.registry.set_status(parse_nick("bob").key(), &bob, &member, &[lobby]).await.expect("an answer");
     let eve = users.register("eve").await;
     users.leave("eve", &eve).await;
 
@@ -381,7 +389,16 @@ async fn event_stream_resumes_after_redis_outage() {
             })
             .await?;
         let session = SessionId::random();
-        users.registry.claim(&users.incarnation, &session, &parse_nick("bob"), &TokenHash::of(b"secret")).await
+        users
+            .registry
+            .claim(ClaimRequest {
+                incarnation: &users.incarnation,
+                session: &session,
+                nick: &parse_nick("bob"),
+                token: &TokenHash::of(b"secret"),
+                user: None,
+            })
+            .await
     })
     .await;
     for stream in [&mut stream, &mut later, &mut EventStream::open(api, Some(&last_id)).await] {

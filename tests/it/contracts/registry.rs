@@ -16,13 +16,14 @@ mod reassert;
 mod redis_only;
 mod rooms;
 mod sessions;
+mod users;
 
 use std::time::Duration;
 
-use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use presence::model::{Incarnation, LeftReason, MemberInfo, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{
-    ClaimError, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest,
-    LocalClaim, ReassertBatch, Registry, RegistryError, RegistryEvent,
+    ClaimError, ClaimRequest, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, JoinedAt, LeaveIntent,
+    LeaveRequest, LocalClaim, ReassertBatch, Registry, RegistryError, RegistryEvent,
 };
 use serde_json::json;
 
@@ -106,7 +107,16 @@ impl GatewayLease {
 
     async fn claim_as(&self, session: &SessionId, nick: &str) -> Result<NickSession, ClaimError> {
         let nick = Nick::parse(nick).unwrap();
-        let (fence, _) = self.registry.claim(&self.incarnation, session, &nick, &token(session, 0)).await?;
+        let (fence, _) = self
+            .registry
+            .claim(ClaimRequest {
+                incarnation: &self.incarnation,
+                session,
+                nick: &nick,
+                token: &token(session, 0),
+                user: None,
+            })
+            .await?;
         let owner = Owner { incarnation: self.incarnation.clone(), session: session.clone(), fence };
         Ok(NickSession { registry: self.registry.clone(), nick, owner })
     }
@@ -148,7 +158,7 @@ impl NickSession {
     async fn try_join(&self, name: &str, entry: JoinEntry<'_>) -> Result<JoinedAt, RegistryError> {
         let (room, status) = (room(name), Status::default());
         self.registry
-            .join(JoinRequest { room: &room, nick: &self.nick, owner: &self.owner, status: &status, entry })
+            .join(JoinRequest { room: &room, nick: &self.nick, owner: &self.owner, user: None, status: &status, entry })
             .await
     }
 
@@ -194,6 +204,11 @@ fn gateway_info(node: &str) -> GatewayInfo {
         tcp: "127.0.0.1:2".to_owned(),
         admin: "127.0.0.1:3".to_owned(),
     }
+}
+
+/// Returns a guest as other members see it.
+fn member(nick: &Nick, status: &Status) -> MemberInfo {
+    MemberInfo { nick: nick.as_str().to_owned(), user: None, status: status.clone() }
 }
 
 /// Returns the delta that announces a new member.

@@ -14,7 +14,8 @@ use harness::eventually;
 use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, LeftReason, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{
-    GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, RedisRegistry, Registry,
+    ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, RedisRegistry,
+    Registry,
 };
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
@@ -52,7 +53,16 @@ impl RetentionSender {
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (nick, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
-        let (fence, _) = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = registry
+            .claim(ClaimRequest {
+                incarnation: &incarnation,
+                session: &session,
+                nick: &nick,
+                token: &TokenHash::of(b"secret"),
+                user: None,
+            })
+            .await
+            .unwrap();
         let sender = Self { backplane, registry, lobby, nick, owner: Owner { incarnation, session, fence } };
         sender.joins().await;
         sender
@@ -61,7 +71,7 @@ impl RetentionSender {
     async fn joins(&self) {
         let Self { lobby: room, nick, owner, .. } = self;
         let (status, entry) = (&Status::default(), JoinEntry::New);
-        self.registry.join(JoinRequest { room, nick, owner, status, entry }).await.unwrap();
+        self.registry.join(JoinRequest { room, nick, owner, user: None, status, entry }).await.unwrap();
     }
 
     async fn leaves(&self) {
@@ -88,7 +98,7 @@ impl RetentionSender {
     fn draft(&self, text: &str) -> PublishRequest {
         let (from, owner) = (self.nick.clone(), self.owner.clone());
         let (msg_id, body, accepted) = (SessionId::random().to_string(), Body::from_text(text), Accepted::default());
-        PublishRequest { msg_id, key: None, from, owner, body, accepted }
+        PublishRequest { msg_id, key: None, from, from_user: None, owner, body, accepted }
     }
 
     async fn oldest(&self) -> u64 {

@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use harness::client::RequestResult;
+use harness::cluster::ClusterBuilder;
 use harness::node::NodeBuilder;
 use harness::{Cluster, LineClient, Node, WsClient, eventually};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -20,10 +21,16 @@ const OTHER_SECRET: &str = "another secret of the application, for a rotation of
 const ISSUER: [(&str, &str); 2] =
     [("PARLEY__AUTH__ISSUER", "https://id.example.org"), ("PARLEY__AUTH__AUDIENCE", "parley")];
 
-async fn cluster(mode: &str, gateways: usize) -> Cluster {
-    let builder = Cluster::builder().gateways(gateways).gateway_setting("PARLEY__AUTH__MODE", mode);
+/// Starts a cluster whose gateways know the secret.
+pub(super) async fn cluster(mode: &str, gateways: usize) -> Cluster {
+    secured(Cluster::builder().gateways(gateways), mode).start().await
+}
+
+/// Sets a mode, and the secret.
+pub(super) fn secured(builder: ClusterBuilder, mode: &str) -> ClusterBuilder {
+    let builder = builder.gateway_setting("PARLEY__AUTH__MODE", mode);
     let builder = ISSUER.iter().fold(builder, |builder, (key, value)| builder.gateway_setting(key, value));
-    builder.gateway_setting("PARLEY__AUTH__SECRET", SECRET).start().await
+    builder.gateway_setting("PARLEY__AUTH__SECRET", SECRET)
 }
 
 fn alone(mode: &str) -> NodeBuilder {
@@ -32,7 +39,7 @@ fn alone(mode: &str) -> NodeBuilder {
 }
 
 /// Signs a token of this user, valid for a minute, with further claims.
-fn token(user: &str, claims: &Value) -> String {
+pub(super) fn token(user: &str, claims: &Value) -> String {
     token_by(SECRET, None, user, claims)
 }
 

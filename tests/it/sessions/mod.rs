@@ -5,3 +5,4 @@ mod holds;
 mod identity;
 mod key_sets;
 mod resume;
+mod user_nicks;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use presence::model::{Nick, Owner};
+use presence::model::{Nick, Owner, UserId};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +12,7 @@ fn request(msg_id: &str, body: &str) -> PublishRequest {
         msg_id: msg_id.to_owned(),
         key: None,
         from: Nick::parse("Ann").unwrap(),
+        from_user: None,
         owner: Owner {
             incarnation: Incarnation::from_store("i1"),
             session: SessionId::from_store("s1"),
@@ -42,6 +43,24 @@ fn payload_has_the_documented_json_form() {
         payload("#Lobby", &request("m1", r#"{"b": [1,  2.50]}"#)),
         r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"at":1700000000000001,"body":{"b": [1,  2.50]}}"##
     );
+}
+
+#[test]
+fn payload_names_user_only_behind_its_fields() {
+    let request = PublishRequest { from_user: UserId::parse(r#"auth0|"5""#), ..request("m1", "1") };
+    assert_eq!(
+        payload("#l", &request),
+        r##"{"to":"#l","from":"Ann","id":"m1","fence":7,"at":1700000000000001,"user":"auth0|\"5\"","body":1}"##
+    );
+}
+
+#[test]
+fn stored_payload_without_user_still_decodes() {
+    let stored = r##"{"to":"#l","from":"Ann","id":"m1","fence":7,"body":1}"##;
+    let of_user = r##"{"to":"#l","from":"Ann","id":"m1","fence":7,"user":"user:1","body":{"user":"forged"}}"##;
+    for (payload, user) in [(stored, None), (of_user, UserId::parse("user:1"))] {
+        assert_eq!(message(payload.as_bytes(), 1, 1).unwrap().from_user, user);
+    }
 }
 
 #[test]
@@ -149,19 +168,25 @@ fn json() -> impl Strategy<Value = String> {
 #[test]
 fn payload_takes_first_id_and_changes_nothing_else() {
     let body = r#"{"id":"m2","say":"\"id\":\"m2\""}"#;
-    assert_eq!(with_id(&payload("#l", &request("m2", body)), "m2", "m1"), payload("#l", &request("m1", body)));
+    for from_user in [None, UserId::parse(r#""id":"m2""#)] {
+        let encoded = |id| payload("#l", &PublishRequest { from_user: from_user.clone(), ..request(id, body) });
+        assert_eq!(with_id(&encoded("m2"), "m2", "m1"), encoded("m1"));
+    }
 }
 
 proptest! {
     #[test]
-    fn encoded_messages_decode_unchanged(to in any::<String>(), id in any::<String>(), body in json(), seq: u64, time: u64) {
-        let request = request(&id, &body);
+    fn encoded_messages_decode_unchanged(
+        to in any::<String>(), id in any::<String>(), user in any::<String>(), body in json(), seq: u64, time: u64,
+    ) {
+        let request = PublishRequest { from_user: UserId::parse(&user), ..request(&id, &body) };
         let text = m("e", seq, time, &payload(&to, &request));
         let (deliveries, skipped) = read(text.as_bytes());
         prop_assert_eq!(skipped, 0);
         let [Delivery::Room { message, .. }] = deliveries.as_slice() else { panic!("{deliveries:?}") };
         let accepted = request.accepted;
-        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: request.body, accepted };
+        let (from, from_user) = ("Ann".to_owned(), request.from_user);
+        let expected = ChatMessage { to, from, from_user, msg_id: id, seq, time, body: request.body, accepted };
         prop_assert_eq!(message, &expected);
     }
 

@@ -318,6 +318,7 @@ fn lobby_message(text: &str) -> ChatMessage {
     ChatMessage {
         to: "#lobby".to_owned(),
         from: "ann".to_owned(),
+        from_user: None,
         msg_id: "m".to_owned(),
         seq: 1,
         time: 1,

@@ -11,6 +11,7 @@ fn chat_message(body_bytes: usize) -> ChatMessage {
     ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
+        from_user: None,
         msg_id: "m".into(),
         seq: 1,
         time: 1,

@@ -123,6 +123,7 @@ mod perform {
                     room: &room,
                     nick: &me.nick,
                     owner: &me.owner,
+                    user: me.user(),
                     status: &me.status,
                     entry,
                 })

@@ -18,8 +18,8 @@ pub(super) fn decide(state: &SessionState, list: ListMembers) -> Result<ListMemb
     if state.may(&list.room, RoomRight::Join) { Ok(list) } else { Err(ErrorCode::Forbidden) }
 }
 
-/// Bytes reserved for one member: a nickname, a status with a text, and their names.
-const MEMBER_BYTES_MAX: usize = 512;
+/// Bytes reserved for one member: a nickname, a user id, a status with a text, and their names.
+const MEMBER_BYTES_MAX: usize = 768;
 
 mod perform {
     use super::{ListMembers, MEMBER_BYTES_MAX};

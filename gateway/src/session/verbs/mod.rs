@@ -174,7 +174,7 @@ fn decide_registered(
         Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),
         Command::Read { seq } => Operation::Read(read::MarkRead { session: me.owner.session, seq }),
         Command::Typing { to } => return typing::decide(state, now, me, to),
-        Command::Refresh { token } => return Ok(refresh::decide(state, me, token)),
+        Command::Refresh { token } => return Ok(refresh::decide(me, token)),
         Command::Register { .. } | Command::Ping | Command::Bye => return Err(ErrorCode::Internal),
     }))
 }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Nick, Owner, RoomName, Status};
+use presence::model::{Nick, Owner, RoomName, Status, UserId};
 
 use crate::session::state::{SessionIdentity, SessionState};
 use crate::wire::{Answer, Refusal};
@@ -22,6 +22,8 @@ pub struct ClaimNick {
     pub(crate) nick: Nick,
     /// The session's claim until now.
     pub(crate) before: Owner,
+    /// The session's user; `None` for a guest.
+    pub(crate) user: Option<UserId>,
 }
 
 /// Releases a nickname after a change to another one.
@@ -49,11 +51,12 @@ pub(super) fn decide(state: &SessionState, me: SessionIdentity, nick: Nick) -> R
     if nick == me.nick {
         return Ok(answer(&nick));
     }
-    let granted = state.user_grant.as_ref().and_then(|grant| grant.nick.as_ref());
+    let granted = me.grant.as_ref().and_then(|grant| grant.nick.as_ref());
     if granted.is_some_and(|granted| granted.key() != nick.key()) {
         return Err(ErrorCode::Forbidden);
     }
-    let claim = Operation::ClaimNick(ClaimNick { nick: nick.clone(), before: me.owner.clone() });
+    let claim =
+        Operation::ClaimNick(ClaimNick { nick: nick.clone(), before: me.owner.clone(), user: me.user().cloned() });
     let rooms = state.rooms.values().map(|joined| joined.room.clone()).collect();
     let flow = RenameFlow { nick, former: me, rooms, claimed: None, is_released: false };
     Ok(Decision::PerformStep(Flow::Rename(Box::new(flow)), claim))
@@ -67,8 +70,7 @@ impl RenameFlow {
     ) -> Option<Decision> {
         match (outcome, &self.claimed) {
             (OperationOutcome::NickClaimed(owner), None) => {
-                let status = self.former.status.clone();
-                let me = SessionIdentity { nick: self.nick.clone(), owner: owner.clone(), status };
+                let me = SessionIdentity { nick: self.nick.clone(), owner: owner.clone(), ..self.former.clone() };
                 // After this claim the session owns both nicknames. If a later step fails, the end of the session
                 // releases the new one.
                 state.identity = Some(me.clone());
@@ -134,11 +136,11 @@ mod perform {
 
     impl ClaimNick {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Owner, Refusal> {
-            let Self { nick, before } = self;
+            let Self { nick, before, user } = self;
             let services = Arc::clone(&performer.services);
             let token = performer.token.clone().ok_or_else(unavailable)?;
             let (incarnation, session) = (before.incarnation.clone(), before.session.clone());
-            let attempt = ClaimAttempt { incarnation, session, nick: nick.clone(), token };
+            let attempt = ClaimAttempt { incarnation, session, nick: nick.clone(), token, user };
             let (owner, _) = performer.claim(attempt).await?;
             services.hub.rename_session(&owner, &nick);
             services.claims.change(&before, |claim| {

@@ -36,8 +36,8 @@ pub(in crate::session) struct RefreshFlow {
     left: Vec<String>,
 }
 
-pub(super) fn decide(state: &SessionState, me: SessionIdentity, token: Token) -> Decision {
-    let user = state.user_grant.as_ref().map(|grant| grant.user.clone());
+pub(super) fn decide(me: SessionIdentity, token: Token) -> Decision {
+    let user = me.user().cloned();
     let flow = RefreshFlow { me: me.clone(), renewed: None, forbidden: VecDeque::new(), left: Vec::new() };
     Decision::PerformStep(Flow::Refresh(Box::new(flow)), Operation::Refresh(RefreshToken { token, me, user }))
 }

@@ -2,6 +2,7 @@
 //!
 //! Every attempt has a session id of its own, so that tidying up after a lost answer affects no other session.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::stream::{StreamEnd, StreamId};
@@ -74,7 +75,8 @@ pub(super) fn conclude(
     now: Instant,
     SessionBegun { nick, user_token, grant, inbox }: SessionBegun,
 ) -> Decision {
-    let me = SessionIdentity { nick, owner: grant.owner.clone(), status: Status::default() };
+    let user_grant = user_token.as_ref().map(|token| Arc::clone(&token.grant));
+    let me = SessionIdentity { nick, owner: grant.owner.clone(), grant: user_grant, status: Status::default() };
     state.begin(now, me.clone(), false);
     let expires_in_ms = user_token.as_ref().map(|token| lifetime_ms(token.lifetime));
     state.sign_in(now, user_token);
@@ -89,7 +91,7 @@ impl RegisteredSession {
         let SessionGrant { owner, token, time } = grant;
         let answer = Answer::Registered {
             nick: me.nick.as_str().to_owned(),
-            user: state.user_grant.as_ref().map(|grant| grant.user.clone()),
+            user: me.user().cloned(),
             expires_in_ms,
             session: owner.session.to_string(),
             resume: token,
@@ -110,7 +112,7 @@ mod perform {
     use std::sync::Arc;
 
     use presence::model::{SessionId, Status, TokenHash};
-    use presence::registry::{ClaimError, RegistryError};
+    use presence::registry::{ClaimError, LocalClaim, RegistryError};
 
     use super::{BeginSession, SessionBegun, SessionGrant};
     use crate::metrics::RegistrationOutcome;
@@ -133,8 +135,14 @@ mod perform {
                 Dialect::Line => (Token::new(""), TokenHash::none()),
             };
             services.hub.open_inbox(&session, &nick, &performer.outbox);
-            let attempt =
-                ClaimAttempt { incarnation, session: session.clone(), nick: nick.clone(), token: hash.clone() };
+            let user = user_token.as_ref().map(|token| token.grant.user.clone());
+            let attempt = ClaimAttempt {
+                incarnation,
+                session: session.clone(),
+                nick: nick.clone(),
+                token: hash.clone(),
+                user: user.clone(),
+            };
             let claimed = performer.claim(attempt).await;
             services.metrics.registrations[result(&claimed)].inc();
             let may_be_done = matches!(claimed, Ok(_) | Err(ClaimError::Registry(RegistryError::Unknown(_))));
@@ -142,7 +150,15 @@ mod perform {
                 registration.keep();
             }
             let (owner, inbox) = claimed.inspect_err(|_| services.hub.discard_inbox(&session))?;
-            performer.attach(owner.clone(), nick.clone(), Status::default(), hash);
+            performer.attach(LocalClaim {
+                nick: nick.clone(),
+                owner: owner.clone(),
+                user,
+                status: Status::default(),
+                rooms: Vec::new(),
+                token: hash,
+                detached: false,
+            });
             Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
     }

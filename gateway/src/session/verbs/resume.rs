@@ -5,6 +5,7 @@
 //! repeated after a lost answer gets the same new token; otherwise the session can still be resumed with either token.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::stream::StreamId;
@@ -84,8 +85,9 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
     let SessionResumed { nick, user_token, request, grant, stored } = resumed;
     let StoredSession { former, status, rooms, read } = stored;
     let former = former.filter(|(former_nick, _)| *former_nick != nick);
-    let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
-    let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
+    let user_grant = user_token.as_ref().map(|token| Arc::clone(&token.grant));
+    let me = SessionIdentity { nick, owner: grant.owner.clone(), grant: user_grant, status };
+    let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, ..me.clone() });
     state.begin(now, me.clone(), true);
     let expires_in_ms = user_token.as_ref().map(|token| lifetime_ms(token.lifetime));
     state.sign_in(now, user_token);
@@ -161,7 +163,7 @@ mod perform {
 
     use presence::model::stream::{StreamEnd, StreamId};
     use presence::model::{Nick, Owner, RoomName, TokenHash, UserId};
-    use presence::registry::{ClaimError, InboxState, RegistryError, ResumeError, ResumedSession};
+    use presence::registry::{ClaimError, InboxState, LocalClaim, RegistryError, ResumeError, ResumedSession};
 
     use super::super::register::SessionGrant;
     use super::{FindInboxEnd, ResumeSession, SessionResumed, StoredSession};
@@ -193,7 +195,15 @@ mod perform {
             let InboxState { epoch, read, .. } = inbox;
             let rooms: Vec<RoomName> = rooms.into_iter().map(|restored| restored.room).collect();
             performer.rooms = rooms.iter().map(|room| (room.key().clone(), room.clone())).collect();
-            performer.attach(owner.clone(), nick.clone(), status.clone(), hash);
+            performer.attach(LocalClaim {
+                nick: nick.clone(),
+                owner: owner.clone(),
+                user: user.cloned(),
+                status: status.clone(),
+                rooms: rooms.clone(),
+                token: hash,
+                detached: false,
+            });
             let grant = SessionGrant { owner, token, time: unix_ms() };
             let stored = StoredSession { former, status, rooms, read: Since { epoch, seq: read } };
             Ok(SessionResumed { nick, user_token, request, grant, stored })

@@ -3,9 +3,9 @@
 //! Messages of a connection are published together (`session/sends_in_flight.rs`). The backplane keeps their order and
 //! repeats lost answers; for that it gets a position of the room from before the first attempt.
 
-use presence::model::Nick;
 use presence::model::codes::ErrorCode;
 use presence::model::stream::StreamId;
+use presence::model::{Nick, UserId};
 
 use crate::message::{Body, Target};
 use crate::session::state::{SessionIdentity, SessionState};
@@ -59,9 +59,13 @@ pub(super) fn decide(
 /// Bytes counted for the fields around body and names that each reader receives.
 const ENVELOPE_BYTES: usize = 128;
 
+/// Bytes of the field of a user id, without the id.
+const USER_FIELD_BYTES: usize = 15;
+
 /// Returns the bytes of a message that each reader receives.
-fn delivered_bytes(to: &Target, from: &Nick, body: &Body) -> usize {
-    ENVELOPE_BYTES + to.as_str().len() + from.as_str().len() + body.json().len()
+fn delivered_bytes(to: &Target, (from, user): (&Nick, Option<&UserId>), body: &Body) -> usize {
+    let user = user.map_or(0, |user| user.as_str().len() + USER_FIELD_BYTES);
+    ENVELOPE_BYTES + to.as_str().len() + from.as_str().len() + user + body.json().len()
 }
 
 /// Returns the delivery status of a published message. Only rooms have a seq that clients see.
@@ -91,6 +95,7 @@ mod perform {
     use crate::session::performer::Performer;
     use crate::session::rate_meter::SendCharge;
     use crate::session::services::Services;
+    use crate::session::state::SessionIdentity;
     use crate::trace;
     use crate::wire::{Answer, Refusal};
 
@@ -99,7 +104,7 @@ mod perform {
         pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
             let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&services.backplane, &services.metrics);
-            let (rates, bytes) = (&services.send_rates, delivered_bytes(&to, &sender.nick, &body));
+            let (rates, bytes) = (&services.send_rates, delivered_bytes(&to, (&sender.nick, sender.user()), &body));
             let kind = match &to {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
@@ -111,7 +116,9 @@ mod perform {
             }
             let id = uuid::Uuid::now_v7().to_string();
             let accepted = Accepted::at(SystemTime::now());
-            let request = PublishRequest { msg_id: id, key, from: sender.nick, owner: sender.owner, body, accepted };
+            let from_user = sender.user().cloned();
+            let SessionIdentity { nick: from, owner, .. } = sender;
+            let request = PublishRequest { msg_id: id, key, from, from_user, owner, body, accepted };
             let span = trace::publish(to.as_str(), &request);
             let published = match &to {
                 Target::Room(room) => {
@@ -185,13 +192,15 @@ mod tests {
 
     #[test]
     fn delivered_bytes_cover_names_of_any_length() {
-        for (to, from) in [("#a", "b"), (&*format!("#{}", "r".repeat(128)), &*"\u{10400}".repeat(32))] {
+        let (long, user) = (format!("#{}", "r".repeat(128)), UserId::parse(&"u".repeat(255)));
+        for (to, from, user) in [("#a", "b", None), (&*long, &*"\u{10400}".repeat(32), None), ("#a", "b", user)] {
             let (to, from) = (Target::Room(RoomName::parse(to).unwrap()), Nick::parse(from).unwrap());
             let body = Body::from_text("hi");
-            let bytes = delivered_bytes(&to, &from, &body);
+            let bytes = delivered_bytes(&to, (&from, user.as_ref()), &body);
             let event = Event::Message(ChatMessage {
                 to: to.as_str().to_owned(),
                 from: from.as_str().to_owned(),
+                from_user: user,
                 msg_id: uuid::Uuid::now_v7().to_string(),
                 seq: 1,
                 time: 1_795_252_200_000,

@@ -39,7 +39,9 @@ mod perform {
     impl SetStatus {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Status, Refusal> {
             let (services, Self { me, status, rooms }) = (&performer.services, self);
-            let is_owned = answered(|| services.registry.set_status(&me.nick, &me.owner, &status, &rooms)).await?;
+            let member = me.member(&status);
+            let set = || services.registry.set_status(me.nick.key(), &me.owner, &member, &rooms);
+            let is_owned = answered(set).await?;
             if !is_owned {
                 return Err(unavailable());
             }

@@ -22,7 +22,7 @@ mod perform {
             let nick = std::slice::from_ref(self.nick.key());
             let found = performer.services.registry.lookup(nick).await.map_err(unread)?;
             let user = found.into_iter().next().flatten().ok_or(ErrorCode::NoSuchUser)?;
-            Ok(Answer::Whois { nick: user.nick, status: user.online.then_some(user.status) })
+            Ok(Answer::Whois { nick: user.nick, user: user.user, status: user.online.then_some(user.status) })
         }
     }
 }

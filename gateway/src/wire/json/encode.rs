@@ -50,10 +50,12 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             object("members").field("room", room).field("items", items).field("next_cursor", next_cursor)
         }
         Answer::Rooms { items, next_cursor } => object("rooms").field("items", items).field("next_cursor", next_cursor),
-        Answer::Whois { nick, status } => {
-            let user = object("whois").field("nick", nick).field("online", &status.is_some());
+        Answer::Whois { nick, user, status } => {
+            let whois = object("whois").field("nick", nick).optional("user", user.as_ref());
+            let whois = whois.field("online", &status.is_some());
             let status = status.as_ref();
-            user.optional("status", status.map(|status| &status.status))
+            whois
+                .optional("status", status.map(|status| &status.status))
                 .optional("text", status.map(|status| &status.text))
         }
         Answer::History { to, items, more } => {

@@ -109,10 +109,16 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             }
             more(&mut lines, next_cursor.is_some());
         }
-        Answer::Whois { nick, status: Some(status) } => {
-            lines.add(format_args!("* {} is {}", Escaped(nick), StatusText(status)));
+        Answer::Whois { nick, user, status } => {
+            let nick = Escaped(nick);
+            match status {
+                Some(status) => lines.add(format_args!("* {nick} is {}", StatusText(status))),
+                None => lines.add(format_args!("* {nick} is offline")),
+            }
+            if let Some(user) = user {
+                lines.add(format_args!("* {nick} is the user {}", Escaped(user.as_str())));
+            }
         }
-        Answer::Whois { nick, status: None } => lines.add(format_args!("* {} is offline", Escaped(nick))),
         Answer::History { to, items, more: has_older } => {
             if items.is_empty() {
                 lines.add(format_args!("* no messages in {}", Escaped(to)));
@@ -159,7 +165,7 @@ fn presence(lines: &mut LineBuffer, room: &str, delta: &PresenceDelta) {
     for MemberInfo { nick, .. } in &delta.joined {
         lines.add(format_args!("* {} joined {room}", Escaped(nick)));
     }
-    for MemberInfo { nick, status } in &delta.status {
+    for MemberInfo { nick, status, .. } in &delta.status {
         lines.add(format_args!("* {} is {}", Escaped(nick), StatusText(status)));
     }
 }

@@ -4,7 +4,7 @@
 mod hostile;
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
 use serde_json::value::RawValue;
 
 use super::{Decoded, LineDialect, encode_event, encode_refusal, greeting};
@@ -46,6 +46,7 @@ fn message(to: &str, body: &str) -> ChatMessage {
     ChatMessage {
         to: to.into(),
         from: "ann".into(),
+        from_user: None,
         msg_id: "m1".into(),
         seq: 132,
         time: 7,
@@ -55,7 +56,7 @@ fn message(to: &str, body: &str) -> ChatMessage {
 }
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
-    MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } }
+    MemberInfo { nick: nick.into(), user: None, status: Status { status, text: text.into() } }
 }
 
 /// A connection that has registered and joined `#lobby`.
@@ -304,15 +305,20 @@ fn replies_encode_as_frozen() {
         (Answer::Status(Status::default()), "* you are online\n"),
         (Answer::Status(Status { status: Availability::Away, text: String::new() }), "* you are away\n"),
         (Answer::Status(Status { status: Availability::Away, text: "lunch".into() }), "* you are away: lunch\n"),
-        (Answer::Whois { nick: "Bob".into(), status: Some(Status::default()) }, "* Bob is online\n"),
+        (Answer::Whois { nick: "Bob".into(), user: None, status: Some(Status::default()) }, "* Bob is online\n"),
         (
             Answer::Whois {
                 nick: "bob".into(),
+                user: None,
                 status: Some(Status { status: Availability::Away, text: "tea".into() }),
             },
             "* bob is away: tea\n",
         ),
-        (Answer::Whois { nick: "bob".into(), status: None }, "* bob is offline\n"),
+        (Answer::Whois { nick: "bob".into(), user: None, status: None }, "* bob is offline\n"),
+        (
+            Answer::Whois { nick: "bob".into(), user: UserId::parse("user:2"), status: None },
+            "* bob is offline\n* bob is the user user:2\n",
+        ),
         (rows(None), people),
         (rows(Some("joe".into())), &format!("{people}* the list is longer, type /more to go on\n")),
         (

@@ -10,10 +10,21 @@ local function is_listed(list, nick, owner)
   return tonumber(redis.call('ZSCORE', list, nick)) == tonumber(list_score(owner))
 end
 
+-- Returns true if the nick is bound to the user of its claim, and the user's index has it or is full.
+local function is_bound(claim)
+  if not claim.user then
+    return true
+  end
+  local list = user_nicks(claim.user)
+  return redis.call('HGET', base .. 'nick:' .. claim.nick, 'user') == claim.user
+    and (redis.call('ZSCORE', list, claim.nick) or redis.call('ZCARD', list) >= USER_NICKS_MAX)
+end
+
 local function is_whole(claim)
   local nick = claim.nick
   if redis.call('HGET', base .. 'nick:' .. nick, 'owner') ~= claim.owner
-    or redis.call('SISMEMBER', owned_nicks, nick) == 0 or not is_listed(online, nick, claim.owner) then
+    or redis.call('SISMEMBER', owned_nicks, nick) == 0 or not is_listed(online, nick, claim.owner)
+    or not is_bound(claim) then
     return false
   end
   for _, room in ipairs(claim.rooms) do

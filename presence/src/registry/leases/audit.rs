@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::keys::{NickKeys, NickUnit, NodeKeys, RoomKeys, RoomUnit, ScriptKeys};
+use crate::model::keys::{NickKeys, NickUnit, NodeKeys, RoomKeys, RoomUnit, ScriptKeys, UserUnit};
 use crate::model::{Incarnation, MemberInfo, Nick, RoomName};
 use crate::registry::redis::{RedisRegistry, ScriptCall, json, read};
 use crate::registry::reply::{from_json, owner_of};
@@ -29,6 +29,7 @@ impl RedisRegistry {
                 .partition([keys.online()])
                 .own([NodeKeys::owned_nicks, NodeKeys::owned_members])
                 .crossing_in_script::<NickUnit>()
+                .crossing_in_script::<UserUnit>()
                 .crossing_in_script::<RoomUnit>()
         };
         let mut differences = Differences::default();

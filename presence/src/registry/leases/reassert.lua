@@ -4,7 +4,8 @@
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 fence, 6 asserted
 -- ARGV: 1 base, 2 incarnation, 3 JSON of the gateway's info, 4 the generation, 5 '1' in the last batch, else '0', 6 an
 --       unused epoch, 7.. claims as JSON: nick, display, skeletons, ascii (1 or 0), owner, status (JSON, '' for plain
---       online), info (JSON), token (hash), detached, rooms (pairs of key and name)
+--       online), info (JSON), token (hash), detached, user (absent for a guest), rooms (pairs of key
+--       and name)
 -- Reply: {'OK', owner token..} of the given claims that later claims have superseded; {'FENCED'}; {'OTHER_GENERATION'}
 -- Called by Registry::reassert.
 local _, leases, beats, gateways, fence, asserted = unpack(KEYS)

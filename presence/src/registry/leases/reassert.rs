@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::model::keys::{NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
-use crate::model::{Owner, Status};
+use crate::model::keys::{NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit, UserUnit};
+use crate::model::{Owner, Status, UserId};
 use crate::registry::redis::{RedisRegistry, done, json, member_info};
 use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
@@ -22,12 +22,14 @@ pub(super) struct ScriptClaim<'a> {
     info: String,
     token: &'a str,
     detached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     rooms: Vec<[&'a str; 2]>,
 }
 
 impl<'a> From<&'a LocalClaim> for ScriptClaim<'a> {
     fn from(claim: &'a LocalClaim) -> Self {
-        let LocalClaim { nick, owner, status, rooms, token, detached } = claim;
+        let LocalClaim { nick, owner, user, status, rooms, token, detached } = claim;
         Self {
             nick: nick.key().as_str(),
             display: nick.as_str(),
@@ -35,9 +37,10 @@ impl<'a> From<&'a LocalClaim> for ScriptClaim<'a> {
             ascii: u8::from(nick.is_ascii()),
             owner: owner.token(),
             status: if *status == Status::default() { String::new() } else { json(status) },
-            info: member_info(nick, status),
+            info: member_info(nick, user.as_ref(), status),
             token: token.as_str(),
             detached: *detached,
+            user: user.as_ref().map(UserId::as_str),
             rooms: rooms.iter().map(|room| [room.key().as_str(), room.as_str()]).collect(),
         }
     }
@@ -52,6 +55,7 @@ impl RedisRegistry {
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<UserUnit>()
             .crossing_in_script::<RoomUnit>()
             .crossing_in_script::<NodeUnit>();
         let mut args = vec![

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
 
-use crate::model::keys::{NickUnit, NodeKeys, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
+use crate::model::keys::{NickUnit, NodeKeys, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit, UserUnit};
 use crate::model::{Incarnation, NickKey, Owner};
 use crate::registry::RegistryError;
 use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, done, json, millis, refused};
@@ -130,6 +130,7 @@ impl Leases for RedisRegistry {
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<RoomUnit>()
             .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<UserUnit>()
             .crossing_in_script::<SessionUnit>();
         let args = [incarnation.as_str(), &limit.to_string()];
         let mut reply = self.write(incarnation.as_str(), &script::REAP, script_keys, &args).await?;

@@ -1,5 +1,5 @@
 -- Restores claims: writes a gateway's claim again, whether all, part or none of it is still there. Announces nothing,
--- since no loss was announced. Needs the prelude, owners.lua and free_nick.lua.
+-- since no loss was announced. Needs the prelude, owners.lua, user_nicks.lua and free_nick.lua.
 
 -- The hold of a detached session whose hold the store has lost, in milliseconds.
 local HOLD_MS = 60000
@@ -59,6 +59,11 @@ local function restore_nick(claim, epoch)
     redis.call('HSET', record, 'held_until', time + HOLD_MS)
   end
   redis.call('PERSIST', record)
+  if claim.user then
+    bind(nick, claim.user)
+  else
+    redis.call('HDEL', record, 'user')
+  end
   for skeleton in string.gmatch(claim.skeletons, '%S+') do
     redis.call('PERSIST', base .. 'skeleton:' .. skeleton)
     redis.call('ZADD', base .. 'skeleton:' .. skeleton, claim.ascii, nick)

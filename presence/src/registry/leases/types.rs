@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct LocalClaim {
     pub nick: Nick,
     /// The claim.
     pub owner: Owner,
+    /// The user that the nickname is bound to; `None` for a guest.
+    pub user: Option<UserId>,
     /// The user's status.
     pub status: Status,
     /// The session's rooms.

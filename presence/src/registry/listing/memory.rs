@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::model::{Incarnation, ListCursor, MemberInfo, NickKey, Owner, RoomKey, keep_newest};
+use crate::model::{Incarnation, ListCursor, MemberInfo, NickKey, Owner, RoomKey, UserId, keep_newest};
 use crate::registry::{LeaseState, MemoryRegistry, RegistryError};
 use crate::store::memory::{LeaseRecord, StoreState};
 
+use super::types::online_rows;
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
 /// The maximum wait of a read of the event log.
@@ -20,6 +21,14 @@ impl Listing for MemoryRegistry {
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
         self.in_turn(|state| nicks.iter().map(|nick| state.user(nick)).collect()).await
+    }
+
+    async fn of_user(&self, user: &UserId) -> Result<Option<Vec<UserRow>>, RegistryError> {
+        let rows = |state: &StoreState| {
+            let nicks = state.nicks.of_user(user).unwrap_or_default();
+            online_rows(nicks.iter().filter_map(|nick| state.user(nick)), user)
+        };
+        self.in_turn(rows).await
     }
 
     async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
@@ -101,6 +110,7 @@ impl StoreState {
         let online = self.nicks.owner(nick).filter(|owner| self.leases.shows(&owner.incarnation));
         Some(UserRow {
             nick: record.display.to_string(),
+            user: record.user.clone(),
             online: online.is_some(),
             status: online.map(|_| record.status.clone()).unwrap_or_default(),
             online_since: online.map(|_| record.since),

@@ -14,7 +14,7 @@ mod sessions;
 mod types;
 mod user_rows;
 
-use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey};
+use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey, UserId};
 
 use super::RegistryError;
 
@@ -42,6 +42,13 @@ contract! {
         /// # Errors
         /// `Unavailable` or `Unknown`; `Overloaded` if other listings are ahead for too long, as for every list below.
         async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError>;
+
+        /// Lists the nicknames of a user that are online, at most eight, by nickname; `None` without a nickname that is
+        /// bound to the user.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn of_user(&self, user: &UserId) -> Result<Option<Vec<UserRow>>, RegistryError>;
 
         /// Lists the online users in the order of their sessions, which a rename does not change; a page is sorted by
         /// nick key. `limit` is 1 to [`PAGE_LIMIT`].

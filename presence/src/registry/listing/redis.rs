@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::keys::{NickUnit, NodeKeys, RoomUnit, ScriptKeys};
-use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey};
+use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey, UserId};
 use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::{RedisRegistry, ScriptCall, read};
 use crate::registry::reply::{ScriptReply, malformed};
@@ -11,6 +11,7 @@ use crate::registry::{LeaseState, RegistryError, script};
 use crate::store::{STEP_ROWS_MAX, TurnReader};
 
 use super::sessions::{OnlineUsers, RoomMembers};
+use super::types::online_rows;
 use super::user_rows::{FoundUser, user_row};
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
@@ -23,6 +24,13 @@ impl Listing for RedisRegistry {
         let mut turns = self.redis.read_turns().reader().await?;
         let found = self.users_in_turns(&mut turns, nicks).await?;
         Ok(found.into_iter().map(|found| found.map(|found| found.user)).collect())
+    }
+
+    async fn of_user(&self, user: &UserId) -> Result<Option<Vec<UserRow>>, RegistryError> {
+        let mut turns = self.redis.read_turns().reader().await?;
+        let nicks = turns.step(self.nicks_of_user(user)).await?;
+        let found = self.users_in_turns(&mut turns, &nicks).await?;
+        Ok(online_rows(found.into_iter().flatten().map(|found| found.user), user))
     }
 
     async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
@@ -120,6 +128,17 @@ impl RedisRegistry {
         keys.truncate(limit);
         let next_cursor = if more { keys.last().cloned() } else { None };
         Ok((keys, next_cursor))
+    }
+
+    /// Reads the index of a user's nicks. It may name nicks that are bound to the user no longer.
+    async fn nicks_of_user(&self, user: &UserId) -> Result<Vec<NickKey>, RegistryError> {
+        let user = user.key();
+        let list = self.redis.keys().user(&user).nicks();
+        let mut connection = self.redis.query().await?;
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(list.as_str()).arg(0).arg("+inf");
+        let nicks: Vec<String> = self.redis.asked(&list, command.query_async(&mut connection)).await?;
+        Ok(nicks.iter().map(|nick| NickKey::from_store(nick)).collect())
     }
 
     /// Reads the rows of users, as many calls as their rooms need, each in its turn.

@@ -1,6 +1,6 @@
 //! Rows and pages of the listings, as the API shows them.
 
-use crate::model::Status;
+use crate::model::{Status, UserId};
 
 use super::super::LeaseState;
 
@@ -10,6 +10,10 @@ use super::super::LeaseState;
 pub struct UserRow {
     /// The nickname as it is shown.
     pub nick: String,
+    /// The id of the user that the nickname is bound to; absent after a guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub user: Option<UserId>,
     /// True if a live session owns the nickname.
     pub online: bool,
     /// The user's status; plain `online` while offline.
@@ -24,6 +28,17 @@ pub struct UserRow {
     /// The incarnation of the user's gateway; `null` while offline. `/v1/gateways` has its node id, unless it ended and
     /// the session has not resumed yet.
     pub incarnation: Option<String>,
+}
+
+/// Returns those rows that are online and bound to a user, by nickname; `None` if none is bound to it.
+pub(super) fn online_rows(rows: impl Iterator<Item = UserRow>, user: &UserId) -> Option<Vec<UserRow>> {
+    let mut rows: Vec<UserRow> = rows.filter(|row| row.user.as_ref() == Some(user)).collect();
+    if rows.is_empty() {
+        return None;
+    }
+    rows.retain(|row| row.online);
+    rows.sort_by(|one, other| one.nick.cmp(&other.nick));
+    Some(rows)
 }
 
 /// A room as the API shows it.

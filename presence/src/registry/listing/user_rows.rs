@@ -1,6 +1,6 @@
 //! The rows of users, as `user_rows.lua` writes them.
 
-use crate::model::{Owner, Status};
+use crate::model::{Owner, Status, UserId};
 use crate::registry::RegistryError;
 use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
 
@@ -29,7 +29,9 @@ pub(super) fn user_row(mut row: ScriptReply) -> Result<Option<FoundUser>, Regist
     let (online, since) = (owner.is_some(), row.number()?);
     let last_active = row.number()?;
     let rooms = row.array()?.texts()?;
+    let user = UserId::parse(&row.text()?);
     let incarnation = owner.as_ref().map(|owner| owner.incarnation.as_str().to_owned());
-    let user = UserRow { nick, online, status, online_since: online.then_some(since), last_active, rooms, incarnation };
+    let user =
+        UserRow { nick, user, online, status, online_since: online.then_some(since), last_active, rooms, incarnation };
     Ok(Some(FoundUser { owner, user }))
 }

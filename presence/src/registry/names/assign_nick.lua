@@ -1,19 +1,20 @@
 -- The rule that assigns a nick to a session, documented at Registry::claim (names/mod.rs). Shared by CLAIM and RESUME,
--- which have the same first keys and arguments. Needs the prelude, owners.lua and free_nick.lua. The
+-- which have the same first keys and arguments. Needs the prelude, owners.lua, free_nick.lua and take_over.lua. The
 -- memory twin is in names/memory.rs.
 
 local _, _, fences, record, mapped_skeleton, shown_skeleton, session_record, inbox, session_rooms, online,
   owned_nicks = unpack(KEYS)
 local _, incarnation, session, nick, display, skeletons, ascii, compared_score = unpack(ARGV)
+local user = ARGV[11]
 -- A nick is in both sets, or in one if its skeletons are equal.
 local lookalikes = mapped_skeleton == shown_skeleton and { mapped_skeleton } or { mapped_skeleton, shown_skeleton }
 
 -- Returns the fields of a nick's record that the rule reads. Every record has a shown name.
 local function nick_fields(key)
-  local owner, detached, held, held_until, shown, indexed =
-    unpack(redis.call('HMGET', key, 'owner', 'detached', 'held', 'held_until', 'display', 'skeleton'))
+  local owner, detached, held, held_until, shown, indexed, bound =
+    unpack(redis.call('HMGET', key, 'owner', 'detached', 'held', 'held_until', 'display', 'skeleton', 'user'))
   return { owner = owner, detached = detached, held = held, held_until = held_until, shown = shown,
-    skeletons = indexed or '' }
+    skeletons = indexed or '', user = bound }
 end
 
 -- Returns the remaining hold in ms if another session keeps the nick; -1 without a remaining hold, for example while
@@ -36,9 +37,13 @@ local function hold_by_other(fields, is_own)
 end
 
 -- Returns a refusal as a reply; else nil and the stale entries of the skeletons. Nicks shown in ASCII have score 1, so
--- a `compared_score` of 0 leaves them out. The session's other nick, which a rename gives up later, stays.
+-- a `compared_score` of 0 leaves them out. The session's other nick, which a rename gives up later, stays. A nick that
+-- is bound to a user is available to this user, and to no other one.
 local function refusal(fields, is_own)
-  local left = hold_by_other(fields, is_own)
+  if fields.user and fields.user ~= user then
+    return { 'IN_USE', -1 }
+  end
+  local left = not fields.user and hold_by_other(fields, is_own)
   if left then
     return { 'IN_USE', left }
   end
@@ -89,14 +94,27 @@ local function own(fields, ...)
   index_spelling(fields)
   redis.call('ZADD', online, list_score(owner), nick)
   redis.call('SADD', owned_nicks, nick)
+  if user ~= '' then
+    bind(nick, user)
+  end
   return fence
 end
 
--- Assigns the nick to a session that did not have it. The caller has checked that no other session keeps it.
+-- Assigns the nick to a session that did not have it. The caller has checked that no other session keeps it, or that it
+-- is bound to the user: then it is taken over. Returns the fence, and true if the nick stays online.
 local function assign(fields, stale)
-  local before = fields.owner
+  local before, stays = fields.owner, false
   if before then
-    log_offline(free_nick(nick, before), leave_reason(incarnation_of(before)))
+    local state = redis.call('HGET', KEYS[2], incarnation_of(before))
+    if fields.user then
+      stays = state and state ~= 'fenced'
+      order_end(before)
+      end_memberships(nick, before)
+    end
+    local shown = free_nick(nick, before)
+    if not stays then
+      log_offline(shown, leave_reason(incarnation_of(before)))
+    end
   end
   for _, entry in ipairs(stale) do
     redis.call('ZREM', unpack(entry))
@@ -105,7 +123,7 @@ local function assign(fields, stale)
     redis.call('HDEL', record, 'status')
   end
   local time = string.format('%d', now())
-  return own(fields, 'since', time, 'last_active', time)
+  return own(fields, 'since', time, 'last_active', time), stays
 end
 
 -- Removes the TTLs of the session's keys while it owns this nick.

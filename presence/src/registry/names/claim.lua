@@ -4,7 +4,7 @@
 --       online, 11 owned-nicks (of the claimant)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 its encoded skeletons, 7 '1' if shown in
 --       ASCII, else '0', 8 the highest of these of other nicks that is compared, 9 hash of the session's token, 10 an
---       unused epoch for its inbox
+--       unused epoch for its inbox, 11 the claimant's user or ''
 -- Reply: {'OK', fence, epoch and seq of the session's inbox}, for a repeated claim the present ones; {'FENCED'};
 --        {'STALE'} if the session has a newer token; {'IN_USE', milliseconds of hold left or -1}; {'CONFUSABLE'}
 -- Called by Registry::claim.
@@ -43,12 +43,14 @@ if refused then
   return refused
 end
 
-local fence = assign(fields, stale)
+local fence, stays = assign(fields, stale)
 if epoch then
   keep_session('token', token)
 else
   -- A new session has no keys with a TTL.
   redis.call('HSET', session_record, 'nick', nick, 'token', token, 'epoch', unused, 'generation', generation_number)
 end
-log_event('online', '"nick":%s', cjson.encode(display), now())
+if not stays then
+  log_event('online', '"nick":%s', cjson.encode(display), now())
+end
 return { 'OK', fence, epoch or unused, seq or 0 }

@@ -1,5 +1,5 @@
--- Frees nicks. Shared by the scripts that release, claim and reap; each compares the owner first. Needs the prelude and
--- owners.lua. The memory twin is in names/memory.rs and store/memory/leases.rs.
+-- Frees nicks. Shared by the scripts that release, claim and reap; each compares the owner first. Needs the prelude,
+-- owners.lua and user_nicks.lua. The memory twin is in names/memory.rs and store/memory/leases.rs.
 
 -- Maximum number of nicks examined for one skeleton; more than share one by chance.
 local LOOKALIKES_MAX = 16
@@ -43,11 +43,12 @@ local function unindex(nick, skeletons)
 end
 
 -- Frees a nick that `token` owns; with `held` it stays reserved for the session until the hold ends. The record remains
--- for the retention time, so its user is offline and not unknown. Returns the nick as shown.
+-- for the retention time, so its user is offline and not unknown. Returns the nick as shown, and the user that it is
+-- bound to.
 local function free_nick(nick, token, held)
   local record = base .. 'nick:' .. nick
   local incarnation, session = incarnation_of(token), session_of(token)
-  local display, skeletons = unpack(redis.call('HMGET', record, 'display', 'skeleton'))
+  local display, skeletons, user = unpack(redis.call('HMGET', record, 'display', 'skeleton', 'user'))
   if held then
     redis.call('HSET', record, 'held', session)
     redis.call('HDEL', record, 'owner', 'since', 'status', 'detached')
@@ -67,7 +68,10 @@ local function free_nick(nick, token, held)
       redis.call('EXPIRE', base .. kind .. session, RETENTION)
     end
   end
-  return display or nick
+  if user then
+    free_user_nick(nick, user)
+  end
+  return display or nick, user
 end
 
 -- Logs that a nick went offline.

@@ -1,5 +1,5 @@
-//! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `release.lua`, `status.lua` and `kick.lua`, and
-//! `free_nick.lua`.
+//! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `take_over.lua`, `release.lua`, `status.lua`,
+//! `kick.lua` and `free_nick.lua`.
 
 use std::time::Duration;
 
@@ -7,23 +7,16 @@ use serde_json::json;
 
 use crate::model::stream::StreamEnd;
 use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status,
-    TokenHash,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status, UserId,
 };
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, Leftover, NickRecord, StoreState, now};
 
-use super::{ClaimError, Names};
+use super::{ClaimError, ClaimRequest, Names};
 
 impl Names for MemoryRegistry {
-    async fn claim(
-        &self,
-        incarnation: &Incarnation,
-        session: &SessionId,
-        nick: &Nick,
-        token: &TokenHash,
-    ) -> Result<(Fence, StreamEnd), ClaimError> {
-        self.store.lock().begin(incarnation, session, nick, token)
+    async fn claim(&self, request: ClaimRequest<'_>) -> Result<(Fence, StreamEnd), ClaimError> {
+        self.store.lock().begin(request)
     }
 
     async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError> {
@@ -32,12 +25,12 @@ impl Names for MemoryRegistry {
 
     async fn set_status(
         &self,
-        nick: &Nick,
+        nick: &NickKey,
         owner: &Owner,
-        status: &Status,
+        member: &MemberInfo,
         rooms: &[RoomKey],
     ) -> Result<bool, RegistryError> {
-        self.store.lock().set_status(nick, owner, status, rooms)
+        self.store.lock().set_status(nick, owner, member, rooms)
     }
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
@@ -46,24 +39,12 @@ impl Names for MemoryRegistry {
 }
 
 impl StoreState {
-    pub(crate) fn begin(
-        &mut self,
-        incarnation: &Incarnation,
-        session: &SessionId,
-        nick: &Nick,
-        token: &TokenHash,
-    ) -> Result<(Fence, StreamEnd), ClaimError> {
-        let fence = self.claim(incarnation, session, nick, token)?;
-        Ok((fence, self.inboxes.end(session)))
+    pub(crate) fn begin(&mut self, request: ClaimRequest<'_>) -> Result<(Fence, StreamEnd), ClaimError> {
+        Ok((self.claim(request)?, self.inboxes.end(request.session)))
     }
 
-    pub(crate) fn claim(
-        &mut self,
-        incarnation: &Incarnation,
-        session: &SessionId,
-        nick: &Nick,
-        token: &TokenHash,
-    ) -> Result<Fence, ClaimError> {
+    pub(crate) fn claim(&mut self, request: ClaimRequest<'_>) -> Result<Fence, ClaimError> {
+        let ClaimRequest { incarnation, session, nick, token, user } = request;
         if !self.leases.serves(incarnation) {
             return Err(RegistryError::Fenced.into());
         }
@@ -74,25 +55,35 @@ impl StoreState {
         if let Some(fence) = self.nicks.owner(nick.key()).filter(|owner| is_claimant(owner)).map(|owner| owner.fence) {
             // The same nick in another spelling is the same claim, unless it looks like another nick in that spelling.
             if self.nicks.display(nick.key()) != Some(nick.as_str()) {
-                self.check_available(nick, session, is_claimant)?;
+                self.check_available(nick, (session, user), is_claimant)?;
                 self.nicks.index_spelling(nick);
             }
             return Ok(fence);
         }
-        self.check_available(nick, session, is_claimant)?;
-        let fence = self.assign(incarnation, session, nick, true);
+        self.check_available(nick, (session, user), is_claimant)?;
+        let (fence, stays) = self.assign(incarnation, session, (nick, user));
+        if !stays {
+            self.log_online(nick);
+        }
         self.sessions.claimed(session, nick.key(), token);
         Ok(fence)
     }
 
-    /// Checks that no other session keeps a nick or a look-alike of it, by the rule in `names/mod.rs`.
+    /// Checks that no other session keeps a nick or a look-alike of it, by the rule in `names/mod.rs`. A nick that is
+    /// bound to a user is available to this user, and to no other one.
     pub(crate) fn check_available(
         &self,
         nick: &Nick,
-        session: &SessionId,
+        (session, user): (&SessionId, Option<&UserId>),
         is_own: impl Fn(&Owner) -> bool,
     ) -> Result<(), ClaimError> {
-        if let Some(retry_after) = self.hold_by_other(nick.key(), session, &is_own) {
+        let bound = self.nicks.user(nick.key());
+        if bound.is_some_and(|bound| Some(bound) != user) {
+            return Err(ClaimError::InUse { retry_after: None });
+        }
+        if bound.is_none()
+            && let Some(retry_after) = self.hold_by_other(nick.key(), session, &is_own)
+        {
             return Err(ClaimError::InUse { retry_after });
         }
         // Stale entries do not count.
@@ -129,24 +120,35 @@ impl StoreState {
         held || self.leases.serves(&owner.incarnation)
     }
 
-    /// Assigns a nick to a session that did not have it. The caller has checked that no other session keeps it.
+    /// Assigns a nick to a session that did not have it. The caller has checked that no other session keeps it, or that
+    /// it is bound to the user: then it is taken over. Returns the fence, and true if the nick stays online.
     pub(crate) fn assign(
         &mut self,
         incarnation: &Incarnation,
         session: &SessionId,
-        nick: &Nick,
-        appears: bool,
-    ) -> Fence {
-        if let Some(owner) = self.nicks.owner(nick.key()) {
+        (nick, user): (&Nick, Option<&UserId>),
+    ) -> (Fence, bool) {
+        let mut stays = false;
+        if let Some(owner) = self.nicks.owner(nick.key()).cloned() {
             let reason = self.leases.leave_reason(&owner.incarnation);
+            if self.nicks.user(nick.key()).is_some() {
+                stays = self.leases.shows(&owner.incarnation);
+                self.order_end(&owner);
+                self.end_memberships(nick.key(), &owner, reason);
+            }
             self.free_nick(nick.key(), FreedFor::AnySession);
-            self.log_offline(nick.key(), reason);
+            if !stays {
+                self.log_offline(nick.key(), reason);
+            }
         }
+        // A nick that is bound is bound to this user.
+        self.nicks.unbind(nick.key());
         self.nicks.fence += 1;
         let fence = Fence(self.nicks.fence);
         let now = now();
         let record = NickRecord {
             owner: Some(Owner { incarnation: incarnation.clone(), session: session.clone(), fence }),
+            user: None,
             session: session.clone(),
             detached: false,
             held: None,
@@ -165,14 +167,39 @@ impl StoreState {
         if let Some(row) = self.leases.row(incarnation) {
             row.nicks.insert(nick.key().clone());
         }
-        if appears {
-            self.events.add(now, "online", json!({ "nick": nick.as_str() }));
+        if let Some(user) = user {
+            self.nicks.bind(nick.key(), user);
         }
-        fence
+        (fence, stays)
+    }
+
+    /// Orders the gateway of an older claim to end its connection: at once over its channel, and by its mailbox in case
+    /// the channel message is lost.
+    pub(crate) fn order_end(&mut self, Owner { incarnation, session, fence }: &Owner) {
+        if !self.leases.serves(incarnation) {
+            return;
+        }
+        if let Some(row) = self.leases.row(incarnation) {
+            row.mailbox.push(MailboxOrder::Taken { session: session.clone(), fence: *fence });
+        }
+        let channel = self.keys.node(incarnation).channel();
+        self.channels.publish(&channel, format!("T {session} {}", fence.0).as_bytes());
+    }
+
+    /// Ends the memberships that the session of an older claim has under a nick, and announces each.
+    fn end_memberships(&mut self, nick: &NickKey, owner: &Owner, reason: LeftReason) {
+        let rooms: Vec<RoomKey> = self.rooms.of_nicks.get(nick).into_iter().flatten().cloned().collect();
+        for room in rooms {
+            if self.rooms.member(&room, nick).is_some_and(|member| member.owner.session == owner.session) {
+                let left = self.drop_member(&room, nick, reason).into_iter().collect();
+                self.announce(&room, &PresenceDelta { left, ..Default::default() });
+                self.end_room(&room);
+            }
+        }
     }
 
     /// Moves a nick to this gateway under a new claim of the session that has it. Announces nothing.
-    pub(crate) fn reassign(&mut self, incarnation: &Incarnation, nick: &Nick) -> Fence {
+    pub(crate) fn reassign(&mut self, incarnation: &Incarnation, (nick, user): (&Nick, Option<&UserId>)) -> Fence {
         self.nicks.fence += 1;
         let fence = Fence(self.nicks.fence);
         if let Some(record) = self.nicks.records.get_mut(nick.key())
@@ -189,6 +216,9 @@ impl StoreState {
         if let Some(row) = self.leases.row(incarnation) {
             row.nicks.insert(nick.key().clone());
         }
+        if let Some(user) = user {
+            self.nicks.bind(nick.key(), user);
+        }
         fence
     }
 
@@ -201,7 +231,13 @@ impl StoreState {
             self.free_nick(nick.key(), FreedFor::AnySession);
         }
         match renamed_to {
-            Some(new) => self.events.add(now(), "rename", json!({ "from": nick.as_str(), "to": new.as_str() })),
+            Some(new) => {
+                // A user that has chosen another nick keeps no claim to this one.
+                if new.key() != nick.key() {
+                    self.nicks.unbind(nick.key());
+                }
+                self.events.add(now(), "rename", json!({ "from": nick.as_str(), "to": new.as_str() }));
+            }
             None => self.log_offline(nick.key(), LeftReason::Closed),
         }
         true
@@ -209,23 +245,22 @@ impl StoreState {
 
     pub(crate) fn set_status(
         &mut self,
-        nick: &Nick,
+        nick: &NickKey,
         owner: &Owner,
-        status: &Status,
+        member: &MemberInfo,
         rooms: &[RoomKey],
     ) -> Result<bool, RegistryError> {
         if !self.leases.serves(&owner.incarnation) {
             return Err(RegistryError::Fenced);
         }
-        let Some(record) = self.nicks.records.get_mut(nick.key()).filter(|record| record.owner.as_ref() == Some(owner))
+        let Some(record) = self.nicks.records.get_mut(nick).filter(|record| record.owner.as_ref() == Some(owner))
         else {
             return Ok(false);
         };
-        record.status = status.clone();
-        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        record.status = member.status.clone();
         for room in rooms {
-            if self.rooms.update_member(room, nick.key(), owner, &info) {
-                self.announce(room, &PresenceDelta { status: vec![info.clone()], ..Default::default() });
+            if self.rooms.update_member(room, nick, owner, member) {
+                self.announce(room, &PresenceDelta { status: vec![member.clone()], ..Default::default() });
             }
         }
         Ok(true)
@@ -264,12 +299,17 @@ impl StoreState {
         if let Some(row) = self.leases.row(&owner.incarnation) {
             row.nicks.remove(nick);
         }
+        self.nicks.free_user_nick(nick);
         self.retire(Leftover::Nick(nick.clone()));
         // After a rename the session continues under its other nick.
         if self.sessions.uses_nick(&owner.session, nick) {
             self.sessions.ended(&owner.session, now());
             self.retire(Leftover::Session(owner.session));
         }
+    }
+
+    pub(crate) fn log_online(&mut self, nick: &Nick) {
+        self.events.add(now(), "online", json!({ "nick": nick.as_str() }));
     }
 
     pub(crate) fn log_offline(&mut self, nick: &NickKey, reason: LeftReason) {

@@ -9,11 +9,26 @@ mod redis;
 use std::time::Duration;
 
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
+use crate::model::{Fence, Incarnation, MemberInfo, Nick, NickKey, Owner, RoomKey, SessionId, TokenHash, UserId};
 
 use super::RegistryError;
 
 pub(super) use self::redis::{NickAssignment, refused_claim};
+
+/// A claim of a nickname for a session of a gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimRequest<'a> {
+    /// The gateway's incarnation.
+    pub incarnation: &'a Incarnation,
+    /// The session.
+    pub session: &'a SessionId,
+    /// The nickname.
+    pub nick: &'a Nick,
+    /// The hash of the session's resume token.
+    pub token: &'a TokenHash,
+    /// The user that a verified token names; `None` for a guest.
+    pub user: Option<&'a UserId>,
+}
 
 /// A nickname that was not assigned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,19 +58,19 @@ contract! {
         /// Look-alikes share a skeleton; [`LookalikePolicy`](crate::model::LookalikePolicy) decides for two ASCII
         /// names.
         ///
+        /// A claim with a user binds the nickname to it while its record is kept, at most eight nicknames at a time.
+        /// Then it is assigned to sessions of this user only, and at once: a session that has it loses it and its
+        /// memberships, and its gateway is ordered to close that connection
+        /// ([`MailboxOrder::Taken`](super::MailboxOrder::Taken)). The binding ends when the user takes another nickname
+        /// in its place.
+        ///
         /// A repeated call returns the same fence. A call in another spelling changes the shown name, unless that looks
         /// like another one. Records and logs `online`. `token` is the hash of the session's resume token; a session
         /// that has one must present it. With [`TokenHash::none`] no client can resume the session.
         ///
         /// # Errors
         /// [`ClaimError`]. On `Unknown` release it or claim again.
-        async fn claim(
-            &self,
-            incarnation: &Incarnation,
-            session: &SessionId,
-            nick: &Nick,
-            token: &TokenHash,
-        ) -> Result<(Fence, StreamEnd), ClaimError>;
+        async fn claim(&self, request: ClaimRequest<'_>) -> Result<(Fence, StreamEnd), ClaimError>;
 
         /// Releases a nickname if `owner` owns it, with no hold; logs `offline`, or `rename` when `renamed_to` is
         /// given. Returns true if this call released it. Works in any state of the lease, since it only removes the
@@ -65,15 +80,15 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError>;
 
-        /// Records a user's status and announces it to `rooms`. Returns true if `owner` still owned the nickname.
+        /// Records a member's status and announces it to `rooms`. Returns true if `owner` still owned the nickname.
         ///
         /// # Errors
         /// [`RegistryError`].
         async fn set_status(
             &self,
-            nick: &Nick,
+            nick: &NickKey,
             owner: &Owner,
-            status: &Status,
+            member: &MemberInfo,
             rooms: &[RoomKey],
         ) -> Result<bool, RegistryError>;
 

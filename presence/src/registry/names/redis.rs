@@ -4,35 +4,32 @@ use std::time::Duration;
 
 use redis::Script;
 
-use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
+use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit, UserUnit};
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, LookalikePolicy, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
-use crate::registry::redis::{RedisRegistry, did_change, json, member_info, refused};
+use crate::model::{Fence, Incarnation, LookalikePolicy, MemberInfo, Nick, NickKey, Owner, RoomKey, SessionId, UserId};
+use crate::registry::redis::{RedisRegistry, did_change, json, refused};
 use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
 
-use super::{ClaimError, Names};
+use super::{ClaimError, ClaimRequest, Names};
 
 /// The common arguments of the scripts that assign nicks.
 pub(in crate::registry) struct NickAssignment<'a> {
     pub(in crate::registry) incarnation: &'a Incarnation,
     pub(in crate::registry) session: &'a SessionId,
     pub(in crate::registry) nick: &'a Nick,
-    /// The last two arguments of the script.
+    /// The two arguments before the user.
     pub(in crate::registry) tokens: [&'a str; 2],
+    pub(in crate::registry) user: Option<&'a UserId>,
 }
 
 impl Names for RedisRegistry {
-    async fn claim(
-        &self,
-        incarnation: &Incarnation,
-        session: &SessionId,
-        nick: &Nick,
-        token: &TokenHash,
-    ) -> Result<(Fence, StreamEnd), ClaimError> {
+    async fn claim(&self, request: ClaimRequest<'_>) -> Result<(Fence, StreamEnd), ClaimError> {
+        let ClaimRequest { incarnation, session, nick, token, user } = request;
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         let tokens = [token.as_str(), &epoch];
-        let mut reply = self.assign_nick(&script::CLAIM, NickAssignment { incarnation, session, nick, tokens }).await?;
+        let assignment = NickAssignment { incarnation, session, nick, tokens, user };
+        let mut reply = self.assign_nick(&script::CLAIM, assignment).await?;
         match reply.text()?.as_str() {
             "OK" => Ok((
                 Fence(reply.number()?),
@@ -48,6 +45,7 @@ impl Names for RedisRegistry {
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<UserUnit>()
             .crossing_in_script::<NodeUnit>();
         let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
         let args = [&owner.token(), nick.key().as_str(), nick.as_str(), new_key, new_display];
@@ -56,15 +54,15 @@ impl Names for RedisRegistry {
 
     async fn set_status(
         &self,
-        nick: &Nick,
+        nick: &NickKey,
         owner: &Owner,
-        status: &Status,
+        member: &MemberInfo,
         rooms: &[RoomKey],
     ) -> Result<bool, RegistryError> {
         let keys =
-            ScriptKeys::of(self.redis.keys().nick(nick.key())).own([NickKeys::record]).crossing_in_script::<RoomUnit>();
-        let (token, status_json, info) = (owner.token(), json(status), member_info(nick, status));
-        let mut args = vec![token.as_str(), nick.key().as_str(), &status_json, &info];
+            ScriptKeys::of(self.redis.keys().nick(nick)).own([NickKeys::record]).crossing_in_script::<RoomUnit>();
+        let (token, status, info) = (owner.token(), json(&member.status), json(member));
+        let mut args = vec![token.as_str(), nick.as_str(), &status, &info];
         args.extend(rooms.iter().map(RoomKey::as_str));
         did_change(&mut self.write(owner.session.as_str(), &script::STATUS, keys, &args).await?)
     }
@@ -77,11 +75,11 @@ impl Names for RedisRegistry {
 }
 
 impl RedisRegistry {
-    /// Calls one of the two scripts that assign nicks. Only a resume reads rooms.
+    /// Calls one of the two scripts that assign nicks.
     pub(in crate::registry) async fn assign_nick(
         &self,
         script: &Script,
-        NickAssignment { incarnation, session, nick, tokens }: NickAssignment<'_>,
+        NickAssignment { incarnation, session, nick, tokens, user }: NickAssignment<'_>,
     ) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
         let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));
@@ -97,12 +95,20 @@ impl RedisRegistry {
             .crossing([nodes.owned_nicks()])
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<UserUnit>()
+            .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<RoomUnit>();
         let ascii = if nick.is_ascii() { "1" } else { "0" };
         let compared = if nick.is_ascii() && self.lookalikes == LookalikePolicy::ExceptAscii { "0" } else { "1" };
         let names = [nick.key().as_str(), nick.as_str(), nick.skeletons().as_str(), ascii, compared];
         let args = [&[incarnation.as_str(), session.as_str()], &names[..]].concat();
-        self.write(session.as_str(), script, script_keys, &[&args[..], &tokens].concat()).await
+        self.write(
+            session.as_str(),
+            script,
+            script_keys,
+            &[&args[..], &tokens, &[user.map_or("", UserId::as_str)]].concat(),
+        )
+        .await
     }
 }
 

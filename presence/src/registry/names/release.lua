@@ -12,10 +12,17 @@ if redis.call('HGET', record, 'owner') ~= token then
   return { 'NO' }
 end
 -- Another spelling of the same nick is still the same claim.
-local shown = new_nick ~= nick and free_nick(nick, token)
+local shown, bound
+if new_nick ~= nick then
+  shown, bound = free_nick(nick, token)
+end
 if new_nick == '' then
   log_offline(shown, 'closed')
 else
+  -- A user that has chosen another nick keeps no claim to this one.
+  if bound then
+    unbind(nick, bound)
+  end
   log_event('rename', '"from":%s,"to":%s', cjson.encode(display), cjson.encode(new_display), now())
 end
 return { 'OK' }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::model::{LeftReason, MemberInfo, MemberLeft, Nick, NickKey, Owner, PresenceDelta, Rename, RoomKey, Status};
+use crate::model::{LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey};
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, StoreState, now};
 
@@ -25,7 +25,7 @@ impl Rooms for MemoryRegistry {
 
 impl StoreState {
     pub(crate) fn join(&mut self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
-        let JoinRequest { room: name, nick, owner, status, entry } = request;
+        let JoinRequest { room: name, nick, owner, user, status, entry } = request;
         if !self.leases.serves(&owner.incarnation) {
             return Err(RegistryError::Fenced);
         }
@@ -54,7 +54,7 @@ impl StoreState {
             emptied: 0,
         });
         self.sessions.joined(&owner.session, key);
-        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        let info = MemberInfo { nick: nick.as_str().to_owned(), user: user.cloned(), status: status.clone() };
         let from = replaced.as_ref().map(|(_, from)| from).filter(|from| **from != info.nick).cloned();
         // A record of the same owner stays, unless its shown spelling changes.
         if before.as_ref().is_none_or(|(before, _)| before != owner) || from.is_some() {
@@ -69,7 +69,7 @@ impl StoreState {
             {
                 self.drop_member(key, nick.key(), lost);
             }
-            self.add_member(key, nick, owner, status);
+            self.add_member(key, nick.key(), owner, info.clone());
             self.announce_entry(key, info, from, same.map(|(_, info)| info));
         }
         let room = &self.rooms.rooms[key];
@@ -159,15 +159,14 @@ impl StoreState {
         self.rooms.spoken_in_empty(room).filter(|seq| *seq < BUSY_SEQ).and_then(|_| self.rooms.emptied_at(room))
     }
 
-    fn add_member(&mut self, room: &RoomKey, nick: &Nick, owner: &Owner, status: &Status) {
+    fn add_member(&mut self, room: &RoomKey, nick: &NickKey, owner: &Owner, info: MemberInfo) {
         let Some(state) = self.rooms.get_mut(room) else { return };
-        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
-        state.listed.insert((owner.session.list_score(), nick.key().clone()));
-        state.members.insert(nick.key().clone(), MemberRecord { owner: owner.clone(), info });
+        state.listed.insert((owner.session.list_score(), nick.clone()));
+        state.members.insert(nick.clone(), MemberRecord { owner: owner.clone(), info });
         self.rooms.listed.insert(room.clone());
-        self.rooms.of_nicks.entry(nick.key().clone()).or_default().insert(room.clone());
+        self.rooms.of_nicks.entry(nick.clone()).or_default().insert(room.clone());
         if let Some(row) = self.leases.row(&owner.incarnation) {
-            row.members.insert((room.clone(), nick.key().clone()));
+            row.members.insert((room.clone(), nick.clone()));
         }
     }
 

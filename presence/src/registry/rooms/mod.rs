@@ -7,7 +7,7 @@ mod memory;
 mod redis;
 
 use crate::model::stream::Fork;
-use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
+use crate::model::{LeftReason, Nick, Owner, RoomName, Status, UserId};
 
 use super::RegistryError;
 
@@ -20,6 +20,8 @@ pub struct JoinRequest<'a> {
     pub nick: &'a Nick,
     /// The claim to that nickname.
     pub owner: &'a Owner,
+    /// The user id shown with the member; `None` for a guest.
+    pub user: Option<&'a UserId>,
     /// The status shown with the member.
     pub status: &'a Status,
     /// A new member, or one that changed its name.

@@ -11,7 +11,7 @@ use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
 
 impl Rooms for RedisRegistry {
     async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
-        let JoinRequest { room, nick, owner, status, entry } = request;
+        let JoinRequest { room, nick, owner, user, status, entry } = request;
         let keys = self.redis.keys();
         let (rooms, nicks) = (keys.room(room.key()), keys.nick(nick.key()));
         let script_keys = ScriptKeys::of(rooms)
@@ -34,7 +34,7 @@ impl Rooms for RedisRegistry {
             room.as_str(),
             nick.key().as_str(),
             nick.as_str(),
-            &member_info(nick, status),
+            &member_info(nick, user, status),
             &uuid::Uuid::new_v4().simple().to_string(),
             old_nick,
             &old_owner,

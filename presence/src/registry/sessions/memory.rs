@@ -6,7 +6,7 @@ use crate::model::stream::StreamEnd;
 use crate::model::{
     Fence, Incarnation, LeftReason, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
-use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
+use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, StoreState, now};
 
 use super::{
@@ -58,7 +58,7 @@ impl StoreState {
         if !self.leases.serves(incarnation) {
             return Err(ResumeError::Claim(RegistryError::Fenced.into()));
         }
-        let session = &ticket.session;
+        let (session, user) = (&ticket.session, ticket.user.as_ref());
         let known = self.sessions.0.get(session).ok_or(ResumeError::UnknownToken)?;
         let was_previous = known.previous.as_ref() == Some(&ticket.presented);
         if known.token != ticket.presented && !was_previous {
@@ -78,7 +78,7 @@ impl StoreState {
         // Another spelling of the session's own nick may look like another nick.
         let is_respelled = self.nicks.display(nick.key()) != Some(nick.as_str());
         if is_respelled || !self.is_still_owned_by(nick.key(), session) {
-            self.check_available(nick, session, is_own)?;
+            self.check_available(nick, (session, user), is_own)?;
         }
 
         let former = self.nicks.owner(&own).cloned().filter(is_own);
@@ -91,9 +91,13 @@ impl StoreState {
         }
         let known_here = self.nicks.owner(nick.key()).is_some_and(is_own);
         let fence = if known_here {
-            self.reassign(incarnation, nick)
+            self.reassign(incarnation, (nick, user))
         } else {
-            self.assign(incarnation, session, nick, former.is_none())
+            let (fence, stays) = self.assign(incarnation, session, (nick, user));
+            if former.is_none() && !stays {
+                self.log_online(nick);
+            }
+            fence
         };
         let known = self.sessions.0.get_mut(session).ok_or(ResumeError::UnknownToken)?;
         if !was_previous {
@@ -110,6 +114,7 @@ impl StoreState {
             match &former {
                 Some((old, _)) => {
                     self.free_nick(&own, FreedFor::AnySession);
+                    self.nicks.unbind(&own);
                     self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
                 }
                 None => self.nicks.end_hold(&own, session),
@@ -131,19 +136,11 @@ impl StoreState {
         Some(known.read)
     }
 
-    /// Orders the gateway of a nick's owner to end that connection, if it is this session's: at once over its channel,
-    /// and by its mailbox in case the channel message is lost.
+    /// Orders the gateway of a nick's owner to end that connection, if it is this session's.
     fn order_taken(&mut self, nick: &NickKey, session: &SessionId) {
-        let Some(Owner { incarnation, fence, .. }) =
-            self.live_owner(nick).filter(|owner| owner.session == *session).cloned()
-        else {
-            return;
-        };
-        if let Some(row) = self.leases.row(&incarnation) {
-            row.mailbox.push(MailboxOrder::Taken { session: session.clone(), fence });
+        if let Some(owner) = self.nicks.owner(nick).filter(|owner| owner.session == *session).cloned() {
+            self.order_end(&owner);
         }
-        let channel = self.keys.node(&incarnation).channel();
-        self.channels.publish(&channel, format!("T {session} {}", fence.0).as_bytes());
     }
 
     fn resumed(

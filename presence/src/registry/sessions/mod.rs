@@ -8,7 +8,7 @@ mod redis;
 
 use std::time::Duration;
 
-use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 
 use super::{ClaimError, RegistryError};
 
@@ -30,6 +30,8 @@ pub struct ResumeTicket {
     pub session: SessionId,
     /// The hash of the presented secret.
     pub presented: TokenHash,
+    /// The user that a verified token names; `None` for a guest. The hash covers it.
+    pub user: Option<UserId>,
 }
 
 /// A resumed session, as it was found.

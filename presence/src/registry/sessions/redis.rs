@@ -1,6 +1,6 @@
 //! Sessions in Redis: the calls of the scripts beside this file.
 
-use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit};
+use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit, UserUnit};
 use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::names::{NickAssignment, refused_claim};
 use crate::registry::redis::{RedisRegistry, did_change, millis, refused};
@@ -19,10 +19,10 @@ impl Sessions for RedisRegistry {
         nick: &Nick,
         next: &TokenHash,
     ) -> Result<ResumedSession, ResumeError> {
-        let ResumeTicket { session, presented } = ticket;
+        let ResumeTicket { session, presented, user } = ticket;
         let tokens = [presented.as_str(), next.as_str()];
-        let called = self.assign_nick(&script::RESUME, NickAssignment { incarnation, session, nick, tokens }).await;
-        let mut reply = called.map_err(ClaimError::from)?;
+        let assignment = NickAssignment { incarnation, session, nick, tokens, user: user.as_ref() };
+        let mut reply = self.assign_nick(&script::RESUME, assignment).await.map_err(ClaimError::from)?;
         let word = reply.text().map_err(ClaimError::from)?;
         match word.as_str() {
             "OK" => Ok(resumed(reply).map_err(ClaimError::from)?),
@@ -54,6 +54,7 @@ impl Sessions for RedisRegistry {
             .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<UserUnit>()
             .crossing_in_script::<NodeUnit>();
         let args = [&*owner.token(), nick.key().as_str(), reason.as_str()];
         did_change(&mut self.write(owner.session.as_str(), &script::EXPIRE_DETACHED, keys, &args).await?)

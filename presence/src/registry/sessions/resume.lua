@@ -4,7 +4,7 @@
 --       online, 11 owned-nicks (4-6 of the requested nick, 11 of the caller)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 its encoded skeletons, 7 '1' if shown in
 --       ASCII, else '0', 8 the highest of these of other nicks that is compared, 9 hash of the presented token, 10 hash
---       of the next one
+--       of the next one, 11 the caller's user or ''
 -- Reply: {'OK', fence, owner token and nick as shown before or '', status JSON or '', {{room as shown, epoch, seq}..},
 --        inbox epoch, inbox seq, read up to}; {'FENCED'}; {'UNKNOWN'}; {'IN_USE', milliseconds of hold left or -1};
 --        {'CONFUSABLE'}
@@ -21,11 +21,15 @@ local function is_still_owned(fields)
     or redis.call('HGET', KEYS[2], gateway) == 'drained' and (tonumber(fields.held_until) or 0) > now()
 end
 
--- Ends the hold on a nick.
+-- Ends the hold on a nick, and its binding: the user has chosen another one.
 local function end_hold(nick)
   local record = base .. 'nick:' .. nick
+  local indexed, bound = unpack(redis.call('HMGET', record, 'skeleton', 'user'))
   redis.call('HDEL', record, 'held', 'held_until')
-  unindex(nick, redis.call('HGET', record, 'skeleton') or '')
+  unindex(nick, indexed or '')
+  if bound then
+    unbind(nick, bound)
+  end
 end
 
 local function is_own(owner)
@@ -44,17 +48,6 @@ local function resumed(fence)
   end
   return { 'OK', fence, known[1] or '', redis.call('HGET', record, 'status') or '', rooms, known[2] or '',
     stream_end(session_record, inbox), known[3] or '0' }
-end
-
--- Orders the gateway of an older claim to end its connection, at once over its channel, and by its mailbox in case the
--- channel message is lost.
-local function order_end(owner)
-  local gateway, fence = incarnation_of(owner), fence_of(owner)
-  if serves(gateway) then
-    redis.call('RPUSH', base .. 'mailbox:' .. gateway,
-      string.format('{"taken":{"session":"%s","fence":%s}}', session, fence))
-    redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, 'T ' .. session .. ' ' .. fence)
-  end
 end
 
 if not serves(incarnation) then
@@ -95,8 +88,9 @@ if has_it then
   redis.call('SREM', base .. 'owned-nicks:' .. incarnation_of(owner), nick)
   fence = own(fields, 'last_active', string.format('%d', now()))
 else
-  fence = assign(fields, stale)
-  if not before then
+  local stays
+  fence, stays = assign(fields, stale)
+  if not before and not stays then
     log_event('online', '"nick":%s', cjson.encode(display), now())
   end
 end
@@ -106,7 +100,10 @@ if former ~= nick then
     if status then
       redis.call('HSET', record, 'status', status)
     end
-    free_nick(former, before)
+    local _, bound = free_nick(former, before)
+    if bound then
+      unbind(former, bound)
+    end
     log_event('rename', '"from":%s,"to":%s', cjson.encode(shown), cjson.encode(display), now())
   elseif redis.call('HGET', former_record, 'held') == session then
     end_hold(former)

@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use super::problem::refused_as;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{KEY_BYTES, ListCursor, Nick, RoomName};
+use crate::model::{KEY_BYTES, ListCursor, Nick, RoomName, UserId};
 use crate::registry::PAGE_LIMIT;
 
 /// Rows of a page without a `limit`.
@@ -28,6 +28,18 @@ impl<S: Send + Sync> FromRequestParts<S> for NickPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path(parts, state).await?;
         Nick::parse(&text).map(Self).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))
+    }
+}
+
+/// The user id in the path.
+pub(super) struct UserPath(pub(super) UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for UserPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = path(parts, state).await?;
+        UserId::parse(&text).map(Self).ok_or(bad("the user id is not 1 to 255 bytes of printable text"))
     }
 }
 

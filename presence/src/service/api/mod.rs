@@ -138,6 +138,7 @@ async fn count(State(metrics): State<PresenceMetrics>, request: Request, next: N
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(users::user))
+        .routes(routes!(users::of_user))
         .routes(routes!(users::online))
         .routes(routes!(users::lookup))
         .routes(routes!(rooms::list))

@@ -118,6 +118,8 @@ refusals! {
     LookupRefusals: BadRequest | TooLarge | Overloaded | Unavailable;
     /// Refusals of paths below `/v1/users/{nick}`.
     NickRefusals: BadRequest | BadNick | NoSuchUser | Overloaded | Unavailable;
+    /// Refusals of `/v1/users/id/{user}`.
+    UserRefusals: BadRequest | NoSuchUser | Overloaded | Unavailable;
     /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | BadRoom | NoSuchRoom | Overloaded | Unavailable;
 }

@@ -17,7 +17,7 @@ use super::{ApiClients, router};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
+use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
 
@@ -84,8 +84,17 @@ impl Served {
     /// Registers a user and joins rooms.
     async fn user(&self, nick: &str, rooms: &[&str]) -> Owner {
         let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
-        let (fence, _) =
-            self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = self
+            .registry
+            .claim(ClaimRequest {
+                incarnation: &self.incarnation,
+                session: &session,
+                nick: &nick,
+                token: &TokenHash::of(b"secret"),
+                user: None,
+            })
+            .await
+            .unwrap();
         let owner = Owner { incarnation: self.incarnation.clone(), session, fence };
         for room in rooms {
             let room = RoomName::parse(room).unwrap();
@@ -94,6 +103,7 @@ impl Served {
                     room: &room,
                     nick: &nick,
                     owner: &owner,
+                    user: None,
                     status: &Status::default(),
                     entry: JoinEntry::New,
                 })

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{JsonBody, NickPath, PageQuery, PageStart, bad, query};
-use super::problem::{ListRefusals, LookupRefusals, NickRefusals, refused};
+use super::extract::{JsonBody, NickPath, PageQuery, PageStart, UserPath, bad, query};
+use super::problem::{ListRefusals, LookupRefusals, NickRefusals, UserRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
@@ -42,6 +42,37 @@ pub(super) async fn user(
 ) -> Result<Json<UserRow>, Problem> {
     let user = api.read(client, api.registry.user(nick.key())).await?;
     user.map(Json).ok_or(refused(ErrorCode::NoSuchUser))
+}
+
+/// The nicknames of one user id
+///
+/// Lists the nicknames of a user of tokens that are online, at most eight. A user whose nicknames are offline has an
+/// empty list, for 72 hours after the last one was seen.
+#[utoipa::path(
+    get,
+    path = "/v1/users/id/{user}",
+    tag = "users",
+    params(("user" = String, Path, description = "The claim `sub` of the user's tokens, percent-encoded.", example = "user:1")),
+    responses(
+        (status = 200, description = "The user's nicknames.", body = ListPage<UserRow>, example = json!({
+            "items": [{
+                "nick": "ann", "user": "user:1", "online": true, "status": "online",
+                "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+                "incarnation": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4",
+            }],
+            "next_cursor": null,
+        })),
+        UserRefusals,
+    ),
+)]
+pub(super) async fn of_user(
+    State(api): State<Api>,
+    UserPath(user): UserPath,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<ListPage<UserRow>>, Problem> {
+    let items = api.list(client, api.registry.of_user(&user)).await?;
+    let unknown = || refused_as(ErrorCode::NoSuchUser, "no nickname of this user is known");
+    Ok(Json(ListPage { items: items.ok_or_else(unknown)?, next_cursor: None }))
 }
 
 /// Handles `GET /v1/users/lookup`: a valid nickname, which the path of the lookup hides from the handler above.

@@ -18,6 +18,7 @@ mod sessions;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod user_nicks;
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

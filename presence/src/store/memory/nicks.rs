@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{Incarnation, LookalikePolicy, Nick, NickKey, NickSkeletons, Owner, SessionId, Status};
+use crate::model::{Incarnation, LookalikePolicy, Nick, NickKey, NickSkeletons, Owner, SessionId, Status, UserId};
 
 /// The nick records and their indexes.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub(crate) struct Nicks {
     pub(crate) online: BTreeSet<(u64, NickKey)>,
     /// Skeleton -> the owned and held nicks that share it, and whether each is shown in plain ASCII.
     pub(crate) skeletons: HashMap<Box<str>, BTreeMap<NickKey, bool>>,
+    /// The nicks that are bound to each user, in the order of their claims.
+    pub(crate) of_users: HashMap<UserId, Vec<NickKey>>,
     pub(crate) lookalikes: LookalikePolicy,
     pub(crate) fence: u64,
 }
@@ -19,6 +21,8 @@ pub(crate) struct Nicks {
 #[derive(Debug)]
 pub(crate) struct NickRecord {
     pub(crate) owner: Option<Owner>,
+    /// The only user that may claim the nick.
+    pub(crate) user: Option<UserId>,
     /// The newest owner's session.
     pub(crate) session: SessionId,
     /// True if the owner has no connection.
@@ -64,12 +68,13 @@ impl Nicks {
         }
     }
 
-    /// Ends the hold of a session that has another nick now.
+    /// Ends the hold of a session that has another nick now, and the binding of the nick.
     pub(crate) fn end_hold(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.is_none() && record.held.as_ref() == Some(session) {
             (record.held, record.held_until) = (None, 0);
             self.drop_lookalike(nick);
+            self.unbind(nick);
         }
     }
 
@@ -113,7 +118,7 @@ impl Nicks {
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.online.is_empty() && self.skeletons.is_empty()
+        self.records.is_empty() && self.online.is_empty() && self.skeletons.is_empty() && self.of_users.is_empty()
     }
 
     /// Returns the time at which a nick without an owner was freed.
@@ -123,6 +128,7 @@ impl Nicks {
 
     pub(crate) fn forget(&mut self, nick: &NickKey) {
         self.drop_lookalike(nick);
+        self.unbind(nick);
         self.records.remove(nick);
     }
 }

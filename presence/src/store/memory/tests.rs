@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
 use crate::registry::{
-    DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, ResumeTicket,
+    ClaimRequest, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest,
+    ResumeTicket,
 };
 
 /// One gateway with ann in a room and bob outside it.
@@ -31,7 +32,16 @@ fn world() -> World {
     store.lock().open_lease(&incarnation, &info).unwrap();
     let claim = |name: &str| {
         let (nick, session) = (Nick::parse(name).unwrap(), SessionId::random());
-        let fence = store.lock().claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).unwrap();
+        let fence = store
+            .lock()
+            .claim(ClaimRequest {
+                incarnation: &incarnation,
+                session: &session,
+                nick: &nick,
+                token: &TokenHash::of(b"secret"),
+                user: None,
+            })
+            .unwrap();
         (nick, Owner { incarnation: incarnation.clone(), session, fence })
     };
     let (ann, bob) = (claim("ann"), claim("bob"));
@@ -42,6 +52,7 @@ fn world() -> World {
             room: &lobby,
             nick: &ann.0,
             owner: &ann.1,
+            user: None,
             status: &Status::default(),
             entry: JoinEntry::New,
         })
@@ -87,6 +98,7 @@ fn known_key_appends_no_second_message() {
             room: &lobby,
             nick: &bob.0,
             owner: &bob.1,
+            user: None,
             status: &Status::default(),
             entry: JoinEntry::New,
         })
@@ -265,7 +277,15 @@ fn index_of_lookalikes_follows_every_change() {
     let token = TokenHash::of(b"secret");
     let claim = |state: &mut StoreState, name: &str| {
         let session = SessionId::random();
-        let fence = state.claim(&incarnation, &session, &parse(name), &token).unwrap();
+        let fence = state
+            .claim(ClaimRequest {
+                incarnation: &incarnation,
+                session: &session,
+                nick: &parse(name),
+                token: &token,
+                user: None,
+            })
+            .unwrap();
         Owner { incarnation: incarnation.clone(), session, fence }
     };
     let expire = |state: &mut StoreState, name: &str, owner: &Owner, hold: Duration| {
@@ -283,7 +303,7 @@ fn index_of_lookalikes_follows_every_change() {
     assert_index_is_exact(&state.nicks);
     // A session returns under another nick, which ends the hold of the former one.
     expire(&mut state, "paypai", &owner, Duration::from_secs(60));
-    let ticket = ResumeTicket { session: owner.session, presented: token.clone() };
+    let ticket = ResumeTicket { session: owner.session, presented: token.clone(), user: None };
     state.resume(&incarnation, &ticket, &parse("eve"), &TokenHash::of(b"next")).unwrap();
     assert_index_is_exact(&state.nicks);
     // A held nick is forgotten.
@@ -335,7 +355,7 @@ fn repeated_ends_of_a_record_cost_no_memory() {
         for _ in 0..100 {
             assert!(state.leave(leaving(&lobby, &ann)));
             let (status, entry) = (&Status::default(), JoinEntry::New);
-            state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, status, entry }).unwrap();
+            state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, user: None, status, entry }).unwrap();
         }
     }
     assert_eq!((state.leftovers.len(), state.quiet_rooms.len()), (1, 1));
@@ -360,7 +380,7 @@ fn quiet_rooms_are_deleted_after_their_own_time() {
     };
     let join = |state: &mut StoreState| {
         let (status, entry) = (&Status::default(), JoinEntry::New);
-        state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, status, entry }).unwrap()
+        state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, user: None, status, entry }).unwrap()
     };
     let quiet = Retention::default().quiet.as_millis() as u64;
     for key in ["k1", "k2"] {
@@ -394,13 +414,22 @@ fn records_that_returned_are_not_deleted() {
         intent: LeaveIntent::ForGood
     }));
     assert!(state.release(&ann.0, &ann.1, None));
-    let fence = state.claim(&ann.1.incarnation, &ann.1.session, &ann.0, &TokenHash::of(b"secret")).unwrap();
+    let fence = state
+        .claim(ClaimRequest {
+            incarnation: &ann.1.incarnation,
+            session: &ann.1.session,
+            nick: &ann.0,
+            token: &TokenHash::of(b"secret"),
+            user: None,
+        })
+        .unwrap();
     let owner = Owner { fence, ..ann.1.clone() };
     state
         .join(JoinRequest {
             room: &lobby,
             nick: &ann.0,
             owner: &owner,
+            user: None,
             status: &Status::default(),
             entry: JoinEntry::New,
         })

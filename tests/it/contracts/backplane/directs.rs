@@ -8,7 +8,7 @@ use std::time::Duration;
 use gateway::backplane::{Delivery, PageLimit, PublishError, Published, StreamId};
 use gateway::message::Target;
 use presence::model::{Fence, LeftReason, Nick, Owner, RoomName, TokenHash};
-use presence::registry::{DetachOutcome, HoldTerms, LeaseTransition};
+use presence::registry::{ClaimRequest, DetachOutcome, HoldTerms, LeaseTransition};
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually};
 use super::rooms::{FENCED, barrier};
@@ -88,7 +88,16 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     // After a rename the session still receives messages to its old nick.
     let dan = one.claim_nick("dan").await;
     let other = Nick::parse("danny").unwrap();
-    one.registry.claim(&one.incarnation, &dan.owner.session, &other, &TokenHash::of(b"secret")).await.unwrap();
+    one.registry
+        .claim(ClaimRequest {
+            incarnation: &one.incarnation,
+            session: &dan.owner.session,
+            nick: &other,
+            token: &TokenHash::of(b"secret"),
+            user: None,
+        })
+        .await
+        .unwrap();
     one.registry.release(&dan.nick, &dan.owner, Some(&other)).await.unwrap();
     let ack = direct(&dan.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, true));
@@ -114,7 +123,17 @@ pub(crate) async fn direct_message_to_unresumable_session_is_refused(store: &Sto
     // A renamed session is reached under both nicks, and under neither after its end.
     let dan = two.claim_nick_with("dan", &none).await;
     let other = Nick::parse("danny").unwrap();
-    let (fence, _) = two.registry.claim(&two.incarnation, &dan.owner.session, &other, &none).await.unwrap();
+    let (fence, _) = two
+        .registry
+        .claim(ClaimRequest {
+            incarnation: &two.incarnation,
+            session: &dan.owner.session,
+            nick: &other,
+            token: &none,
+            user: None,
+        })
+        .await
+        .unwrap();
     assert!(two.registry.release(&dan.nick, &dan.owner, Some(&other)).await.unwrap());
     assert!(direct(&dan.nick).await.unwrap().online && direct(&other).await.unwrap().online);
     assert!(two.registry.release(&other, &Owner { fence, ..dan.owner.clone() }, None).await.unwrap());

@@ -91,7 +91,14 @@ async fn each_generation_starts_epoch_and_records_fork() {
     let joined = scenario
         .node
         .registry
-        .join(JoinRequest { room: &scenario.lobby, nick: &bob.nick, owner: &bob.owner, status: &status, entry })
+        .join(JoinRequest {
+            room: &scenario.lobby,
+            nick: &bob.nick,
+            owner: &bob.owner,
+            user: None,
+            status: &status,
+            entry,
+        })
         .await
         .unwrap();
     let third = scenario.room_end().await;

@@ -14,8 +14,8 @@ use gateway::message::{Accepted, Body, ChatMessage};
 use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, LeftReason, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{
-    GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, ReassertBatch, RedisRegistry,
-    Registry,
+    ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, ReassertBatch,
+    RedisRegistry, Registry,
 };
 use presence::store::ReadTurns;
 use presence::store::memory::Store;
@@ -214,7 +214,11 @@ impl BackplaneNode {
     pub(crate) async fn claim_nick_with(&self, nick: &str, token: &TokenHash) -> NickHolder {
         let nick = Nick::parse(nick).unwrap();
         let session = SessionId::random();
-        let (fence, _) = self.registry.claim(&self.incarnation, &session, &nick, token).await.unwrap();
+        let (fence, _) = self
+            .registry
+            .claim(ClaimRequest { incarnation: &self.incarnation, session: &session, nick: &nick, token, user: None })
+            .await
+            .unwrap();
         NickHolder { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
     }
 
@@ -232,6 +236,7 @@ impl BackplaneNode {
                 room,
                 nick: &holder.nick,
                 owner: &holder.owner,
+                user: None,
                 status: &Status::default(),
                 entry: JoinEntry::New,
             })
@@ -308,7 +313,7 @@ impl NickHolder {
     pub(crate) fn request(&self, text: &str) -> PublishRequest {
         let msg_id = SessionId::random().to_string();
         let (from, owner, accepted) = (self.nick.clone(), self.owner.clone(), Accepted::at(SystemTime::now()));
-        PublishRequest { msg_id, key: None, from, owner, body: Body::from_text(text), accepted }
+        PublishRequest { msg_id, key: None, from, from_user: None, owner, body: Body::from_text(text), accepted }
     }
 
     pub(crate) fn keyed(&self, key: &str, text: &str) -> PublishRequest {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gateway::backplane::{PageLimit, PublishError, PublishRequest, Published, Range, StreamId};
 use gateway::message::Body;
 use presence::model::{Owner, RoomName};
-use presence::registry::RegistryError;
+use presence::registry::{ClaimRequest, RegistryError};
 use redis::streams::StreamRangeReply;
 
 use super::fixture::{BackplaneNode, NickHolder, RING_BYTES, SOON, StoreFixture, eventually, room};
@@ -241,7 +241,17 @@ async fn acked_duplicate_is_republished_under_first_id() {
     assert!(scenario.one.registry.release(&nick, &scenario.ann.owner, None).await.unwrap());
     let session = scenario.ann.owner.session.clone();
     let hash = presence::model::TokenHash::of(b"secret");
-    let (fence, _) = other.registry.claim(&other.incarnation, &session, &nick, &hash).await.unwrap();
+    let (fence, _) = other
+        .registry
+        .claim(ClaimRequest {
+            incarnation: &other.incarnation,
+            session: &session,
+            nick: &nick,
+            token: &hash,
+            user: None,
+        })
+        .await
+        .unwrap();
     let ann = NickHolder { nick, owner: Owner { incarnation: other.incarnation.clone(), session, fence } };
     other.join(&ann, &scenario.lobby).await;
     let again = other.publish(&scenario.lobby, &ann.keyed("k", "b")).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gateway::backplane::{Delivery, PageLimit, PublishError, PublishRequest, Published, Range};
 use gateway::message::{Accepted, Body, ChatMessage};
-use presence::model::{Fence, Incarnation, Owner, SessionId};
+use presence::model::{Fence, Incarnation, Owner, SessionId, UserId};
 use presence::registry::{LeaseTransition, RegistryError};
 
 use super::fixture::{BackplaneNode, SOON, StoreFixture, eventually, room};
@@ -34,12 +34,14 @@ pub(crate) async fn acked_message_reaches_every_subscribed_node(store: &StoreFix
     let ann = one.member("Ann", &lobby).await;
     two.member("bob", &lobby).await;
 
-    let request = PublishRequest { body: Body::from_raw(raw(r#"{"a": [1, 2.50], "b":"ü"}"#)), ..ann.request("") };
+    let body = Body::from_raw(raw(r#"{"a": [1, 2.50], "b":"ü"}"#));
+    let request = PublishRequest { body, from_user: UserId::parse("user:1"), ..ann.request("") };
     let ack = one.publish(&lobby, &request).await.unwrap();
 
     let expected = ChatMessage {
         to: "#Lobby".to_owned(),
         from: "Ann".to_owned(),
+        from_user: UserId::parse("user:1"),
         msg_id: request.msg_id.clone(),
         seq: 1,
         time: ack.time,

@@ -105,7 +105,13 @@ async fn session_fills_only_its_share_over_all_targets() {
     // The share belongs to the session: a resume or a new nickname brings no other one.
     let (fence, _) = node
         .registry
-        .claim(&node.incarnation, &hog.owner.session, &hog.nick, &presence::model::TokenHash::of(b"secret"))
+        .claim(presence::registry::ClaimRequest {
+            incarnation: &node.incarnation,
+            session: &hog.owner.session,
+            nick: &hog.nick,
+            token: &presence::model::TokenHash::of(b"secret"),
+            user: None,
+        })
         .await
         .unwrap();
     let owner = presence::model::Owner { fence, ..hog.owner.clone() };

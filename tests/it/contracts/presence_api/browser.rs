@@ -27,7 +27,16 @@ pub(super) async fn register(users: &GatewayUsers, nick: &str) {
         users.registry.reassert(batch).await?;
         let session = presence::model::SessionId::random();
         let token = presence::model::TokenHash::of(b"secret");
-        users.registry.claim(&users.incarnation, &session, &super::parse_nick(nick), &token).await
+        users
+            .registry
+            .claim(presence::registry::ClaimRequest {
+                incarnation: &users.incarnation,
+                session: &session,
+                nick: &super::parse_nick(nick),
+                token: &token,
+                user: None,
+            })
+            .await
     })
     .await;
 }

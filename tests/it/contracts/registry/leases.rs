@@ -7,7 +7,7 @@ use presence::registry::{
     BeatReport, ClaimError, JoinEntry, LeaseState, LeaseTransition, LeaveIntent, MailboxOrder, RegistryError,
 };
 
-use super::{PATIENCE, RegistryArm, gateway_info, on_both_arms};
+use super::{PATIENCE, RegistryArm, gateway_info, member, on_both_arms};
 
 on_both_arms! {
     opening_a_lease_twice_keeps_it,
@@ -139,7 +139,7 @@ async fn fenced_lease_stays_fenced(arm: &RegistryArm) {
         "not even its own nick"
     );
     assert_eq!(ann.try_join("#other", JoinEntry::New).await.err(), Some(RegistryError::Fenced));
-    let status = arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await;
+    let status = arm.registry.set_status(ann.nick.key(), &ann.owner, &member(&ann.nick, &Status::default()), &[]).await;
     assert_eq!(status.err(), Some(RegistryError::Fenced));
 
     // Calls that only give up something still work, without waiting for the reaper.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use presence::model::{Availability, Fence, LookalikePolicy, Owner, SessionId, Status};
-use presence::registry::{ClaimError, MailboxOrder};
+use presence::registry::{ClaimError, ClaimRequest, MailboxOrder};
 
-use super::{GatewayLease, RegistryArm, nick, on_both_arms, room, token};
+use super::{GatewayLease, RegistryArm, member, nick, on_both_arms, room, token};
 
 on_both_arms! {
     one_of_two_hundred_claims_wins,
@@ -63,7 +63,16 @@ async fn repeated_claim_returns_the_same_owner(arm: &RegistryArm) {
 async fn new_session_gets_its_own_empty_inbox(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let begin_session = async |session: &SessionId, name: &str| {
-        node.registry.claim(&node.incarnation, session, &nick(name), &token(session, 0)).await.unwrap()
+        node.registry
+            .claim(ClaimRequest {
+                incarnation: &node.incarnation,
+                session,
+                nick: &nick(name),
+                token: &token(session, 0),
+                user: None,
+            })
+            .await
+            .unwrap()
     };
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (fence, inbox) = begin_session(&ann, "ann").await;
@@ -298,9 +307,14 @@ async fn status_is_stored_and_announced_once(arm: &RegistryArm) {
     let away = Status { status: Availability::Away, text: "tea \"\u{1f375}\"".to_owned() };
     let rooms = [room("#one"), room("#two"), room("#never")].map(|room| room.key().clone());
     for _ in 0..2 {
-        assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &rooms).await.unwrap());
+        assert!(arm.registry.set_status(ann.nick.key(), &ann.owner, &member(&ann.nick, &away), &rooms).await.unwrap());
     }
-    assert!(!arm.registry.set_status(&ann.nick, &bob.owner, &Status::default(), &rooms).await.unwrap());
+    assert!(
+        !arm.registry
+            .set_status(ann.nick.key(), &bob.owner, &member(&ann.nick, &Status::default()), &rooms)
+            .await
+            .unwrap()
+    );
 
     bob.join("#one").await;
     bob.join("#three").await;

@@ -12,7 +12,7 @@ use harness::eventually;
 use presence::model::{Fence, LookalikePolicy, Owner, Status, TokenHash};
 use presence::registry::{Beat, ClaimError, Generation, JoinEntry, LeaseState, LocalClaim, Phase, RegistryError};
 
-use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, nick, room};
+use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, member, nick, room};
 
 /// Shortest recovery of a store.
 const RECOVERY_MIN: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ impl NickSession {
         let rooms = rooms.iter().map(|name| room(name)).collect();
         let token = TokenHash::of(b"secret");
         let (nick, owner) = (self.nick.clone(), self.owner.clone());
-        LocalClaim { nick, owner, status: Status::default(), rooms, token, detached: false }
+        LocalClaim { nick, owner, user: None, status: Status::default(), rooms, token, detached: false }
     }
 }
 
@@ -85,7 +85,9 @@ async fn recovering_store_grants_nothing_until_all_reassert() {
     let ClaimError::Registry(refused) = refused else { panic!("{refused:?}") };
     assert_recovering::<()>(&Err(refused));
     assert_recovering(&ann.try_join("#other", JoinEntry::New).await);
-    assert_recovering(&arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await);
+    assert_recovering(
+        &arm.registry.set_status(ann.nick.key(), &ann.owner, &member(&ann.nick, &Status::default()), &[]).await,
+    );
     assert!(arm.registry.user(nick("eve").key()).await.unwrap().is_none(), "refused without partial writes");
     assert!(bob.leave("#lobby").await, "leaves are accepted");
     assert!(bob.release().await);
@@ -168,7 +170,12 @@ async fn reassertion_restores_lost_claims_silently() {
     }
     bob.join("#lobby").await;
     let away = Status { text: "tea".to_owned(), ..Status::default() };
-    assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
+    assert!(
+        arm.registry
+            .set_status(ann.nick.key(), &ann.owner, &member(&ann.nick, &away), &[room("#lobby").key().clone()])
+            .await
+            .unwrap()
+    );
     let listings = async || {
         let mut user = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
         (user.online_since, user.last_active) = (None, 0);

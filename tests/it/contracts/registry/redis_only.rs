@@ -82,7 +82,8 @@ async fn gateway_users_are_counted_from_its_index() {
 
     assert!(ann.release().await);
     assert!(bob.detach(Duration::from_secs(60)).await);
-    let ticket = ResumeTicket { session: bob.owner.session.clone(), presented: token(&bob.owner.session, 0) };
+    let ticket =
+        ResumeTicket { session: bob.owner.session.clone(), presented: token(&bob.owner.session, 0), user: None };
     let next = token(&bob.owner.session, 1);
     arm.registry.resume(&other.incarnation, &ticket, &bob.nick, &next).await.unwrap();
     assert_eq!(counts().await, [0, 1]);
@@ -93,6 +94,7 @@ async fn reassert_spelling(arm: &RegistryArm, node: &GatewayLease, spelling: &st
     let claim = LocalClaim {
         nick: nick(spelling),
         owner: owner.clone(),
+        user: None,
         status: Status::default(),
         rooms: Vec::new(),
         token: TokenHash::of(b"secret"),
@@ -214,7 +216,8 @@ async fn skeleton_of_held_nick_expires_with_hold() {
     };
     assert_eq!(expire(&ann).await, -1, "the other nick is still owned");
     assert!((1..=60).contains(&expire(&other).await), "both are only held");
-    let again = ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
+    let again =
+        ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0), user: None };
     let next = token(&ann.owner.session, 1);
     node.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
     assert_eq!(arm.ask::<i64>(&["TTL", &skeleton]).await, -1, "owned again");
@@ -266,7 +269,8 @@ async fn index_of_lookalikes_follows_every_change() {
     assert_index_is_exact(&arm).await;
     // A session returns under another nick, which ends the hold of the former one.
     hold(&other).await;
-    let ticket = ResumeTicket { session: other.owner.session.clone(), presented: token(&other.owner.session, 0) };
+    let ticket =
+        ResumeTicket { session: other.owner.session.clone(), presented: token(&other.owner.session, 0), user: None };
     let next = token(&other.owner.session, 1);
     node.registry.resume(&node.incarnation, &ticket, &nick("eve"), &next).await.unwrap();
     assert_index_is_exact(&arm).await;
@@ -405,7 +409,8 @@ async fn session_resumes_without_a_room_of_invalid_name() {
     ann.join("#old").await;
     let meta = arm.keys.room(room("#old").key()).meta();
     let () = arm.ask(&["HSET", &meta, "display", "#\u{301}old"]).await;
-    let ticket = ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
+    let ticket =
+        ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0), user: None };
     let next = token(&ann.owner.session, 1);
     let found = arm.registry.resume(&node.incarnation, &ticket, &ann.nick, &next).await.unwrap();
     let rooms: Vec<_> = found.rooms.iter().map(|membership| membership.room.as_str()).collect();

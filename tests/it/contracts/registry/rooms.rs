@@ -98,7 +98,14 @@ async fn rename_replaces_the_room_member(arm: &RegistryArm) {
         let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
         let joined = arm
             .registry
-            .join(JoinRequest { room: &room("#lobby"), nick: &anna.nick, owner: &anna.owner, status: &away, entry })
+            .join(JoinRequest {
+                room: &room("#lobby"),
+                nick: &anna.nick,
+                owner: &anna.owner,
+                user: None,
+                status: &away,
+                entry,
+            })
             .await
             .unwrap();
         assert_eq!(joined.member_count, 1);

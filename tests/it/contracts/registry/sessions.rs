@@ -15,7 +15,7 @@ use presence::registry::{
 };
 use serde_json::json;
 
-use super::{GatewayLease, NickSession, RegistryArm, joined, nick, on_both_arms, room, token};
+use super::{GatewayLease, NickSession, RegistryArm, joined, member, nick, on_both_arms, room, token};
 
 on_both_arms! {
     resume_within_delay_is_not_announced,
@@ -48,7 +48,7 @@ impl GatewayLease {
         next: u32,
     ) -> Result<ReturnedSession, ResumeError> {
         let session = &user.owner.session;
-        let ticket = ResumeTicket { session: session.clone(), presented: token(session, presented) };
+        let ticket = ResumeTicket { session: session.clone(), presented: token(session, presented), user: None };
         let (nick, next) = (nick(name), token(session, next));
         let found = self.registry.resume(&self.incarnation, &ticket, &nick, &next).await?;
         let owner = Owner { incarnation: self.incarnation.clone(), session: session.clone(), fence: found.fence };
@@ -72,7 +72,14 @@ impl ReturnedSession {
                 self.found.former.as_ref().map_or(JoinEntry::New, |(nick, owner)| JoinEntry::Renamed(nick, owner));
             joined.push(
                 registry
-                    .join(JoinRequest { room: &restored.room, nick, owner, status: &self.found.status, entry })
+                    .join(JoinRequest {
+                        room: &restored.room,
+                        nick,
+                        owner,
+                        user: None,
+                        status: &self.found.status,
+                        entry,
+                    })
                     .await
                     .unwrap(),
             );
@@ -103,7 +110,10 @@ impl NickSession {
         assert!(!self.expire().await, "expire");
         assert!(!self.release().await, "release");
         let status = Status { status: Availability::Away, text: String::new() };
-        let changed = self.registry.set_status(&self.nick, &self.owner, &status, &[room(name).key().clone()]).await;
+        let changed = self
+            .registry
+            .set_status(self.nick.key(), &self.owner, &member(&self.nick, &status), &[room(name).key().clone()])
+            .await;
         assert!(matches!(changed, Ok(false) | Err(RegistryError::Fenced)), "{changed:?}");
         for name in [name, "#elsewhere"] {
             let late = self
@@ -112,6 +122,7 @@ impl NickSession {
                     room: &room(name),
                     nick: &self.nick,
                     owner: &self.owner,
+                    user: None,
                     status: &status,
                     entry: JoinEntry::New,
                 })
@@ -320,7 +331,12 @@ async fn resume_under_another_nick_announces_rename(arm: &RegistryArm) {
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
     let away = Status { status: Availability::Away, text: "tea".to_owned() };
-    assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
+    assert!(
+        arm.registry
+            .set_status(ann.nick.key(), &ann.owner, &member(&ann.nick, &away), &[room("#lobby").key().clone()])
+            .await
+            .unwrap()
+    );
     let channel = arm.listen_to_room("#lobby").await;
     assert!(ann.detach(HOLD).await);
     let back = there.resume(&ann, "anna", 0, 1).await.unwrap();
@@ -347,7 +363,12 @@ async fn resume_restores_the_session_status(arm: &RegistryArm) {
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
     let away = Status { status: Availability::Away, text: "tea".to_owned() };
-    assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
+    assert!(
+        arm.registry
+            .set_status(ann.nick.key(), &ann.owner, &member(&ann.nick, &away), &[room("#lobby").key().clone()])
+            .await
+            .unwrap()
+    );
     let channel = arm.listen_to_room("#lobby").await;
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     assert_eq!(back.found.status, away);

@@ -12,6 +12,7 @@ use super::{assert_none, library_sources, sources};
 const UNITS: &[(&str, &[&str])] = &[
     ("room", &["room", "log", "members", "member-list", "ch:room"]),
     ("nick", &["nick", "nick-rooms"]),
+    ("user", &["user-nicks"]),
     ("skeleton", &["skeleton"]),
     ("session", &["session", "session-rooms", "inbox"]),
     ("node", &["owned-nicks", "owned-members", "mailbox", "ch:gw"]),

@@ -23,11 +23,11 @@ fn event(event: &Event) -> String {
 fn message(body: &str) -> ChatMessage {
     let (to, from, msg_id) = ("#lobby".into(), "ann".into(), "m1".into());
     let (body, accepted) = (Body::from_raw(raw(body)), Accepted::default());
-    ChatMessage { to, from, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
+    ChatMessage { to, from, from_user: None, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
 }
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
-    MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } }
+    MemberInfo { nick: nick.into(), user: None, status: Status { status, text: text.into() } }
 }
 
 #[test]
@@ -83,10 +83,13 @@ fn replies_encode_as_frozen() {
         (
             Answer::Members {
                 room: "#lobby".into(),
-                items: vec![member("ann", Availability::Online, ""), member("bob", Availability::Away, "lunch")],
+                items: vec![
+                    MemberInfo { user: UserId::parse("user:1"), ..member("ann", Availability::Online, "") },
+                    member("bob", Availability::Away, "lunch"),
+                ],
                 next_cursor: Some("bob".into()),
             },
-            r##"{"type":"members","id":1,"room":"#lobby","items":[{"nick":"ann","status":"online"},{"nick":"bob","status":"away","text":"lunch"}],"next_cursor":"bob"}"##,
+            r##"{"type":"members","id":1,"room":"#lobby","items":[{"nick":"ann","user":"user:1","status":"online"},{"nick":"bob","status":"away","text":"lunch"}],"next_cursor":"bob"}"##,
         ),
         (
             Answer::Rooms { items: vec![RoomItem { room: "#lobby".into(), member_count: 2 }], next_cursor: None },
@@ -95,15 +98,31 @@ fn replies_encode_as_frozen() {
         (
             Answer::Whois {
                 nick: "Bob".into(),
+                user: None,
                 status: Some(Status { status: Availability::Away, text: "tea".into() }),
             },
             r#"{"type":"whois","id":1,"nick":"Bob","online":true,"status":"away","text":"tea"}"#,
         ),
         (
-            Answer::Whois { nick: "Bob".into(), status: Some(Status::default()) },
+            Answer::Whois { nick: "Bob".into(), user: None, status: Some(Status::default()) },
             r#"{"type":"whois","id":1,"nick":"Bob","online":true,"status":"online","text":""}"#,
         ),
-        (Answer::Whois { nick: "Bob".into(), status: None }, r#"{"type":"whois","id":1,"nick":"Bob","online":false}"#),
+        (
+            Answer::Whois { nick: "Bob".into(), user: None, status: None },
+            r#"{"type":"whois","id":1,"nick":"Bob","online":false}"#,
+        ),
+        (
+            Answer::Whois { nick: "Bob".into(), user: UserId::parse("user:2"), status: None },
+            r#"{"type":"whois","id":1,"nick":"Bob","user":"user:2","online":false}"#,
+        ),
+        (
+            Answer::History {
+                to: "#lobby".into(),
+                items: vec![ChatMessage { from_user: UserId::parse("user:1"), ..message("1") }],
+                more: false,
+            },
+            r##"{"type":"history","id":1,"to":"#lobby","items":[{"to":"#lobby","from":"ann","from_user":"user:1","msg_id":"m1","seq":132,"time":1700000000000,"body":1}],"more":false}"##,
+        ),
         (
             Answer::History { to: "#lobby".into(), items: vec![message("[ 1,\n 2 ]")], more: true },
             "{\"type\":\"history\",\"id\":1,\"to\":\"#lobby\",\"items\":[{\"to\":\"#lobby\",\"from\":\"ann\",\"msg_id\":\"m1\",\

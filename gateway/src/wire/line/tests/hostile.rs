@@ -48,10 +48,11 @@ proptest! {
     #[test]
     fn foreign_text_cannot_forge_a_line(text in hostile(), name in hostile()) {
         let status = || Status { status: Availability::Away, text: text.clone() };
-        let member = || MemberInfo { nick: name.clone(), status: status() };
+        let member = || MemberInfo { nick: name.clone(), user: None, status: status() };
         let message = || ChatMessage {
             to: name.clone(),
             from: name.clone(),
+            from_user: None,
             msg_id: String::new(),
             seq: 1,
             time: 1,
@@ -77,8 +78,8 @@ proptest! {
             (Answer::Left { room: name.clone() }, 1),
             (Answer::Nick { nick: name.clone() }, 1),
             (Answer::Status(status()), 1),
-            (Answer::Whois { nick: name.clone(), status: Some(status()) }, 1),
-            (Answer::Whois { nick: name.clone(), status: None }, 1),
+            (Answer::Whois { nick: name.clone(), user: None, status: Some(status()) }, 1),
+            (Answer::Whois { nick: name.clone(), user: None, status: None }, 1),
             (Answer::Members { room: name.clone(), items: vec![member()], next_cursor: None }, 1),
             (Answer::Rooms { items: vec![RoomItem { room: name.clone(), member_count: 1 }], next_cursor: None }, 1),
             (Answer::History { to: name.clone(), items: vec![message()], more: false }, 1),

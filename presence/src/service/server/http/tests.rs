@@ -14,7 +14,7 @@ use super::{HttpTimeouts, TIMEOUTS, serve};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
+use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::service::api::{self, ApiClients};
 use crate::service::waiting::{CONNECTIONS_MAX, WaitingPool};
 use crate::store::memory::Store;
@@ -54,8 +54,17 @@ impl HttpServer {
 
     async fn user(&self, nick: &str) -> (Nick, Owner) {
         let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
-        let (fence, _) =
-            self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = self
+            .registry
+            .claim(ClaimRequest {
+                incarnation: &self.incarnation,
+                session: &session,
+                nick: &nick,
+                token: &TokenHash::of(b"secret"),
+                user: None,
+            })
+            .await
+            .unwrap();
         (nick, Owner { incarnation: self.incarnation.clone(), session, fence })
     }
 
@@ -65,7 +74,7 @@ impl HttpServer {
         for number in 0..128 {
             let room = RoomName::parse(&format!("#{number:a>60}")).unwrap();
             let (status, entry) = (Status::default(), JoinEntry::New);
-            let request = JoinRequest { room: &room, nick: &nick, owner: &owner, status: &status, entry };
+            let request = JoinRequest { room: &room, nick: &nick, owner: &owner, user: None, status: &status, entry };
             self.registry.join(request).await.unwrap();
         }
         lookup(&["ann"; 1000])

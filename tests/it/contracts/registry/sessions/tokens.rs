@@ -77,7 +77,8 @@ async fn invalid_token_resumes_no_session(arm: &RegistryArm) {
     assert_eq!(node.resume(&ann, "ann", 7, 1).await.err(), Some(ResumeError::UnknownToken), "forged");
     let unknown = NickSession { owner: Owner { session: SessionId::random(), ..ann.owner.clone() }, ..ann.clone() };
     assert_eq!(node.resume(&unknown, "ann", 0, 1).await.err(), Some(ResumeError::UnknownToken), "never seen");
-    let ticket = ResumeTicket { session: ann.owner.session.clone(), presented: token(&bob.owner.session, 0) };
+    let ticket =
+        ResumeTicket { session: ann.owner.session.clone(), presented: token(&bob.owner.session, 0), user: None };
     let next = token(&bob.owner.session, 1);
     let refused = arm.registry.resume(&node.incarnation, &ticket, &ann.nick, &next).await;
     assert_eq!(refused.err(), Some(ResumeError::UnknownToken), "of another session");

@@ -1,0 +1,57 @@
+//! The nicks of users in memory: the rules of `registry/names/user_nicks.lua`.
+
+use crate::model::{NickKey, UserId};
+
+use super::Nicks;
+
+/// Maximum number of nicks that are bound to one user.
+const USER_NICKS_MAX: usize = 8;
+
+impl Nicks {
+    /// Returns the user that a nick is bound to.
+    pub(crate) fn user(&self, nick: &NickKey) -> Option<&UserId> {
+        self.records.get(nick)?.user.as_ref()
+    }
+
+    /// Returns the nicks of a user, in the order of their claims; `None` for an unknown user.
+    pub(crate) fn of_user(&self, user: &UserId) -> Option<&[NickKey]> {
+        self.of_users.get(user).map(Vec::as_slice)
+    }
+
+    /// Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned; if all are owned,
+    /// the oldest one leaves the list, and its binding ends once it is freed.
+    pub(crate) fn bind(&mut self, nick: &NickKey, user: &UserId) {
+        if let Some(record) = self.records.get_mut(nick) {
+            record.user = Some(user.clone());
+        }
+        let nicks = self.of_users.entry(user.clone()).or_default();
+        nicks.retain(|other| other != nick);
+        nicks.push(nick.clone());
+        if nicks.len() > USER_NICKS_MAX {
+            let is_owned = |nick: &NickKey| self.records.get(nick).is_some_and(|record| record.owner.is_some());
+            let oldest = nicks.remove(nicks.iter().position(|nick| !is_owned(nick)).unwrap_or_default());
+            if let Some(record) = self.records.get_mut(&oldest).filter(|record| record.owner.is_none()) {
+                record.user = None;
+            }
+        }
+    }
+
+    /// Ends the binding of a nick.
+    pub(crate) fn unbind(&mut self, nick: &NickKey) {
+        let Some(user) = self.records.get_mut(nick).and_then(|record| record.user.take()) else { return };
+        if let Some(nicks) = self.of_users.get_mut(&user) {
+            nicks.retain(|other| other != nick);
+            if nicks.is_empty() {
+                self.of_users.remove(&user);
+            }
+        }
+    }
+
+    /// Keeps the binding of a freed nick, unless the nick has left the list of its user.
+    pub(crate) fn free_user_nick(&mut self, nick: &NickKey) {
+        let is_listed = |user| self.of_users.get(user).is_some_and(|nicks| nicks.contains(nick));
+        if !self.user(nick).is_some_and(is_listed) {
+            self.unbind(nick);
+        }
+    }
+}
