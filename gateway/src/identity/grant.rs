@@ -9,6 +9,7 @@ use presence::model::{Nick, RoomName, RoomPattern, UserId, is_printable_text};
 use serde::{Deserialize, Deserializer};
 
 use super::fault::TokenFault;
+use super::keys::KeyFingerprint;
 
 /// Maximum length of the claim `name`, in bytes.
 const NAME_BYTES: usize = 255;
@@ -74,6 +75,8 @@ pub struct Grant {
     pub tags: Box<[Box<str>]>,
     /// The time of its expiry, in Unix seconds.
     pub expires: u64,
+    /// The key that verified the token.
+    pub key: KeyFingerprint,
 }
 
 impl Grant {
@@ -115,8 +118,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Rule
 }
 
 impl Claims<'_> {
-    /// Checks the values.
-    pub(super) fn grant(self) -> Result<Grant, TokenFault> {
+    /// Checks the values of a token that this key has verified.
+    pub(super) fn grant(self, key: KeyFingerprint) -> Result<Grant, TokenFault> {
         let bad = TokenFault::BadClaim;
         let nick = self.nick.map(|nick| Nick::parse(&nick)).transpose().map_err(|_| bad("nick"))?;
         if self.name.as_ref().is_some_and(|name| !is_printable_text(name, NAME_BYTES)) {
@@ -135,6 +138,7 @@ impl Claims<'_> {
             tags: self.tags,
             // A number beyond the range becomes its limit.
             expires: self.exp as u64,
+            key,
         })
     }
 }

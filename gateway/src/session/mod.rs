@@ -17,6 +17,7 @@ mod performer;
 mod rate_limit;
 mod rate_meter;
 mod refusal;
+pub mod removed_keys;
 mod replay;
 pub(crate) mod retry;
 mod send_rates;
