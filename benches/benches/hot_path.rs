@@ -39,7 +39,8 @@ fn said(seq: u64) -> ChatMessage {
 fn draft() -> PublishRequest {
     let owner = Owner { incarnation: Incarnation::random(), session: SessionId::random(), fence: Fence(7) };
     let from = Nick::parse("ann").expect("a nickname");
-    PublishRequest { msg_id: said(1).msg_id, key: None, from, from_user: None, owner, body: said(1).body, accepted: Accepted::default() }
+    let (msg_id, body, accepted) = (said(1).msg_id, said(1).body, Accepted::default());
+    PublishRequest { msg_id, key: None, from, from_user: None, owner, body, accepted }
 }
 
 fn request() -> String {

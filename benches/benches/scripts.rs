@@ -151,7 +151,9 @@ impl CountedGateway {
     async fn claim(&self, number: usize) -> (Nick, Owner) {
         let (nick, session) = (Nick::parse(&format!("user{number:06}")).expect("a nickname"), SessionId::random());
         let token = TokenHash::of(format!("secret {number:06}").as_bytes());
-        let claimed = self.registry.claim(ClaimRequest { incarnation: &self.incarnation, session: &session, nick: &nick, token: &token, user: None }).await;
+        let incarnation = &self.incarnation;
+        let request = ClaimRequest { incarnation, session: &session, nick: &nick, token: &token, user: None };
+        let claimed = self.registry.claim(request).await;
         let (fence, _) = claimed.expect("a free nickname");
         (nick, Owner { incarnation: self.incarnation.clone(), session, fence })
     }

@@ -1,11 +1,11 @@
 //! The claims of a token whose signature is valid become a grant with valid names, or a fault without a part of them.
 
-use gateway::identity::{Grant, RoomRight};
+use gateway::identity::{Grant, KeyFingerprint, RoomRight};
 use presence::model::{Nick, RoomName, UserId};
 
 pub(crate) fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    match Grant::of_claims(text) {
+    match Grant::of_claims(text, KeyFingerprint::default()) {
         Ok(grant) => {
             assert_eq!(UserId::parse(grant.user.as_str()).as_ref(), Some(&grant.user));
             assert!(grant.nick.as_ref().is_none_or(|nick| Nick::parse(nick.as_str()).as_ref() == Ok(nick)));

@@ -42,7 +42,7 @@ use crate::listen::{
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::quota::{QuotaLimits, Quotas};
-use crate::session::{Driver, SendRates, Services, SessionLimits};
+use crate::session::{Driver, SendRates, Services, SessionLimits, removed_keys};
 use crate::wire::Dialect;
 
 pub use presence::host::program::Drained;
@@ -201,6 +201,11 @@ impl Gateway {
         let identity = IdentityGate::new(&config.auth);
         let rates = (room_bytes_per_second.clone(), session_limits.clone());
         let services = session_services(config, (&lease, &hub), rates, identity.clone());
+        spawn(&background, removed_keys::end_sessions(Arc::clone(&services)));
+        spawn(&background, {
+            let identity = identity.clone();
+            async move { identity.keep_keys_fresh().await }
+        });
         let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();

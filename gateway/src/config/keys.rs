@@ -94,8 +94,12 @@ pub const KEYS: &[Key] = &[
          PEM for RS256, ES256 and EdDSA. A reload reads the files again.",
     ),
     Key::text("auth.jwks").sample("https://id.example.org/.well-known/jwks.json").live().meaning(
-        "Set of keys (JWKS), the path of a file or a URL. A reload reads it again. A URL is also fetched again after an \
-         hour, and for a key id that is unknown, at most every 30 s.",
+        "Set of keys (JWKS), the path of a file or a URL. A reload reads it again. A URL is also fetched again at an \
+         interval, and for a key id that is unknown, at most every 30 s.",
+    ),
+    Key::number("auth.jwks_refresh_seconds").default("300").live().meaning(
+        "Seconds after which the set at a URL is fetched again, 30 to 86400. A key that it no longer has ends its sessions \
+         then.",
     ),
     Key::flag("auth.jwks_plain_http").default("false").live().meaning(
         "Allow http:// for auth.jwks to other machines. Without it only to this one: the answer decides about every user.",

@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use presence::host::reloadable::Reloadable;
 use presence::model::Nick;
+use tokio::sync::Notify;
 
 use super::fault::TokenFault;
 use super::grant::Grant;
+use super::keys::KeyFingerprint;
 use super::mode::AuthMode;
 use super::refusals::IdentityRefusals;
 use super::settings::AuthConfig;
@@ -43,34 +45,73 @@ impl UserToken {
     }
 }
 
+/// Time between two looks at the age of the set of keys.
+const REFRESH_TICK: Duration = Duration::from_secs(5);
+
 /// Admits clients. All clones follow a reload.
 #[derive(Debug, Clone)]
 pub struct IdentityGate {
     rules: Reloadable<Arc<GateRules>>,
     refusals: IdentityRefusals,
+    /// Notified after each change of the keys.
+    keys_changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct GateRules {
     mode: AuthMode,
     verifier: TokenVerifier,
+    /// The age at which the set of a URL is fetched again.
+    refresh: Duration,
+}
+
+impl GateRules {
+    fn new(config: &AuthConfig, verifier: TokenVerifier) -> Arc<Self> {
+        Arc::new(Self { mode: config.mode, verifier, refresh: config.jwks_refresh })
+    }
 }
 
 impl IdentityGate {
     /// Creates the gate of these settings.
     #[must_use]
     pub fn new(config: &AuthConfig) -> Self {
-        let rules = Arc::new(GateRules { mode: config.mode, verifier: config.verifier(None) });
-        Self { rules: Reloadable::from(rules), refusals: IdentityRefusals::default() }
+        let keys_changed = Arc::default();
+        let rules = GateRules::new(config, config.verifier(None, &keys_changed));
+        Self { rules: Reloadable::from(rules), refusals: IdentityRefusals::default(), keys_changed }
     }
 
     /// Applies other settings. Keys that were fetched from the same URL stay in use while they are fetched again.
     pub fn reload(&self, config: &AuthConfig) {
-        let verifier = config.verifier(self.rules.get().verifier.jwks.as_ref());
+        let verifier = config.verifier(self.rules.get().verifier.jwks.as_ref(), &self.keys_changed);
         if let Some(jwks) = &verifier.jwks {
             jwks.refetch();
         }
-        self.rules.set(Arc::new(GateRules { mode: config.mode, verifier }));
+        self.rules.set(GateRules::new(config, verifier));
+        self.keys_changed.notify_one();
+    }
+
+    /// Waits for a change of the keys. One that no task awaited counts for the next call; only one task may wait.
+    pub async fn keys_changed(&self) {
+        self.keys_changed.notified().await;
+    }
+
+    /// Returns false if the key of a grant is out of use. While tokens are ignored every key is in use.
+    #[must_use]
+    pub fn is_in_use(&self, key: KeyFingerprint) -> bool {
+        let rules = self.rules.get();
+        rules.mode == AuthMode::Open || rules.verifier.uses(key)
+    }
+
+    /// Fetches the set of a URL again each time it has the age of `auth.jwks_refresh_seconds`, for as long as it is
+    /// polled.
+    pub async fn keep_keys_fresh(&self) {
+        loop {
+            tokio::time::sleep(REFRESH_TICK).await;
+            let rules = self.rules.get();
+            if let Some(jwks) = &rules.verifier.jwks {
+                jwks.refresh_after(rules.refresh).await;
+            }
+        }
     }
 
     /// Notes in the log that a client was refused.

@@ -9,6 +9,7 @@ use presence::model::{Nick, RoomName, RoomPattern, UserId, is_printable_text};
 use serde::{Deserialize, Deserializer};
 
 use super::fault::TokenFault;
+use super::keys::KeyFingerprint;
 
 /// Maximum length of the claim `name`, in bytes.
 const NAME_BYTES: usize = 255;
@@ -74,16 +75,18 @@ pub struct Grant {
     pub tags: Box<[Box<str>]>,
     /// The time of its expiry, in Unix seconds.
     pub expires: u64,
+    /// The key that verified the token.
+    pub key: KeyFingerprint,
 }
 
 impl Grant {
-    /// Reads the claims of a token whose signature, issuer, audience and time are verified.
+    /// Reads the claims of a token whose signature, issuer, audience and time are verified, by this key.
     ///
     /// # Errors
     /// [`TokenFault::BadClaim`]: a claim is missing or malformed.
-    pub fn of_claims(json: &str) -> Result<Self, TokenFault> {
+    pub fn of_claims(json: &str, key: KeyFingerprint) -> Result<Self, TokenFault> {
         let claims: Claims<'_> = serde_json::from_str(json).map_err(|_| TokenFault::BadClaim("of this gateway"))?;
-        claims.grant()
+        claims.grant(key)
     }
 
     /// Returns true if the bearer has a right in a room.
@@ -124,8 +127,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Rule
 }
 
 impl Claims<'_> {
-    /// Checks the values.
-    fn grant(self) -> Result<Grant, TokenFault> {
+    /// Checks the values of a token that this key has verified.
+    fn grant(self, key: KeyFingerprint) -> Result<Grant, TokenFault> {
         let bad = TokenFault::BadClaim;
         let nick = self.nick.map(|nick| Nick::parse(&nick)).transpose().map_err(|_| bad("nick"))?;
         if self.name.as_ref().is_some_and(|name| !is_printable_text(name, NAME_BYTES)) {
@@ -144,6 +147,7 @@ impl Claims<'_> {
             tags: self.tags,
             // A number beyond the range becomes its limit.
             expires: self.exp as u64,
+            key,
         })
     }
 }

@@ -4,10 +4,12 @@
 //! long as its hash, an RSA modulus has 2048 bits, a curve is the one of its algorithm.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 
 /// Minimum size of an RSA key, in bytes.
 const RSA_BYTES: usize = 256;
@@ -96,12 +98,28 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
+/// Fingerprint of a key with its algorithm and id. Equal keys have equal ones, within one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyFingerprint(u64);
+
+impl KeyFingerprint {
+    fn of(algorithm: TokenAlgorithm, id: Option<&str>, key: &DecodingKey) -> Self {
+        static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let parts = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => [bytes.as_slice(), &[]],
+            DecodingKeyKind::RsaModulusExponent { n, e } => [n.as_slice(), e.as_slice()],
+        };
+        Self(STATE.hash_one((algorithm.name(), id, parts)))
+    }
+}
+
 /// A key that verifies tokens of one algorithm.
 #[derive(Clone)]
 pub(super) struct VerificationKey {
     pub(super) algorithm: TokenAlgorithm,
     id: Option<Box<str>>,
     pub(super) key: DecodingKey,
+    pub(super) fingerprint: KeyFingerprint,
 }
 
 impl fmt::Debug for VerificationKey {
@@ -135,7 +153,7 @@ impl VerificationKey {
         };
         let key = key.map_err(|_| "this is not a public key of its algorithm in PEM")?;
         let id = material.id.as_deref().map(Into::into);
-        Self { algorithm: material.algorithm, id, key }.checked().ok_or("the key is too short, or of another curve")
+        Self::checked(material.algorithm, id, key).ok_or("the key is too short, or of another curve")
     }
 
     /// Reads a key of a set; `None` if it is not for signatures of a known algorithm. `secrets`: true if the set is not
@@ -159,22 +177,23 @@ impl VerificationKey {
             return None;
         }
         let id = common.key_id.as_deref().map(Into::into);
-        Self { algorithm, id, key: DecodingKey::from_jwk(jwk).ok()? }.checked()
+        Self::checked(algorithm, id, DecodingKey::from_jwk(jwk).ok()?)
     }
 
     /// Returns the key if it is strong enough for its algorithm.
-    fn checked(self) -> Option<Self> {
-        let bytes = match self.key.kind() {
-            jsonwebtoken::DecodingKeyKind::SecretOrDer(bytes) => bytes.len(),
-            jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
+    fn checked(algorithm: TokenAlgorithm, id: Option<Box<str>>, key: DecodingKey) -> Option<Self> {
+        let bytes = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => bytes.len(),
+            DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
         };
-        let is_strong = match self.algorithm {
+        let is_strong = match algorithm {
             TokenAlgorithm::Rs256 => bytes >= RSA_BYTES,
             TokenAlgorithm::Es256 => bytes == P256_BYTES,
             TokenAlgorithm::EdDsa => bytes == ED25519_BYTES,
             secret => secret.secret_bytes().is_some_and(|least| bytes >= least),
         };
-        is_strong.then_some(self)
+        let fingerprint = KeyFingerprint::of(algorithm, id.as_deref(), &key);
+        is_strong.then_some(Self { algorithm, id, key, fingerprint })
     }
 }
 
@@ -193,6 +212,11 @@ impl KeySet {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns true if a key with this fingerprint is among them.
+    pub(super) fn has(&self, fingerprint: KeyFingerprint) -> bool {
+        self.0.iter().any(|key| key.fingerprint == fingerprint)
     }
 
     /// Returns the keys with this id.

@@ -21,7 +21,7 @@ pub use self::fault::TokenFault;
 pub use self::gate::{IdentityGate, Introduction, UserToken};
 pub use self::grant::{Grant, RoomRight, RoomRule};
 pub use self::jwks::JwksUrl;
-pub use self::keys::{KeyMaterial, TokenAlgorithm};
+pub use self::keys::{KeyFingerprint, KeyMaterial, TokenAlgorithm};
 pub use self::mode::AuthMode;
 pub use self::settings::AuthConfig;
 pub use self::verifier::{TokenPolicy, TokenVerifier};

@@ -6,10 +6,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use presence::host::settings::{Settings, SettingsError};
+use tokio::sync::Notify;
 
 use super::jwks::{JwksCache, JwksUrl, SET_BYTES_MAX, parse_set};
 use super::keys::{KeyMaterial, KeySet, TokenAlgorithm, VerificationKey};
@@ -18,6 +21,8 @@ use super::verifier::{TokenPolicy, TokenVerifier};
 
 /// Maximum size of a file with a key, in bytes.
 const KEY_FILE_BYTES: usize = 64 * 1024;
+/// Permitted values of `auth.jwks_refresh_seconds`.
+const JWKS_REFRESH_SECONDS: RangeInclusive<u64> = 30..=86_400;
 /// Maximum length of issuer and audience, in bytes.
 const CLAIM_BYTES: usize = 255;
 
@@ -36,6 +41,8 @@ pub struct AuthConfig {
     jwks: Option<JwksSource>,
     /// `auth.jwks_plain_http`.
     plain_http: bool,
+    /// `auth.jwks_refresh_seconds`.
+    pub jwks_refresh: Duration,
 }
 
 /// The place of a set of keys. The debug output of a file shows its path only.
@@ -63,7 +70,16 @@ impl fmt::Debug for JwksSource {
 impl Default for AuthConfig {
     fn default() -> Self {
         let policy = TokenPolicy { issuer: String::new(), audience: Vec::new() };
-        Self { mode: AuthMode::Open, policy, secret: None, keys: Vec::new(), jwks: None, plain_http: false }
+        let jwks_refresh = Duration::from_secs(300);
+        Self {
+            mode: AuthMode::Open,
+            policy,
+            secret: None,
+            keys: Vec::new(),
+            jwks: None,
+            plain_http: false,
+            jwks_refresh,
+        }
     }
 }
 
@@ -77,6 +93,11 @@ impl AuthConfig {
         let audience = settings.list("auth.audience", claim)?;
         let policy = TokenPolicy { issuer: settings.optional("auth.issuer", claim)?.unwrap_or_default(), audience };
         let plain_http = settings.flag("auth.jwks_plain_http")?;
+        let jwks_refresh = Duration::from_secs(settings.number(
+            "auth.jwks_refresh_seconds",
+            JWKS_REFRESH_SECONDS,
+            "expected a whole number of seconds from 30 to 86400",
+        )?);
         let secret = settings.optional("auth.secret", |text| {
             checked(KeyMaterial { algorithm: TokenAlgorithm::Hs256, id: None, text: text.to_owned() })
         })?;
@@ -94,11 +115,12 @@ impl AuthConfig {
                 return missing("auth.secret", "auth.mode needs a key: auth.secret, auth.keys or auth.jwks");
             }
         }
-        Ok(Self { mode, policy, secret, keys, jwks, plain_http })
+        Ok(Self { mode, policy, secret, keys, jwks, plain_http, jwks_refresh })
     }
 
-    /// Returns the verifier of these settings, with the cache of before if it has the same URL.
-    pub(super) fn verifier(&self, before: Option<&Arc<JwksCache>>) -> TokenVerifier {
+    /// Returns the verifier of these settings, with the cache of before if it has the same URL. A new one notifies
+    /// after each set that it has fetched.
+    pub(super) fn verifier(&self, before: Option<&Arc<JwksCache>>, fetched: &Arc<Notify>) -> TokenVerifier {
         let material = self.secret.iter().chain(self.keys.iter().map(|(_, material)| material));
         // Each was checked when it was read.
         let mut keys: Vec<VerificationKey> =
@@ -111,7 +133,7 @@ impl AuthConfig {
             }
             Some(JwksSource::Url(url)) => {
                 let kept = before.filter(|cache| cache.url() == url).cloned();
-                Some(kept.unwrap_or_else(|| JwksCache::new(url.clone())))
+                Some(kept.unwrap_or_else(|| JwksCache::new(url.clone(), Arc::clone(fetched))))
             }
         };
         TokenVerifier::new(self.policy.clone(), KeySet::new(keys), jwks)
@@ -173,7 +195,8 @@ impl fmt::Display for AuthConfig {
         if let Some(jwks) = &self.jwks {
             writeln!(f, "auth.jwks = {:?}", jwks.shown())?;
         }
-        writeln!(f, "auth.jwks_plain_http = {}", self.plain_http)
+        writeln!(f, "auth.jwks_plain_http = {}", self.plain_http)?;
+        writeln!(f, "auth.jwks_refresh_seconds = {}", self.jwks_refresh.as_secs())
     }
 }
 

@@ -11,7 +11,7 @@ use jsonwebtoken::{Header, Validation, decode, decode_header};
 use super::fault::TokenFault;
 use super::grant::Grant;
 use super::jwks::JwksCache;
-use super::keys::{KeySet, TokenAlgorithm, VerificationKey};
+use super::keys::{KeyFingerprint, KeySet, TokenAlgorithm, VerificationKey};
 
 /// Maximum size of a token in bytes. A larger one is not decoded.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -57,15 +57,21 @@ impl TokenVerifier {
         self.verify_with(&keys, &header, token)
     }
 
+    /// Returns false if the key is neither configured nor in the set at the URL. Before the first answer of the URL
+    /// every key may be in its set.
+    pub(super) fn uses(&self, key: KeyFingerprint) -> bool {
+        self.keys.has(key) || self.jwks.as_ref().is_some_and(|jwks| jwks.may_have(key))
+    }
+
     /// Verifies a token with these keys. `UnknownKey` if none of them has its key id.
     fn verify_with(&self, keys: &KeySet, header: &Header, token: &str) -> Result<Grant, TokenFault> {
         let named: Vec<&VerificationKey> = header.kid.iter().flat_map(|id| keys.named(id)).collect();
         let keys = if named.is_empty() { keys.unnamed().collect() } else { named };
         let mut fault = if keys.is_empty() { TokenFault::UnknownKey } else { TokenFault::WrongAlgorithm };
         let algorithm = TokenAlgorithm::of_header(header.alg).ok_or(fault)?;
-        for VerificationKey { key, .. } in keys.into_iter().filter(|key| key.algorithm == algorithm) {
+        for VerificationKey { key, fingerprint, .. } in keys.into_iter().filter(|key| key.algorithm == algorithm) {
             match decode::<Box<serde_json::value::RawValue>>(token, key, &self.validation(algorithm)) {
-                Ok(decoded) => return Grant::of_claims(decoded.claims.get()),
+                Ok(decoded) => return Grant::of_claims(decoded.claims.get(), *fingerprint),
                 Err(error) => fault = of_error(error.kind()),
             }
             if fault != TokenFault::WrongSignature {

@@ -14,6 +14,8 @@ use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
+use crate::identity::KeyFingerprint;
+
 /// Claims of one gateway.
 #[derive(Debug, Default)]
 pub struct LocalClaims {
@@ -28,6 +30,8 @@ struct ClaimEntry {
     claim: LocalClaim,
     /// Time and reason of the leave; `None` while the session is attached or already expiring.
     expiry: Option<(Instant, LeftReason)>,
+    /// The key of the user's token; `None` for a guest.
+    key: Option<KeyFingerprint>,
 }
 
 impl LocalClaims {
@@ -36,7 +40,7 @@ impl LocalClaims {
         let mut entries = self.lock();
         let known = entries.get(&claim.owner.session);
         if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
-            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, expiry: None }));
+            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, expiry: None, key: None }));
         }
     }
 
@@ -45,6 +49,21 @@ impl LocalClaims {
         if let Some(entry) = current(&mut self.lock(), owner) {
             change(&mut entry.claim);
         }
+    }
+
+    /// Notes the key of the token of the session's user.
+    pub fn note_key(&self, owner: &Owner, key: Option<KeyFingerprint>) {
+        if let Some(entry) = current(&mut self.lock(), owner) {
+            entry.key = key;
+        }
+    }
+
+    /// Returns the sessions with a connection whose key is out of use.
+    #[must_use]
+    pub fn with_removed_keys(&self, is_in_use: impl Fn(KeyFingerprint) -> bool) -> Vec<SessionId> {
+        let entries = self.lock();
+        let removed = |entry: &ClaimEntry| !entry.claim.detached && entry.key.is_some_and(|key| !is_in_use(key));
+        entries.iter().filter(|(_, entry)| removed(entry)).map(|(session, _)| session.clone()).collect()
     }
 
     /// Marks the session as detached: it expires at `due`, unless it is resumed before.

@@ -14,11 +14,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
-const SECRET: &str = "the secret that the application shares with its gateways";
-const OTHER_SECRET: &str = "another secret of the application, for a rotation of keys";
+pub(super) const SECRET: &str = "the secret that the application shares with its gateways";
+pub(super) const OTHER_SECRET: &str = "another secret of the application, for a rotation of keys";
 
 /// Settings of every gateway, without the mode and the key.
-const ISSUER: [(&str, &str); 2] =
+pub(super) const ISSUER: [(&str, &str); 2] =
     [("PARLEY__AUTH__ISSUER", "https://id.example.org"), ("PARLEY__AUTH__AUDIENCE", "parley")];
 
 /// Starts a cluster whose gateways know the secret.
@@ -43,7 +43,8 @@ pub(super) fn token(user: &str, claims: &Value) -> String {
     token_by(SECRET, None, user, claims)
 }
 
-fn token_by(secret: &str, key_id: Option<&str>, user: &str, claims: &Value) -> String {
+/// Signs a token with a secret.
+pub(super) fn token_by(secret: &str, key_id: Option<&str>, user: &str, claims: &Value) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let mut all = json!({"iss": "https://id.example.org", "aud": "parley", "sub": user, "exp": now + 60});
     for (claim, value) in claims.as_object().unwrap() {

@@ -80,15 +80,18 @@ async fn keys_come_from_an_https_url() {
     let mut nginx = Nginx::configured(|place| serving(&[&first], &authority, place)).await;
     let ca = authority.path().join("ca.pem").display().to_string();
     let mut gateway = gateway(&nginx).setting("SSL_CERT_FILE", &ca).start().await;
-    assert_eq!(register(&gateway, "ann", &first.token("user:1")).await.unwrap()["user"], "user:1");
+    let ann = WsClient::connect(gateway.ws()).await;
+    let request = json!({"type": "register", "nick": "ann", "token": first.token("user:1")});
+    assert_eq!(ann.must(request).await["user"], "user:1");
     assert_eq!(register(&gateway, "bob", &second.token("user:2")).await.unwrap_err(), "unavailable", "a key to come");
 
-    // A reload fetches the set again: the former key is out of use.
+    // A reload fetches the set again: the former key is out of use, and ends its sessions.
     nginx.reconfigure(|place| serving(&[&second], &authority, place)).await;
     gateway.process().signal(Signal::SIGHUP);
     eventually(SOON, "the second key is in use", || async { register(&gateway, "bob", &second.token("user:2")).await })
         .await;
     assert!(register(&gateway, "carl", &first.token("user:3")).await.is_err());
+    assert_eq!(ann.closed_within(SOON).await.code, Some(4005));
     assert_eq!(gateway.end().await, Some(0));
     assert_eq!(gateway.problems(&[]), Vec::<String>::new());
 }

@@ -5,4 +5,5 @@ mod holds;
 mod identity;
 mod key_sets;
 mod resume;
+mod revocation;
 mod user_nicks;

@@ -1,14 +1,17 @@
 //! [`JwksCache`]: the set of keys of a URL, fetched when it is needed and kept while it is good.
 //!
-//! A set is fresh for an hour. Afterwards it is fetched again in the background and stays in use; without success it
-//! expires a day later. An unknown key id also fetches it, and so does a reload. Invariant: one request at a time, and
-//! at least [`FETCH_PAUSE`] between two, whatever clients send; without any set at least [`FIRST_PAUSE`].
+//! A set is fetched again at an interval (`auth.jwks_refresh_seconds`), and after an hour when it is used. It stays in
+//! use meanwhile; without success it expires a day later. An unknown key id also fetches it, and so does a reload.
+//! Invariant: one request at a time, and at least [`FETCH_PAUSE`] between two, whatever clients send; without any set
+//! at least [`FIRST_PAUSE`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::identity::fault::TokenFault;
-use crate::identity::keys::KeySet;
+use crate::identity::keys::{KeyFingerprint, KeySet};
 
 use super::JwksUrl;
 use super::fetch::{FETCH_LIMIT, fetch};
@@ -27,6 +30,8 @@ const STALE_MAX: Duration = Duration::from_secs(25 * 3600);
 pub(in crate::identity) struct JwksCache {
     url: JwksUrl,
     fetch_limit: Duration,
+    /// Notified after each set that was fetched.
+    fetched: Arc<Notify>,
     state: Mutex<CachedSet>,
     /// Held during a request.
     in_flight: tokio::sync::Mutex<()>,
@@ -49,6 +54,11 @@ impl CachedSet {
         self.fetched.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < FRESH)
     }
 
+    /// Returns true if there are keys and the last request is as old as the interval.
+    fn is_due(&self, now: Instant, interval: Duration) -> bool {
+        self.fetched.is_some() && self.asked.is_none_or(|asked| now.duration_since(asked) >= interval)
+    }
+
     /// Returns the time until the next request is allowed; `None` if it is allowed now.
     fn pause(&self, now: Instant) -> Option<Duration> {
         let next = self.asked? + if self.fetched.is_some() { FETCH_PAUSE } else { FIRST_PAUSE };
@@ -57,12 +67,14 @@ impl CachedSet {
 }
 
 impl JwksCache {
-    pub(in crate::identity) fn new(url: JwksUrl) -> Arc<Self> {
-        Self::with_limit(url, FETCH_LIMIT)
+    /// Creates a cache that notifies after each set that it has fetched.
+    pub(in crate::identity) fn new(url: JwksUrl, fetched: Arc<Notify>) -> Arc<Self> {
+        Self::with_limit(url, fetched, FETCH_LIMIT)
     }
 
-    pub(in crate::identity) fn with_limit(url: JwksUrl, fetch_limit: Duration) -> Arc<Self> {
-        Arc::new(Self { url, fetch_limit, state: Mutex::default(), in_flight: tokio::sync::Mutex::default() })
+    pub(in crate::identity) fn with_limit(url: JwksUrl, fetched: Arc<Notify>, fetch_limit: Duration) -> Arc<Self> {
+        let (state, in_flight) = (Mutex::default(), tokio::sync::Mutex::default());
+        Arc::new(Self { url, fetch_limit, fetched, state, in_flight })
     }
 
     pub(in crate::identity) fn url(&self) -> &JwksUrl {
@@ -120,6 +132,16 @@ impl JwksCache {
         });
     }
 
+    /// Sends a request if there are keys, and the last request is as old as this. Without keys a client causes it.
+    pub(in crate::identity) async fn refresh_after(&self, interval: Duration) {
+        self.fetch_unless(|state, now| !state.is_due(now, interval)).await;
+    }
+
+    /// Returns true if a key is in the set, or no set was fetched yet.
+    pub(in crate::identity) fn may_have(&self, key: KeyFingerprint) -> bool {
+        self.state().fetched.as_ref().is_none_or(|(keys, _)| keys.has(key))
+    }
+
     /// Sends a request, unless another one has satisfied `done` meanwhile or the pause lasts.
     async fn fetch_unless(&self, done: impl Fn(&CachedSet, Instant) -> bool) {
         let _in_flight = self.in_flight.lock().await;
@@ -133,7 +155,10 @@ impl JwksCache {
         let (url, limit) = (self.url.clone(), self.fetch_limit);
         let fetched = tokio::task::spawn_blocking(move || fetch(&url, limit)).await;
         match fetched.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(keys) => self.state().fetched = Some((Arc::new(keys), Instant::now())),
+            Ok(keys) => {
+                self.state().fetched = Some((Arc::new(keys), Instant::now()));
+                self.fetched.notify_one();
+            }
             Err(reason) => tracing::warn!(url = %self.url, reason, "keys of tokens not fetched"),
         }
     }

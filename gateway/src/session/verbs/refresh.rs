@@ -93,11 +93,12 @@ mod perform {
             let Self { token, me, user } = self;
             let refused = |detail| Err(Refusal::from(ErrorCode::TokenInvalid).with_detail(detail));
             let Some(user) = user else { return refused("this session began without a token: register with one") };
-            let (_, renewed) = performer.introduce(Some(me.nick), Some(token)).await?;
+            let (_, renewed) = performer.introduce(Some(me.nick.clone()), Some(token)).await?;
             if renewed.as_ref().is_some_and(|renewed| renewed.grant.user != user) {
                 performer.services.identity.note_refusal("token is for another user");
                 return refused("the token is for another user");
             }
+            performer.note_key(&me.owner, renewed.as_ref());
             Ok(renewed)
         }
     }

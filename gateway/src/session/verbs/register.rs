@@ -159,6 +159,7 @@ mod perform {
                 token: hash,
                 detached: false,
             });
+            performer.note_key(&owner, user_token.as_ref());
             Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
     }

@@ -43,8 +43,8 @@ local function refusal(fields, is_own)
   if fields.user and fields.user ~= user then
     return { 'IN_USE', -1 }
   end
-  local left = not fields.user and hold_by_other(fields, is_own)
-  if left then
+  local left = hold_by_other(fields, is_own)
+  if left and not fields.user then
     return { 'IN_USE', left }
   end
   local stale = {}

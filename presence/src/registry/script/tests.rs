@@ -22,6 +22,8 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "prelude",
         "owners",
         "free_nick",
+        "user_nicks",
+        "take_over",
         "assign_nick",
         "drop_member",
         "end_room",
@@ -92,6 +94,7 @@ fn scripts_never_read_whole_rooms_or_listings() {
         ("open_generation.lua", "HKEYS"),
         ("user_rows.lua", "SMEMBERS"),
         ("resume.lua", "SMEMBERS"),
+        ("take_over.lua", "SMEMBERS"),
     ];
     for (name, text) in files() {
         for command in whole {

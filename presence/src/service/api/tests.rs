@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ApiClients, router};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
-use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
@@ -81,21 +81,23 @@ impl Served {
         Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
     }
 
+    /// Registers a user of tokens.
+    async fn sign_in(&self, nick: &str, user: &str) {
+        self.claim(nick, UserId::parse(user).as_ref()).await;
+    }
+
+    async fn claim(&self, nick: &str, user: Option<&UserId>) -> Owner {
+        let (nick, session, token) = (Nick::parse(nick).unwrap(), SessionId::random(), TokenHash::of(b"secret"));
+        let incarnation = &self.incarnation;
+        let request = ClaimRequest { incarnation, session: &session, nick: &nick, token: &token, user };
+        let (fence, _) = self.registry.claim(request).await.unwrap();
+        Owner { incarnation: incarnation.clone(), session, fence }
+    }
+
     /// Registers a user and joins rooms.
     async fn user(&self, nick: &str, rooms: &[&str]) -> Owner {
-        let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
-        let (fence, _) = self
-            .registry
-            .claim(ClaimRequest {
-                incarnation: &self.incarnation,
-                session: &session,
-                nick: &nick,
-                token: &TokenHash::of(b"secret"),
-                user: None,
-            })
-            .await
-            .unwrap();
-        let owner = Owner { incarnation: self.incarnation.clone(), session, fence };
+        let owner = self.claim(nick, None).await;
+        let nick = Nick::parse(nick).unwrap();
         for room in rooms {
             let room = RoomName::parse(room).unwrap();
             self.registry

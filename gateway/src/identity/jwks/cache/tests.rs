@@ -33,7 +33,7 @@ impl KeyServer {
     }
 
     fn cache(&self) -> Arc<JwksCache> {
-        JwksCache::with_limit(self.url.clone(), Duration::from_millis(500))
+        JwksCache::with_limit(self.url.clone(), Arc::default(), Duration::from_millis(500))
     }
 
     fn count(&self) -> usize {
@@ -174,6 +174,27 @@ async fn reload_fetches_the_set_again() {
     assert_eq!(verifier.verify(&stolen).await, Err(TokenFault::WrongSignature));
     assert!(verifier.verify(&newer.sign(Some("e"), &claims(&json!({})))).await.is_ok());
     assert_eq!(server.count(), 2);
+}
+
+#[tokio::test]
+async fn refresh_at_an_interval_drops_removed_keys() {
+    let newer = Issuer::ec();
+    let server = KeyServer::start(vec![ok(&set(&[("e", &EC)])), String::new(), ok(&set(&[("n", &newer)]))]);
+    let (cache, interval) = (server.cache(), Duration::from_secs(300));
+    cache.refresh_after(Duration::ZERO).await;
+    assert_eq!(server.count(), 0, "without keys nobody needs them");
+    let verifier = verifier(&cache);
+    let key = verifier.verify(&EC.sign(Some("e"), &claims(&json!({})))).await.unwrap().key;
+    cache.refresh_after(interval).await;
+    assert_eq!((server.count(), verifier.uses(key)), (1, true));
+    age(&cache, interval);
+    cache.refresh_after(interval).await;
+    assert!(verifier.uses(key), "a request that fails removes nothing");
+    cache.refresh_after(interval).await;
+    assert_eq!(server.count(), 2, "and is not repeated before the interval");
+    age(&cache, interval);
+    cache.refresh_after(interval).await;
+    assert_eq!((server.count(), verifier.uses(key)), (3, false));
 }
 
 #[test]

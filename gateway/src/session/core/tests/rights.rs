@@ -6,7 +6,7 @@ use std::time::Duration;
 use presence::model::{RoomPattern, UserId};
 
 use super::*;
-use crate::identity::{Grant, RoomRight, RoomRule, UserToken};
+use crate::identity::{Grant, KeyFingerprint, RoomRight, RoomRule, UserToken};
 use crate::session::token_expiry::ExpiryAction;
 
 /// A token for a nickname, with rights in `#team-*` and other ones in `#news`.
@@ -26,6 +26,7 @@ fn user_grant(name: Option<&str>) -> Arc<Grant> {
         roles: Box::default(),
         tags: Box::default(),
         expires: 0,
+        key: KeyFingerprint::default(),
     })
 }
 
