@@ -195,8 +195,8 @@ impl fmt::Display for AuthConfig {
         if let Some(jwks) = &self.jwks {
             writeln!(f, "auth.jwks = {:?}", jwks.shown())?;
         }
-        writeln!(f, "auth.jwks_plain_http = {}", self.plain_http)?;
-        writeln!(f, "auth.jwks_refresh_seconds = {}", self.jwks_refresh.as_secs())
+        writeln!(f, "auth.jwks_refresh_seconds = {}", self.jwks_refresh.as_secs())?;
+        writeln!(f, "auth.jwks_plain_http = {}", self.plain_http)
     }
 }
 
