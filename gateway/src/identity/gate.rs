@@ -115,8 +115,8 @@ impl IdentityGate {
     }
 
     /// Notes in the log that a client was refused.
-    pub fn note_refusal(&self, reason: impl ToString) {
-        self.refusals.record(reason.to_string());
+    pub fn note_refusal(&self, reason: &impl ToString) {
+        self.refusals.record(&reason.to_string());
     }
 
     /// Admits a client, or refuses it.

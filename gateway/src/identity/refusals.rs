@@ -15,10 +15,10 @@ pub(super) struct IdentityRefusals(Arc<Mutex<HashMap<String, LinePace>>>);
 
 impl IdentityRefusals {
     /// Records a refusal. The reasons are a few texts of this program.
-    pub(super) fn record(&self, reason: String) {
+    pub(super) fn record(&self, reason: &str) {
         // Held for a few instructions; a panic elsewhere does not spoil it.
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = paces.entry(reason.clone()).or_default().record(Instant::now());
+        let due = paces.entry(reason.to_owned()).or_default().record(Instant::now());
         drop(paces);
         if let Some(refused) = due {
             tracing::info!(event = "auth_failed", reason, refused, "client refused");

@@ -95,7 +95,7 @@ mod perform {
             let Some(user) = user else { return refused("this session began without a token: register with one") };
             let (_, renewed) = performer.introduce(Some(me.nick.clone()), Some(token)).await?;
             if renewed.as_ref().is_some_and(|renewed| renewed.grant.user != user) {
-                performer.services.identity.note_refusal("token is for another user");
+                performer.services.identity.note_refusal(&"token is for another user");
                 return refused("the token is for another user");
             }
             performer.note_key(&me.owner, renewed.as_ref());
