@@ -197,6 +197,7 @@ impl Transport for LineTransport<'_> {
                     return TransportInput::Unacceptable(CloseCode::ProtocolError);
                 }
                 None if !self.permit.holds_partial(self.lines.held()) => {
+                    self.lines = LineSplitter::default();
                     self.queue_bytes(line::encode_refusal(&no_partial_space()));
                     return TransportInput::Unacceptable(CloseCode::RegisterTimeout);
                 }

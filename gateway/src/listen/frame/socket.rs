@@ -136,6 +136,12 @@ impl FrameSocket {
         hang_up(self.input, self.output).await;
     }
 
+    /// Releases the partial input. All later input is ignored.
+    pub(in crate::listen) fn discard_input(&mut self) {
+        self.reader.discard();
+        self.unread = BytesMut::new();
+    }
+
     /// Returns the bytes of partial input that are stored.
     pub(in crate::listen) fn held_input(&self) -> usize {
         self.reader.held() + self.unread.capacity()
