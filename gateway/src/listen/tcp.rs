@@ -145,6 +145,7 @@ impl<C: ClientStream> Transport for LineTransport<'_, C> {
                     return TransportInput::Unacceptable(CloseCode::ProtocolError);
                 }
                 None if !self.permit.holds_partial(self.lines.held()) => {
+                    self.lines = LineSplitter::default();
                     self.queue_bytes(line::encode_refusal(&no_partial_space()));
                     return TransportInput::Unacceptable(CloseCode::RegisterTimeout);
                 }

@@ -78,6 +78,8 @@ impl<C: ClientStream> WebSocketTransport<'_, C> {
             if self.permit.holds_partial(self.socket.held_input()) {
                 return Poll::Pending;
             }
+            // At once: the close waits for the client.
+            self.socket.discard_input();
             self.socket.output().text(json::encode_reply(&no_space()));
             return Poll::Ready(TransportInput::Unacceptable(CloseCode::RegisterTimeout));
         };

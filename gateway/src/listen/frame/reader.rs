@@ -94,6 +94,12 @@ impl FrameReader {
         matches!(self.state, ReaderState::Over)
     }
 
+    /// Releases what is stored. All later input is ignored.
+    pub fn discard(&mut self) {
+        self.state = ReaderState::Over;
+        self.held = Vec::new();
+    }
+
     /// Returns the stored bytes of an unfinished message.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -95,6 +95,12 @@ impl<S: ClientStream> FrameSocket<S> {
         self.stream.hang_up().await;
     }
 
+    /// Releases the partial input. All later input is ignored.
+    pub(in crate::listen) fn discard_input(&mut self) {
+        self.reader.discard();
+        self.unread = BytesMut::new();
+    }
+
     /// Returns the bytes of partial input that are stored.
     pub(in crate::listen) fn held_input(&self) -> usize {
         self.reader.held() + self.unread.capacity()
