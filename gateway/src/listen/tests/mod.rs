@@ -41,7 +41,7 @@ use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
 use super::{
     AddressLimits, Admission, AllowedOrigins, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts,
-    ConnectionSession, DrainPace, Listeners, OriginWord, PageEmbedder,
+    ConnectionSession, DrainPace, Listeners, OriginWord, PageAccess, PageEmbedder,
 };
 use crate::metrics::{ListenerKind, Metrics};
 
