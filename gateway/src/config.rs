@@ -22,7 +22,7 @@ use presence::store::redis::tls::TlsFiles;
 pub use self::keys::KEYS;
 pub use self::quotas::QuotaSettings;
 use crate::identity::AuthConfig;
-use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, PageEmbedder, ServerCertificate};
+use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, PageAccess, PageEmbedder, ServerCertificate};
 use crate::quota::{LimitKind, RateLimit};
 use crate::session::SessionLimits;
 
@@ -292,8 +292,10 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     )?;
     Ok(ConnectionLimits {
         origins: origins.into(),
-        page: settings.flag("listen.page")?,
-        embedders: Arc::new(settings.list("listen.page_embedders", PageEmbedder::from_str)?.into()),
+        page: Arc::new(PageAccess {
+            served: settings.flag("listen.page")?,
+            embedders: settings.list("listen.page_embedders", PageEmbedder::from_str)?.into(),
+        }),
         connections: connections("limits.connections")? as usize,
         addresses: Arc::new(AddressLimits {
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
@@ -337,8 +339,8 @@ impl fmt::Display for GatewayConfig {
             write!(f, "{certificate}")?;
         }
         writeln!(f, "listen.origins = {:?}", self.limits.origins.words())?;
-        writeln!(f, "listen.page = {}", self.limits.page)?;
-        writeln!(f, "listen.page_embedders = {:?}", self.limits.embedders.words())?;
+        writeln!(f, "listen.page = {}", self.limits.page.served)?;
+        writeln!(f, "listen.page_embedders = {:?}", self.limits.page.embedders.words())?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.limits.addresses.proxies.words())?;
         writeln!(f, "listen.tcp_proxy_protocol = {}", self.limits.addresses.proxy_protocol)?;
         write!(f, "{}", self.auth)?;

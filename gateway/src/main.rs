@@ -60,7 +60,7 @@ impl Program for GatewayProgram {
     }
 
     async fn start(config: GatewayConfig) -> anyhow::Result<RunningGateway> {
-        let (node, serves_page, has_redis) = (config.node.clone(), config.limits.page, config.redis.is_some());
+        let (node, serves_page, has_redis) = (config.node.clone(), config.limits.page.served, config.redis.is_some());
         let has_tls = config.certificate.is_some();
         Ok(RunningGateway { node, serves_page, has_redis, has_tls, gateway: Gateway::start(config).await? })
     }

@@ -196,11 +196,14 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\nlisten.origins = ['https://a']", env("PARLEY__LISTEN__ORIGINS", ""), changed(|_| {})),
         (named, env("PARLEY__LISTEN__ORIGINS", "https://A:443,http://b:1"), changed(|c| c.limits.origins = two())),
         ("node.id = 'g1'\nlisten.origins = '*'", vec![], changed(|c| c.limits.origins = AllowedOrigins::Any)),
-        (named, env("PARLEY__LISTEN__PAGE", "false"), changed(|c| c.limits.page = false)),
+        (named, env("PARLEY__LISTEN__PAGE", "false"), changed(|c| Arc::make_mut(&mut c.limits.page).served = false)),
         (
             named,
             env("PARLEY__LISTEN__PAGE_EMBEDDERS", "https://www.Example.org:443"),
-            changed(|c| c.limits.embedders = Arc::new(vec!["https://www.example.org".parse().unwrap()].into())),
+            changed(|c| {
+                let embedders = vec!["https://www.example.org".parse().unwrap()];
+                Arc::make_mut(&mut c.limits.page).embedders = embedders.into();
+            }),
         ),
         (named, env("PARLEY__LIMITS__CONNECTIONS", "5"), changed(|c| c.limits.connections = 5)),
         (
@@ -411,8 +414,8 @@ fn printed_config_loads_again() {
             c.hold = Duration::from_secs(8);
             c.lookalikes = LookalikePolicy::ExceptAscii;
             c.limits.origins = two();
-            c.limits.page = false;
-            c.limits.embedders = Arc::new(vec!["https://www.example.org".parse().unwrap()].into());
+            let embedders = vec!["https://www.example.org".parse().unwrap()].into();
+            c.limits.page = Arc::new(PageAccess { served: false, embedders });
             c.limits.connections = 2;
             *Arc::make_mut(&mut c.limits.addresses) = AddressLimits {
                 proxies: vec!["10.0.0.0/8".parse().unwrap()].into(),

@@ -82,7 +82,7 @@ impl Issuer {
         }
     }
 
-    fn material(&self, id: Option<&str>) -> KeyMaterial {
+    pub(super) fn material(&self, id: Option<&str>) -> KeyMaterial {
         let algorithm = TokenAlgorithm::of_header(self.algorithm).unwrap();
         KeyMaterial { algorithm, id: id.map(str::to_owned), text: self.public.clone() }
     }

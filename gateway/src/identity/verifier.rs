@@ -47,7 +47,7 @@ impl TokenVerifier {
     pub async fn verify(&self, token: &str) -> Result<Grant, TokenFault> {
         let header = read_header(token)?;
         let verified = self.verify_with(&self.keys, &header, token);
-        let (Err(TokenFault::UnknownKey), Some(jwks)) = (&verified, &self.jwks) else { return verified };
+        let Some(jwks) = self.jwks.as_ref().filter(|_| self.may_be_of_set(&header, &verified)) else { return verified };
         let keys = jwks.keys().await?;
         let verified = self.verify_with(&keys, &header, token);
         if verified != Err(TokenFault::UnknownKey) {
@@ -61,6 +61,18 @@ impl TokenVerifier {
     /// every key may be in its set.
     pub(super) fn uses(&self, key: KeyFingerprint) -> bool {
         self.keys.has(key) || self.jwks.as_ref().is_some_and(|jwks| jwks.may_have(key))
+    }
+
+    /// Returns true if a token that the configured keys did not verify may have its key in the set at the URL. A key
+    /// without an id is tried for every token, so its verdict does not concern a token that names another key.
+    fn may_be_of_set(&self, header: &Header, verified: &Result<Grant, TokenFault>) -> bool {
+        match verified {
+            Err(TokenFault::UnknownKey) => true,
+            Err(TokenFault::WrongAlgorithm | TokenFault::WrongSignature) => {
+                header.kid.as_deref().is_some_and(|id| self.keys.named(id).next().is_none())
+            }
+            _ => false,
+        }
     }
 
     /// Verifies a token with these keys. `UnknownKey` if none of them has its key id.

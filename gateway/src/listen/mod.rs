@@ -41,7 +41,7 @@ pub use self::certificate::ServerCertificate;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
 pub use self::origins::{AllowedOrigins, OriginWord};
-pub use self::page::{PageEmbedder, PageEmbedders};
+pub use self::page::{PageAccess, PageEmbedder};
 pub use self::tls::TlsTermination;
 
 use std::fmt;
@@ -94,10 +94,8 @@ impl Default for AddressLimits {
 pub struct ConnectionLimits {
     /// Web pages that may open a WebSocket. A client without an origin is not a web page.
     pub origins: AllowedOrigins,
-    /// True if the chat page is served.
-    pub page: bool,
-    /// Web sites that may show the chat page in a frame. Shared, because every connection keeps its limits.
-    pub embedders: Arc<PageEmbedders>,
+    /// The chat page. Shared, because every connection keeps its limits.
+    pub page: Arc<PageAccess>,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
     /// The share of one address. Shared, because every connection keeps its limits.
@@ -121,8 +119,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             origins: AllowedOrigins::default(),
-            page: true,
-            embedders: Arc::default(),
+            page: Arc::default(),
             connections: 16_384,
             addresses: Arc::default(),
             refusals: 256,

@@ -87,9 +87,9 @@ fn answer<S: ConnectionSession, A: AcceptedStream>(
     is_last: bool,
 ) -> FullResponse {
     let limits = context.limits.get();
-    let asset = page::find(request.uri().path()).filter(|_| limits.page);
+    let asset = page::find(request.uri().path()).filter(|_| limits.page.served);
     let answered = match asset {
-        Some(asset) => page::answer(asset, &request, &limits.embedders).map(|mut answer| {
+        Some(asset) => page::answer(asset, &request, &limits.page.embedders).map(|mut answer| {
             if is_last || context.admission.is_leaving() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

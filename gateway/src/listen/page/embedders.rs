@@ -56,6 +56,21 @@ impl From<Vec<PageEmbedder>> for PageEmbedders {
     }
 }
 
+/// Settings of the chat page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageAccess {
+    /// True if the page is served.
+    pub served: bool,
+    /// Web sites that may show it in a frame.
+    pub embedders: PageEmbedders,
+}
+
+impl Default for PageAccess {
+    fn default() -> Self {
+        Self { served: true, embedders: PageEmbedders::default() }
+    }
+}
+
 impl PageEmbedders {
     /// Returns the words of the setting, for display.
     #[must_use]

@@ -21,7 +21,7 @@ use super::handshake::{HandshakeRefusal, check_host};
 
 use self::assets::Asset;
 pub(super) use self::assets::find;
-pub use self::embedders::{PageEmbedder, PageEmbedders};
+pub use self::embedders::{PageAccess, PageEmbedder, PageEmbedders};
 
 /// Answers a request for a file of the page.
 ///

@@ -43,7 +43,7 @@ use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
 use super::{
     AddressLimits, Admission, AllowedOrigins, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts,
-    ConnectionSession, DrainPace, Listeners, OriginWord, PageEmbedder, ServerCertificate, TlsTermination,
+    ConnectionSession, DrainPace, Listeners, OriginWord, PageAccess, PageEmbedder, ServerCertificate, TlsTermination,
 };
 use crate::metrics::{ListenerKind, Metrics};
 

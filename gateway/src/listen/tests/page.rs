@@ -8,6 +8,10 @@ fn page_request(headers: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: parley\r\n{headers}\r\n")
 }
 
+fn access(served: bool) -> Arc<PageAccess> {
+    Arc::new(PageAccess { served, ..PageAccess::default() })
+}
+
 /// Returns the value of a header in a lower-case head.
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
@@ -61,7 +65,10 @@ async fn page_has_type_tag_and_security_headers() {
 #[tokio::test]
 async fn listed_sites_may_frame_the_page_only() {
     let embedders: Vec<PageEmbedder> = vec!["https://www.example.org".parse().unwrap()];
-    let limits = ConnectionLimits { embedders: Arc::new(embedders.into()), ..limits() };
+    let limits = ConnectionLimits {
+        page: Arc::new(PageAccess { embedders: embedders.into(), ..PageAccess::default() }),
+        ..limits()
+    };
     let fixture = ListenFixture::with(limits, None);
     for (path, ancestors) in
         [("/", "https://www.example.org"), ("/page/app.js", "https://www.example.org"), ("/elsewhere", "'none'")]
@@ -150,14 +157,14 @@ async fn page_is_served_with_any_query() {
 
 #[tokio::test]
 async fn page_can_be_turned_off_and_on() {
-    let limits = Reloadable::from(ConnectionLimits { page: false, ..limits() });
+    let limits = Reloadable::from(ConnectionLimits { page: access(false), ..limits() });
     let fixture = ListenFixture::with(limits.clone(), None);
     let status = async || {
         let (head, _) = PageClient::connect(&fixture).await.exchange(&page_request("")).await;
         head.split(' ').nth(1).unwrap().to_owned()
     };
     assert_eq!(status().await, "404");
-    limits.set(ConnectionLimits { page: true, ..limits.get() });
+    limits.set(ConnectionLimits { page: access(true), ..limits.get() });
     assert_eq!(status().await, "200");
 }
 

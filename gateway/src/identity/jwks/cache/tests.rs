@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
+use crate::identity::keys::VerificationKey;
 use crate::identity::tests::{EC, Issuer, claims, policy};
 use crate::identity::{TokenFault, TokenVerifier};
 
@@ -92,6 +93,20 @@ async fn unknown_key_fetches_the_set_again() {
     age(&cache, FETCH_PAUSE);
     let unknown = newer.sign(Some("never"), &claims(&json!({})));
     assert_eq!(verifier.verify(&unknown).await, Err(TokenFault::UnknownKey));
+}
+
+#[tokio::test]
+async fn key_without_id_leaves_others_to_the_set() {
+    let server = KeyServer::start(vec![ok(&set(&[("e", &EC)]))]);
+    let (own, claims) = (Issuer::ec(), claims(&json!({})));
+    let keys = KeySet::new(vec![VerificationKey::of_material(&own.material(None)).unwrap()]);
+    let verifier = TokenVerifier::new(policy(), keys, Some(server.cache()));
+    assert!(verifier.verify(&own.sign(None, &claims)).await.is_ok());
+    assert_eq!(verifier.verify(&EC.sign(None, &claims)).await, Err(TokenFault::WrongSignature));
+    assert_eq!(server.count(), 0, "a token without a key id is not for the set");
+    assert!(verifier.verify(&EC.sign(Some("e"), &claims)).await.is_ok());
+    assert!(verifier.verify(&own.sign(Some("e2"), &claims)).await.is_ok());
+    assert_eq!(server.count(), 1);
 }
 
 #[tokio::test]
