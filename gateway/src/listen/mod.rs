@@ -37,7 +37,7 @@ pub use self::admission::Admission;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
 pub use self::origins::{AllowedOrigins, OriginWord};
-pub use self::page::{PageAccess, PageEmbedder};
+pub use self::page::{PageAccess, PageEmbedder, PageEmbedders};
 
 use std::fmt;
 use std::sync::Arc;
