@@ -41,7 +41,7 @@ pub use self::certificate::ServerCertificate;
 pub use self::connection::ConnectionSession;
 pub use self::drain::{ConnectionDrain, DrainPace};
 pub use self::origins::{AllowedOrigins, OriginWord};
-pub use self::page::{PageAccess, PageEmbedder};
+pub use self::page::{PageAccess, PageEmbedder, PageEmbedders};
 pub use self::tls::TlsTermination;
 
 use std::fmt;
