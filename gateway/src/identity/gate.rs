@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use presence::host::client_address::ClientAddress;
 use presence::host::reloadable::Reloadable;
 use presence::model::Nick;
 use tokio::sync::Notify;
@@ -114,9 +115,9 @@ impl IdentityGate {
         }
     }
 
-    /// Notes in the log that a client was refused.
-    pub fn note_refusal(&self, reason: &impl ToString) {
-        self.refusals.record(&reason.to_string());
+    /// Notes in the log that a client was refused, at an address if the log is to name it.
+    pub fn note_refusal(&self, reason: &impl ToString, address: Option<ClientAddress>) {
+        self.refusals.record(&reason.to_string(), address);
     }
 
     /// Admits a client, or refuses it.

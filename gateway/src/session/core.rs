@@ -125,7 +125,7 @@ impl Core {
     /// Returns the address of the client, for a line of the log about its refusals.
     #[must_use]
     pub fn address(&self) -> Option<ClientAddress> {
-        self.state.quotas.address.as_ref().and_then(|quota| quota.address())
+        self.state.address()
     }
 
     /// Handles a frame that could not be decoded.

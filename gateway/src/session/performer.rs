@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use presence::host::client_address::ClientAddress;
 use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId};
@@ -101,15 +102,20 @@ impl Performer {
         &mut self,
         nick: Option<Nick>,
         token: Option<Token>,
+        address: Option<ClientAddress>,
     ) -> Result<(Nick, Option<UserToken>), Refusal> {
         let token = token.as_ref().or(self.bearer.as_deref()).map(Token::reveal);
         // Boxed: its state while it fetches keys would otherwise be part of every connection.
         let introduced = Box::pin(self.services.identity.introduce(token, nick)).await;
-        let Introduction { nick, token } =
-            introduced.inspect_err(|fault| self.services.identity.note_refusal(fault))?;
+        let Introduction { nick, token } = introduced.inspect_err(|fault| self.note_refused_token(fault, address))?;
         let nick = nick.ok_or_else(|| Refusal::from(ErrorCode::BadRequest).with_detail("`nick` is missing"))?;
         self.bearer = None;
         Ok((nick, token))
+    }
+
+    /// Notes in the log that a token was refused, with the address of the client if the log names addresses.
+    pub(super) fn note_refused_token(&self, reason: &impl ToString, address: Option<ClientAddress>) {
+        self.services.identity.note_refusal(reason, address.filter(|_| self.services.log_addresses));
     }
 
     /// Claims a nickname and finds the end of the session's inbox.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use presence::host::client_address::ClientAddress;
 use presence::model::codes::ErrorCode;
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, Status, UserId};
 
@@ -99,6 +100,11 @@ impl SessionState {
             failed_resumes: 0,
             registered_reply: RegisteredReply::Unconfirmed { resumed: false },
         }
+    }
+
+    /// Returns the address of the client, for a line of the log about its refusals.
+    pub(super) fn address(&self) -> Option<ClientAddress> {
+        self.quotas.address.as_ref().and_then(|quota| quota.address())
     }
 
     /// Begins or resumes a session.

@@ -88,6 +88,7 @@ async fn token_mode_admits_only_valid_tokens() {
     let refusals = log.lines().into_iter().filter(|line| line.contains("auth_failed")).collect::<Vec<_>>();
     assert_eq!(refusals.len(), 6, "{refusals:?}");
     assert!(refusals[1].contains("token has expired") && refusals[2].contains("signature"), "{refusals:?}");
+    assert!(refusals.iter().all(|line| line.contains("127.0.0.1")), "a refusal has its address: {refusals:?}");
     // Further ones of the same reasons are counted for the next line.
     for _ in 0..100 {
         let eve = cluster.ws_on(0).await;

@@ -143,7 +143,7 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
             Ok(Decision::Perform(Operation::Begin(register::decide(state, nick, token))))
         }
         Command::Register { nick, resume: Some(request), token } => {
-            Ok(Decision::Perform(Operation::Resume(resume::decide((nick, token), request))))
+            Ok(Decision::Perform(Operation::Resume(resume::decide(state, (nick, token), request))))
         }
         command => {
             let me = state.identity.clone().ok_or(ErrorCode::NotRegistered)?;
@@ -174,7 +174,7 @@ fn decide_registered(
         Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),
         Command::Read { seq } => Operation::Read(read::MarkRead { session: me.owner.session, seq }),
         Command::Typing { to } => return typing::decide(state, now, me, to),
-        Command::Refresh { token } => return Ok(refresh::decide(me, token)),
+        Command::Refresh { token } => return Ok(refresh::decide(state, me, token)),
         Command::Register { .. } | Command::Ping | Command::Bye => return Err(ErrorCode::Internal),
     }))
 }

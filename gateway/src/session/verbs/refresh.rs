@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use presence::host::client_address::ClientAddress;
 use presence::model::{RoomName, UserId};
 
 use crate::identity::RoomRight;
@@ -20,6 +21,8 @@ use super::{Decision, Flow, Operation, OperationOutcome};
 #[derive(Debug)]
 pub struct RefreshToken {
     pub(crate) token: Token,
+    /// The address of the client, for a line of the log about a refused token.
+    pub(crate) address: Option<ClientAddress>,
     pub(crate) me: SessionIdentity,
     /// The user of the session; `None` for a guest.
     pub(crate) user: Option<UserId>,
@@ -36,10 +39,13 @@ pub(in crate::session) struct RefreshFlow {
     left: Vec<String>,
 }
 
-pub(super) fn decide(me: SessionIdentity, token: Token) -> Decision {
+pub(super) fn decide(state: &SessionState, me: SessionIdentity, token: Token) -> Decision {
     let user = me.user().cloned();
     let flow = RefreshFlow { me: me.clone(), renewed: None, forbidden: VecDeque::new(), left: Vec::new() };
-    Decision::PerformStep(Flow::Refresh(Box::new(flow)), Operation::Refresh(RefreshToken { token, me, user }))
+    Decision::PerformStep(
+        Flow::Refresh(Box::new(flow)),
+        Operation::Refresh(RefreshToken { token, address: state.address(), me, user }),
+    )
 }
 
 impl RefreshFlow {
@@ -90,12 +96,12 @@ mod perform {
 
     impl RefreshToken {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Option<UserToken>, Refusal> {
-            let Self { token, me, user } = self;
+            let Self { token, address, me, user } = self;
             let refused = |detail| Err(Refusal::from(ErrorCode::TokenInvalid).with_detail(detail));
             let Some(user) = user else { return refused("this session began without a token: register with one") };
-            let (_, renewed) = performer.introduce(Some(me.nick.clone()), Some(token)).await?;
+            let (_, renewed) = performer.introduce(Some(me.nick.clone()), Some(token), address).await?;
             if renewed.as_ref().is_some_and(|renewed| renewed.grant.user != user) {
-                performer.services.identity.note_refusal(&"token is for another user");
+                performer.note_refused_token(&"token is for another user", address);
                 return refused("the token is for another user");
             }
             performer.note_key(&me.owner, renewed.as_ref());

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use presence::host::client_address::ClientAddress;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, Status};
 
@@ -24,6 +25,8 @@ pub struct BeginSession {
     pub(crate) nick: Option<Nick>,
     /// The token of the user.
     pub(crate) token: Option<Token>,
+    /// The address of the client, for a line of the log about a refused token.
+    pub(crate) address: Option<ClientAddress>,
     /// The registration of its address, which counts only if the session begins.
     pub(crate) registration: Option<QuotaHold>,
 }
@@ -67,7 +70,7 @@ pub(super) struct RegisteredSession {
 
 pub(super) fn decide(state: &SessionState, nick: Option<Nick>, token: Option<Token>) -> BeginSession {
     let registration = state.quotas.address.as_ref().map(|quota| quota.hold(LimitKind::Registrations));
-    BeginSession { nick, token, registration }
+    BeginSession { nick, token, address: state.address(), registration }
 }
 
 pub(super) fn conclude(
@@ -123,8 +126,8 @@ mod perform {
 
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
-            let Self { nick, token, registration } = self;
-            let (nick, user_token) = performer.introduce(nick, token).await?;
+            let Self { nick, token, address, registration } = self;
+            let (nick, user_token) = performer.introduce(nick, token, address).await?;
             performer.release_unresolved().await;
             let services = Arc::clone(&performer.services);
             let session = SessionId::random();
@@ -221,13 +224,13 @@ mod tests {
         let lease = OwnLease::new(services.registry.clone(), Arc::clone(&services.health), info);
         assert!(lease.open().await);
         let mut performers = [(); 2].map(|()| Performer::new(Arc::clone(&services), Dialect::Json));
-        let begin = || BeginSession { nick: Some(Nick::parse("ann").unwrap()), token: None, registration: None };
+        let begin =
+            || BeginSession { nick: Some(Nick::parse("ann").unwrap()), token: None, address: None, registration: None };
         begin().perform(&mut performers[0]).await.unwrap();
         let refused = begin().perform(&mut performers[1]).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::NickInUse);
         assert_eq!(services.hub.stream_count(), 1, "refused session left a stream in the hub");
-        let nameless =
-            BeginSession { nick: None, token: None, registration: None }.perform(&mut performers[1]).await.unwrap_err();
+        let nameless = BeginSession { nick: None, ..begin() }.perform(&mut performers[1]).await.unwrap_err();
         assert_eq!((nameless.code, nameless.message()), (ErrorCode::BadRequest, "`nick` is missing"));
     }
 }

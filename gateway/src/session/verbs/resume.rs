@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use presence::host::client_address::ClientAddress;
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
@@ -29,6 +30,8 @@ pub struct ResumeSession {
     pub(crate) nick: Option<Nick>,
     /// The token of the user.
     pub(crate) token: Option<Token>,
+    /// The address of the client, for a line of the log about a refused token.
+    pub(crate) address: Option<ClientAddress>,
     pub(crate) request: ResumeRequest,
 }
 
@@ -77,8 +80,12 @@ pub(in crate::session) struct ResumeFlow {
     entries: Vec<StreamEntry>,
 }
 
-pub(super) fn decide((nick, token): (Option<Nick>, Option<Token>), request: ResumeRequest) -> ResumeSession {
-    ResumeSession { nick, token, request }
+pub(super) fn decide(
+    state: &SessionState,
+    (nick, token): (Option<Nick>, Option<Token>),
+    request: ResumeRequest,
+) -> ResumeSession {
+    ResumeSession { nick, token, address: state.address(), request }
 }
 
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
@@ -184,8 +191,8 @@ mod perform {
 
     impl ResumeSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionResumed, Refusal> {
-            let Self { nick, token, request } = self;
-            let (nick, user_token) = performer.introduce(nick, token).await?;
+            let Self { nick, token, address, request } = self;
+            let (nick, user_token) = performer.introduce(nick, token, address).await?;
             performer.release_unresolved().await;
             let user = user_token.as_ref().map(|token| &token.grant.user);
             let resumed = take_over(performer, &nick, (&request.token, user)).await;
