@@ -85,7 +85,8 @@ async fn page_respects_its_limit_and_cursor(arm: &RegistryArm) {
     let names: String = all.items.iter().map(|user| user.nick.as_str()).collect();
     assert_eq!((names.as_str(), all.next_cursor), ("abcd", None));
     assert_eq!(arm.registry.users("0".parse().ok(), 9).await.unwrap().items.len(), 4, "a cursor need not name a row");
-    assert!(arm.registry.users((u64::MAX).to_string().parse().ok(), 9).await.unwrap().items.is_empty());
+    let behind_all = ((1_u64 << 48) - 1).to_string().parse().ok();
+    assert!(behind_all.is_some() && arm.registry.users(behind_all, 9).await.unwrap().items.is_empty());
     assert_eq!(arm.registry.users(None, 0).await.unwrap().items.len(), 1, "a page holds at least one entry");
     assert!(arm.registry.members(room("#never").key(), None, 9).await.unwrap().items.is_empty());
 }
