@@ -1,6 +1,6 @@
 //! Command line: scenarios and their defaults. [`crate::scenario`] turns them into plans.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -273,6 +273,9 @@ pub(crate) struct FloodFlags {
     /// Bad frames a second in total
     #[arg(long, default_value_t = 50_000.0)]
     pub(crate) bad_rate: f64,
+    /// Local address of the flood: limits of an address concern the room too if both have the same one
+    #[arg(long, default_value = "127.0.0.2")]
+    pub(crate) from: IpAddr,
 }
 
 #[derive(Debug, Args)]

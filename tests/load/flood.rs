@@ -5,7 +5,7 @@
 //! and the figures of the second as a share of the first. The members of the room know nothing of the flood.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use nix::errno::Errno;
 use serde_json::{Map, Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::cli::FloodFlags;
 use crate::frame::{self, opcode};
@@ -39,7 +41,7 @@ pub(crate) fn carry_out(flags: &FloodFlags) -> Result<()> {
     let prepared = flags.room.prepare()?;
     let (targets, json) = (flags.room.target.ws.clone(), prepared.json.clone());
     ensure!(!targets.is_empty() && flags.connections > 0, "a flood needs --ws and a connection");
-    let flood = BadFlood::start(targets, flags.connections, flags.bad_rate)?;
+    let flood = BadFlood::start((flags.from, targets), flags.connections, flags.bad_rate)?;
     let mut outcome = measure(prepared, "flood")?;
     outcome["flood"] = flood.finish();
     outcome["shares"] = shares(&outcome, &quiet);
@@ -89,11 +91,12 @@ struct BadFlood {
 }
 
 impl BadFlood {
-    fn start(targets: Vec<SocketAddr>, connections: u32, rate: f64) -> Result<Self> {
+    fn start((source, targets): (IpAddr, Vec<SocketAddr>), connections: u32, rate: f64) -> Result<Self> {
         let counts = Arc::new(FloodCounts::default());
         let mut crowd = FloodCrowd {
             poll: Poll::new().context("cannot start the flood")?,
             clients: Vec::new(),
+            source,
             targets,
             counts: Arc::clone(&counts),
         };
@@ -144,6 +147,7 @@ struct FloodClient {
 struct FloodCrowd {
     poll: Poll,
     clients: Vec<FloodClient>,
+    source: IpAddr,
     targets: Vec<SocketAddr>,
     counts: Arc<FloodCounts>,
 }
@@ -179,10 +183,21 @@ impl FloodCrowd {
 
     fn connect(&mut self, number: usize) -> io::Result<FloodClient> {
         let target = self.targets[number % self.targets.len()];
-        let mut socket = TcpStream::connect(target)?;
+        let mut socket = connect_from(self.source, target)?;
         self.poll.registry().register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         self.counts.connects.fetch_add(1, Ordering::Relaxed);
         Ok(FloodClient { socket, received: Vec::new(), is_upgraded: false, unsent: frame::request("/ws", target) })
+    }
+}
+
+/// Begins to connect from a local address.
+fn connect_from(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -125,7 +125,10 @@ impl Attacker {
         if let Some(undo) = &row.undo {
             undone(&mut socket, undo).await?;
         }
-        self.sockets.insert(row.surface, socket);
+        // Several unknown tokens close a connection.
+        if row.reaction != Reaction::Refused("resume_failed") {
+            self.sockets.insert(row.surface, socket);
+        }
         Ok(())
     }
 

@@ -103,8 +103,13 @@ async fn capacity_search_counts_every_window() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn room_beside_a_flood_loses_nothing() {
-    let mut cluster =
-        Cluster::builder().gateways(1).gateway_setting("PARLEY__LIMITS__PROFILE", "default").start().await;
+    // Both rooms register from one address within a minute.
+    let mut cluster = Cluster::builder()
+        .gateways(1)
+        .gateway_setting("PARLEY__LIMITS__PROFILE", "default")
+        .gateway_setting("PARLEY__LIMITS__REGISTRATIONS_BURST", "1000")
+        .start()
+        .await;
     let pid = cluster.gateways[0].process().pid();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outcome.json");

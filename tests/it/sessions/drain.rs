@@ -57,7 +57,9 @@ impl DrainClient {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drain_moves_clients_and_keeps_acked_messages() {
-    let mut cluster = Cluster::builder().gateways(2).presence(1).nginx(true).start().await;
+    // All clients have one address.
+    let builder = Cluster::builder().gateway_setting("PARLEY__LIMITS__CONNECTIONS_PER_ADDRESS", "1024");
+    let mut cluster = builder.gateways(2).presence(1).nginx(true).start().await;
     let observer = cluster.ws_on(1).await;
     observer.register("observer").await;
     observer.join("#hall").await;

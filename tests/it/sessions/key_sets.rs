@@ -102,7 +102,11 @@ async fn keys_of_an_unknown_authority_are_refused() {
     let nginx = Nginx::configured(|place| serving(&[&issuer], &authority, place)).await;
     let mut gateway = gateway(&nginx).start().await;
     assert_eq!(register(&gateway, "ann", &issuer.token("user:1")).await.unwrap_err(), "unavailable");
-    assert!(gateway.log().holds("keys of tokens not fetched"));
+    eventually(SOON, "the log has the failure", async || {
+        let log = gateway.log();
+        if log.holds("keys of tokens not fetched") { Ok(()) } else { Err(log.tail(5)) }
+    })
+    .await;
     assert_eq!(gateway.end().await, Some(0));
     assert_eq!(gateway.problems(&["keys of tokens not fetched".to_owned()]), Vec::<String>::new());
 }
