@@ -139,19 +139,24 @@ impl Quota {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one unit for a request whose outcome decides whether it counts.
+    /// Checks that a unit is left, and spends nothing.
     ///
     /// # Errors
     /// The time after which there is one.
-    pub fn reserve(self: &Arc<Self>, now: Instant, kind: LimitKind) -> Result<QuotaHold, Duration> {
+    pub fn check(&self, now: Instant, kind: LimitKind) -> Result<(), Duration> {
         let (now_us, limit) = (self.rules.micros(now), self.limit(kind));
-        let mut state = self.lock();
-        let activity = state.activity.get_or_insert_default();
-        let next = limit.admit(activity.spent[kind as usize], now_us, 1)?;
+        let spent = self.lock().activity.as_ref().map_or(ArrivalTime::default(), |known| known.spent[kind as usize]);
+        limit.admit(spent, now_us, 1).map(drop)
+    }
+
+    /// Spends a unit, also beyond the limit: what was too much is paid back before anything else is admitted.
+    pub fn charge(&self, now: Instant, kind: LimitKind) {
+        let (now_us, limit) = (self.rules.micros(now), self.limit(kind));
         if !limit.is_lifted() {
-            activity.spend(kind, next, 1);
+            let mut state = self.lock();
+            let activity = state.activity.get_or_insert_default();
+            activity.spend(kind, limit.charged(activity.spent[kind as usize], now_us, 1), 1);
         }
-        Ok(self.hold(kind))
     }
 
     /// Returns the hold on one unit that a request has spent.

@@ -88,16 +88,34 @@ fn user_is_counted_beside_its_addresses() {
 }
 
 #[test]
-fn held_unit_returns_unless_it_is_kept() {
+fn unit_returns_unless_it_is_kept() {
     let node = QuotaNode::new("g1", 256);
-    let quota = node.quotas.take_seat(address(1), 1).unwrap();
-    let now = Instant::now();
+    let session = node.session(address(1));
+    let address = session.address.clone().unwrap();
+    let (now, registers) = (Instant::now(), [(LimitKind::Registrations, 1)]);
     for _ in 0..100 {
-        drop(quota.reserve(now, LimitKind::Registrations).unwrap());
+        session.admit(now, &registers.into_iter()).unwrap();
+        drop(address.hold(LimitKind::Registrations));
     }
-    (0..30).for_each(|_| quota.reserve(now, LimitKind::Registrations).unwrap().keep());
-    assert_eq!(quota.reserve(now, LimitKind::Registrations).unwrap_err(), Duration::from_secs(2));
-    drop(quota.reserve(now, LimitKind::Creations).unwrap());
+    for _ in 0..30 {
+        session.admit(now, &registers.into_iter()).unwrap();
+        address.hold(LimitKind::Registrations).keep();
+    }
+    assert_eq!(session.admit(now, &registers.into_iter()).unwrap_err().retry_after, Duration::from_secs(2));
+}
+
+#[test]
+fn units_beyond_the_limit_are_paid_back() {
+    let node = QuotaNode::new("g1", 256);
+    let (quota, now) = (node.quotas.take_seat(address(1), 1).unwrap(), Instant::now());
+    for _ in 0..3 {
+        assert_eq!(quota.check(now, LimitKind::Registrations), Ok(()), "a check spends nothing");
+    }
+    (0..35).for_each(|_| quota.charge(now, LimitKind::Registrations));
+    // 30 at once and one in two seconds.
+    let wait = Duration::from_secs(12);
+    assert_eq!(quota.check(now, LimitKind::Registrations), Err(wait));
+    assert_eq!(quota.check(now + wait, LimitKind::Registrations), Ok(()));
 }
 
 #[test]

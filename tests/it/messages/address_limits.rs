@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use harness::{Cluster, LineClient, Node, WsClient, eventually};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -115,6 +116,20 @@ async fn address_creates_ten_rooms_a_minute() {
     let lines = limit_lines(&gateway);
     assert_eq!(lines.len(), 1, "one line a minute: {lines:?}");
     assert_eq!((&lines[0]["limit"], &lines[0]["address"]), (&json!("creations"), &json!("127.0.0.41")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_enter_a_new_room_together() {
+    let gateway = limited().start().await;
+    let users = join_all((0..25).map(|number| {
+        let at = gateway.ws();
+        async move { user_from(GREEDY, at, &format!("user{number}")).await }
+    }))
+    .await;
+    for number in 0..5 {
+        let room = format!("#room{number}");
+        join_all(users.iter().map(|user| user.join(&room))).await;
+    }
 }
 
 #[tokio::test]

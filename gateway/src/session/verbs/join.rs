@@ -112,11 +112,15 @@ mod perform {
                 performer.received.insert(room.key().clone(), ());
                 performer.rooms.insert(room.key().clone(), room.clone());
             }
-            let creation = creator.as_ref().map(|address| address.reserve(Instant::now(), LimitKind::Creations));
-            let entry = match (&former, &creation) {
+            // Only what was created counts: many clients of an address may enter a new room at the same moment.
+            let may_create = match &creator {
+                Some(address) => address.check(Instant::now(), LimitKind::Creations),
+                None => Ok(()),
+            };
+            let entry = match (&former, may_create) {
                 (Some(former), _) => JoinEntry::Renamed(&former.nick, &former.owner),
-                (None, Some(Err(_))) => JoinEntry::Existing,
-                (None, _) => JoinEntry::New,
+                (None, Err(_)) => JoinEntry::Existing,
+                (None, Ok(())) => JoinEntry::New,
             };
             match answered(|| {
                 services.registry.join(JoinRequest {
@@ -131,10 +135,8 @@ mod perform {
             .await
             {
                 Ok(joined) => {
-                    if let Some(Ok(creation)) = creation
-                        && joined.is_first_entry()
-                    {
-                        creation.keep();
+                    if let Some(address) = creator.filter(|_| joined.is_first_entry()) {
+                        address.charge(Instant::now(), LimitKind::Creations);
                     }
                     let JoinedAt { room, epoch, seq, member_count, forks } = joined;
                     if is_new {
@@ -153,15 +155,20 @@ mod perform {
                     if is_new {
                         undo(performer, &room, me, &error).await;
                     }
-                    match (creation, &error) {
-                        (Some(Ok(creation)), RegistryError::Unknown(_)) => creation.keep(),
-                        (Some(Err(retry_after)), RegistryError::NoSuchRoom) => {
-                            log_refused_room(&services, creator.as_deref());
-                            return Err(over_limit((LimitOwner::Address, LimitKind::Creations), retry_after));
+                    match (may_create, &error) {
+                        (Ok(()), RegistryError::Unknown(_)) => {
+                            // The room may exist.
+                            if let Some(address) = creator {
+                                address.charge(Instant::now(), LimitKind::Creations);
+                            }
+                            Err(error.into())
                         }
-                        _ => {}
+                        (Err(retry_after), RegistryError::NoSuchRoom) => {
+                            log_refused_room(&services, creator.as_deref());
+                            Err(over_limit((LimitOwner::Address, LimitKind::Creations), retry_after))
+                        }
+                        _ => Err(error.into()),
                     }
-                    Err(error.into())
                 }
             }
         }
