@@ -15,7 +15,7 @@ use super::rate_limit::{ArrivalTime, RateLimit};
 
 /// The time for which the connections of an address on another gateway count after a report: three beats.
 const ELSEWHERE_US: u64 = 3_000_000;
-/// The shortest time between two log lines about refused rooms of one address.
+/// The shortest time between two log lines about refusals of one address.
 const REPORT_INTERVAL_US: u64 = 60_000_000;
 
 /// The rules that all quotas share.

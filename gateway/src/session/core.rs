@@ -101,9 +101,12 @@ impl Core {
         self.state.allowance.is_exhausted(self.state.liveness.age(now))
     }
 
-    /// Returns the refusals by limits that are to be logged now.
+    /// Returns the refusals by limits that are to be logged now: one line a minute for all sessions of an address, so
+    /// that a client which connects again and again fills no log.
     pub fn take_refusal_report(&mut self, now: Instant) -> Option<RefusalReport> {
-        self.state.allowance.take_report(self.state.liveness.age(now))
+        let SessionState { allowance, liveness, quotas, .. } = &mut self.state;
+        allowance
+            .take_report(liveness.age(now), || quotas.address.as_ref().is_none_or(|quota| quota.takes_log_line(now)))
     }
 
     /// Counts the session for its address from now on.

@@ -232,11 +232,12 @@ impl SessionAllowance {
         self.refusals.as_ref().is_some_and(|record| REFUSALS.admit(record.refused, now_us, 1).is_err())
     }
 
-    /// Returns the refusals to log, at most once in each interval.
-    pub(super) fn take_report(&mut self, since: Duration) -> Option<RefusalReport> {
+    /// Returns the refusals to log, at most once in each interval. `may_log` is asked only if there are any.
+    pub(super) fn take_report(&mut self, since: Duration, may_log: impl FnOnce() -> bool) -> Option<RefusalReport> {
         let now_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         let record = self.refusals.as_mut().filter(|record| record.unreported > 0)?;
-        if record.reported_us.is_some_and(|reported| now_us.saturating_sub(reported) < REPORT_INTERVAL_US) {
+        if record.reported_us.is_some_and(|reported| now_us.saturating_sub(reported) < REPORT_INTERVAL_US) || !may_log()
+        {
             return None;
         }
         record.reported_us = Some(now_us);

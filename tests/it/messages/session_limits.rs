@@ -77,6 +77,21 @@ async fn ping_flood_is_refused_and_neighbours_are_not() {
     cluster.finish().await;
 }
 
+#[tokio::test]
+async fn floods_of_an_address_share_a_log_line() {
+    let cluster = limited_cluster().await;
+    for number in 0..3 {
+        let hog = member(&cluster, &format!("hog{number}"), "#flood").await;
+        while hog.has_ended().is_none() {
+            hog.post(json!({"type": "ping"})).await;
+        }
+        assert_eq!(hog.closed().await.code, Some(1008));
+    }
+    let lines = cluster.gateways[0].log().lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("\"rate_limited\"")).count(), 1, "{lines:#?}");
+    cluster.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_of_one_client_refuse_no_neighbour() {
     let cluster = limited_cluster().await;

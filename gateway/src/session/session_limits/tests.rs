@@ -122,12 +122,12 @@ fn refusals_are_reported_once_a_minute() {
     let limits = only(LimitKind::Requests, RateLimit::per_minute(1, 1));
     let mut allowance = SessionAllowance::default();
     allowance.admit_alone(Duration::ZERO, &limits, ping()).unwrap();
-    assert_eq!(allowance.take_report(Duration::ZERO), None);
+    assert_eq!(allowance.take_report(Duration::ZERO, || true), None);
     let mut reported = |at, refusals| {
         for _ in 0..refusals {
             allowance.admit_alone(at, &limits, ping()).unwrap_err();
         }
-        allowance.take_report(at).map(|report| report.refused)
+        allowance.take_report(at, || true).map(|report| report.refused)
     };
     let second = Duration::from_secs;
     assert_eq!([reported(second(1), 1), reported(second(2), 3), reported(second(59), 0)], [Some(1), None, None]);
