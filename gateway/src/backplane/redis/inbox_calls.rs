@@ -119,7 +119,7 @@ fn judged_reply(reply: Value, SentBatch { to, messages }: &SentBatch<'_, NickKey
         Some((inbox, Arc::from(epoch)))
     };
     let answered = |(part, message): (Value, &&StoredMessage)| match part {
-        Value::Int(seq) => {
+        Value::Int(seq @ 1..) => {
             let (msg_id, seq) = (message.msg_id.clone(), seq.unsigned_abs());
             let published = Published { msg_id, seq, time, duplicate: false, online };
             MessageAnswer { outcome: MessageOutcome::Done(Ok(published)), stored_in: stored_in(&session, &epoch) }
@@ -141,6 +141,9 @@ fn judged_reply(reply: Value, SentBatch { to, messages }: &SentBatch<'_, NickKey
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::any_reply::any_reply;
     use super::*;
     use crate::backplane::PublishError;
 
@@ -190,5 +193,16 @@ mod tests {
         assert_eq!(stored, [at("a", 7), at("b", 8), at("c", 9)]);
         assert!(matches!(inbox_reply(text("1 s e 99 1"), &sent), TargetReply::Unknown(_)), "three messages, one seq");
         assert!(matches!(inbox_reply(text("unknown"), &sent), TargetReply::Unknown(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_reply_is_decoded_or_unknown(reply in any_reply()) {
+            let (nick, messages) = (NickKey::from_store("bob"), ["a", "b"].map(message));
+            let sent = SentBatch { to: &nick, messages: messages.iter().collect() };
+            if let TargetReply::Answered(answers) = inbox_reply(reply, &sent) {
+                prop_assert_eq!(answers.len(), 2, "one answer for each message");
+            }
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! the subscription whole, and [`reads`] reads streams. Texts are encoded in [`super::envelope`]. Publishes use the
 //! shared lanes and reads the query pool, so neither delays deliveries.
 
+#[cfg(test)]
+mod any_reply;
 mod calls;
 mod inbox_calls;
 mod message;

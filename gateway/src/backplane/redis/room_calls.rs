@@ -85,7 +85,9 @@ impl StoredRange {
     pub(super) fn parse(text: &str, count: usize) -> Option<Self> {
         let mut words = text.split(' ');
         let (epoch, time, last) = (words.next()?, words.next()?, words.next()?);
-        let first = (last.parse::<u64>().ok()? + 1).checked_sub(count as u64).filter(|first| *first > 0)?;
+        // A number of Redis has 63 bits.
+        let last = u64::try_from(last.parse::<i64>().ok()?).ok()?;
+        let first = (last + 1).checked_sub(count as u64).filter(|first| *first > 0)?;
         Some(Self { epoch: epoch.into(), time: time.parse().ok()?, first })
     }
 }
@@ -114,7 +116,7 @@ fn judged_reply(reply: Value, SentBatch { to: room, messages }: &SentBatch<'_, R
     let epoch = Arc::<str>::from(epoch);
     let answered = |(part, message): (Value, &&StoredMessage)| {
         let outcome = match part {
-            Value::Int(seq) => stored(message, seq.unsigned_abs(), time),
+            Value::Int(seq @ 1..) => stored(message, seq.unsigned_abs(), time),
             part => match ScriptAnswer::from_redis_value(part) {
                 Ok((verdict, seq, _, epoch)) if verdict == "searching" => {
                     MessageOutcome::Searched(PriorPosition { epoch, seq })
@@ -148,6 +150,9 @@ pub(super) fn target_parts(reply: Value, count: usize) -> Result<Vec<Value>, Tar
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::any_reply::any_reply;
     use super::*;
     use crate::backplane::PublishError;
 
@@ -205,7 +210,7 @@ mod tests {
         let TargetReply::Answered(answers) = room_reply(text("e 99 8"), &sent) else { panic!("all are stored") };
         let outcomes: Vec<_> = answers.into_iter().map(|answer| answer.outcome).collect();
         assert_eq!(outcomes, [published("a", 7, 99, false), published("b", 8, 99, false)]);
-        for malformed in ["e 99", "e 99 0", "e x 8", "e 99 8x"] {
+        for malformed in ["e 99", "e 99 0", "e x 8", "e 99 8x", "e 99 -8", "e 99 18446744073709551615"] {
             let decoded = room_reply(text(malformed), &sent);
             assert!(matches!(decoded, TargetReply::Unknown(_)), "{malformed}: {decoded:?}");
         }
@@ -221,11 +226,24 @@ mod tests {
             let decoded = room_reply(reply.clone(), &sent);
             assert!(matches!(decoded, TargetReply::Unknown(_)), "{reply:?}: {decoded:?}");
         }
-        let strange = Value::Array(vec![text("e"), Value::Int(99), text("?")]);
-        let TargetReply::Answered(answers) = room_reply(strange, &sent) else { panic!("one answer is malformed") };
-        let is_unknown = |answer: &MessageAnswer| {
-            matches!(answer.outcome, MessageOutcome::Done(Err(PublishError::Registry(RegistryError::Unknown(_)))))
-        };
-        assert!(answers.iter().all(is_unknown), "{answers:?}");
+        for strange in [text("?"), Value::Int(0), Value::Int(-7)] {
+            let strange = Value::Array(vec![text("e"), Value::Int(99), strange]);
+            let TargetReply::Answered(answers) = room_reply(strange, &sent) else { panic!("one answer is malformed") };
+            let is_unknown = |answer: &MessageAnswer| {
+                matches!(answer.outcome, MessageOutcome::Done(Err(PublishError::Registry(RegistryError::Unknown(_)))))
+            };
+            assert!(answers.iter().all(is_unknown), "{answers:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_reply_is_decoded_or_unknown(reply in any_reply()) {
+            let messages = ["a", "b"].map(message);
+            let (room, messages) = sent(&messages);
+            if let TargetReply::Answered(answers) = room_reply(reply, &SentBatch { to: &room, messages }) {
+                prop_assert_eq!(answers.len(), 2, "one answer for each message");
+            }
+        }
     }
 }
