@@ -233,7 +233,8 @@ async fn unreadable_frames_are_counted_as_requests() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_without_requests_are_counted_too() {
-    let gateway = limited("g1").start().await;
+    // All clients have one address, whose limit is another one.
+    let gateway = limited("g1").setting("PARLEY__LIMITS__ADDRESS_SESSIONS", "64").start().await;
     for line in ["/dance", "/nick", "/nick a b", "/help", "", " ", "/auth x", "hello?", "\u{feff}"] {
         let hog = LineClient::connect(gateway.tcp()).await;
         hog.sends(format!("{line}\n").repeat(3000).as_bytes()).await;
