@@ -83,7 +83,7 @@ impl Driver {
 
     /// Notes the token of the connection, for a `register` without one.
     pub fn present(&mut self, token: Token) {
-        self.performer.bearer = Some(Box::new(token));
+        self.performer.present(token);
     }
 
     /// Records input from the client.

@@ -5,6 +5,7 @@
 //! any case once in [`HeartbeatPolicy::sign_within`], for proxies between. A dialect without pings has no such limit (a
 //! person with `nc` cannot pong): there TCP itself finds dead peers.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use presence::model::codes::CloseCode;
@@ -41,8 +42,10 @@ pub struct HeartbeatPolicy {
 /// The silence of one connection.
 #[derive(Debug)]
 pub struct Liveness {
-    policy: HeartbeatPolicy,
+    pings: bool,
     is_registered: bool,
+    /// Compact: every connection has one.
+    sign_within_ms: Option<NonZeroU32>,
     opened_at: Instant,
     received_at: Instant,
     /// The last request.
@@ -53,8 +56,15 @@ pub struct Liveness {
 impl Liveness {
     /// A connection opened now.
     #[must_use]
-    pub fn new(now: Instant, policy: HeartbeatPolicy) -> Self {
-        Self { policy, is_registered: false, opened_at: now, received_at: now, acted_at: now, pinged_at: now }
+    pub fn new(now: Instant, HeartbeatPolicy { pings, sign_within }: HeartbeatPolicy) -> Self {
+        let millis = |within: Duration| NonZeroU32::new(u32::try_from(within.as_millis()).unwrap_or(u32::MAX));
+        let sign_within_ms = sign_within.and_then(millis);
+        let [opened_at, received_at, acted_at, pinged_at] = [now; 4];
+        Self { pings, is_registered: false, sign_within_ms, opened_at, received_at, acted_at, pinged_at }
+    }
+
+    fn sign_within(&self) -> Option<Duration> {
+        self.sign_within_ms.map(|millis| Duration::from_millis(millis.get().into()))
     }
 
     /// Returns the time since the connection was opened.
@@ -84,7 +94,7 @@ impl Liveness {
     #[must_use]
     pub fn heartbeat_ms(&self) -> u64 {
         let interval = ACTIVE_LIMIT / 3;
-        self.policy.sign_within.map_or(interval, |within| within.min(interval)).as_secs() * 1000
+        self.sign_within().map_or(interval, |within| within.min(interval)).as_secs() * 1000
     }
 
     /// Returns the time at which [`Liveness::due`] is to be asked next; `None` for never.
@@ -112,17 +122,17 @@ impl Liveness {
         if !self.is_registered {
             return Some((self.opened_at + REGISTER_LIMIT, CloseCode::RegisterTimeout));
         }
-        self.policy.pings.then(|| (self.received_at + self.limit(), CloseCode::Timeout))
+        self.pings.then(|| (self.received_at + self.limit(), CloseCode::Timeout))
     }
 
     /// Returns the time of the next sign of life to the client.
     fn sign_at(&self) -> Option<Instant> {
         let silent_since = self.received_at.max(self.pinged_at);
-        if !self.policy.pings {
-            return self.policy.sign_within.map(|within| silent_since + within);
+        if !self.pings {
+            return self.sign_within().map(|within| silent_since + within);
         }
         // Some proxies count each direction apart, so input does not delay this one.
-        let for_proxies = self.policy.sign_within.map(|within| self.pinged_at + within);
+        let for_proxies = self.sign_within().map(|within| self.pinged_at + within);
         let for_client = self.is_registered.then(|| silent_since + self.limit() / 3);
         [for_proxies, for_client].into_iter().flatten().min()
     }

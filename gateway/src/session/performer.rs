@@ -48,6 +48,16 @@ pub(super) struct UnansweredResume {
     pub(super) hash: TokenHash,
 }
 
+/// Remains of what a connection tried before it had a session.
+#[derive(Debug, Default)]
+struct LoginRemains {
+    /// Claims whose outcome is unknown.
+    unresolved: Vec<ClaimAttempt>,
+    unanswered: Option<UnansweredResume>,
+    /// The token of the connection's `Authorization` header, until the client has registered.
+    bearer: Option<Token>,
+}
+
 /// The performing side of one session.
 #[derive(Debug)]
 pub(super) struct Performer {
@@ -61,11 +71,8 @@ pub(super) struct Performer {
     pub(super) received: SmallMap<RoomKey, ()>,
     /// The client's own messages that it may not have received yet.
     pub(super) own_messages: OwnMessages,
-    /// Claims whose outcome is unknown.
-    unresolved: Vec<ClaimAttempt>,
-    pub(super) unanswered: Option<Box<UnansweredResume>>,
-    /// The token of the connection's `Authorization` header, until the client has registered.
-    pub(super) bearer: Option<Box<Token>>,
+    /// Boxed: few connections have any.
+    remains: Option<Box<LoginRemains>>,
     /// The hash of the client's token.
     pub(super) token: Option<TokenHash>,
     /// The part of the reply budget for the request that is being performed.
@@ -82,12 +89,28 @@ impl Performer {
             rooms: SmallMap::default(),
             received: SmallMap::default(),
             own_messages: OwnMessages::default(),
-            unresolved: Vec::new(),
-            unanswered: None,
-            bearer: None,
+            remains: None,
             token: None,
             reservation: None,
         }
+    }
+
+    /// Notes the token of the connection, for a `register` without one.
+    pub(super) fn present(&mut self, token: Token) {
+        self.remains.get_or_insert_default().bearer = Some(token);
+    }
+
+    /// Notes a resume whose outcome is unknown.
+    pub(super) fn note_unanswered(&mut self, resume: UnansweredResume) {
+        self.remains.get_or_insert_default().unanswered = Some(resume);
+    }
+
+    pub(super) fn take_unanswered(&mut self) -> Option<UnansweredResume> {
+        self.remains.as_mut()?.unanswered.take()
+    }
+
+    fn take_unresolved(&mut self) -> Vec<ClaimAttempt> {
+        self.remains.as_mut().map(|remains| std::mem::take(&mut remains.unresolved)).unwrap_or_default()
     }
 
     /// Reserves a part of the reply budget for a list of up to `wanted` bytes. Returns the bytes that it may have.
@@ -104,12 +127,15 @@ impl Performer {
         token: Option<Token>,
         address: Option<ClientAddress>,
     ) -> Result<(Nick, Option<UserToken>), Refusal> {
-        let token = token.as_ref().or(self.bearer.as_deref()).map(Token::reveal);
+        let bearer = self.remains.as_ref().and_then(|remains| remains.bearer.as_ref());
+        let token = token.as_ref().or(bearer).map(Token::reveal);
         // Boxed: its state while it fetches keys would otherwise be part of every connection.
         let introduced = Box::pin(self.services.identity.introduce(token, nick)).await;
         let Introduction { nick, token } = introduced.inspect_err(|fault| self.note_refused_token(fault, address))?;
         let nick = nick.ok_or_else(|| Refusal::from(ErrorCode::BadRequest).with_detail("`nick` is missing"))?;
-        self.bearer = None;
+        if let Some(remains) = &mut self.remains {
+            remains.bearer = None;
+        }
         Ok((nick, token))
     }
 
@@ -127,7 +153,7 @@ impl Performer {
             }
             Err(error) => {
                 if matches!(error, ClaimError::Registry(RegistryError::Unknown(_))) {
-                    self.unresolved.push(attempt);
+                    self.remains.get_or_insert_default().unresolved.push(attempt);
                 }
                 Err(error)
             }
@@ -138,7 +164,7 @@ impl Performer {
     /// to the end. Without it a client would find its own nickname in use.
     pub(super) async fn release_unresolved(&mut self) {
         let services = Arc::clone(&self.services);
-        for attempt in std::mem::take(&mut self.unresolved) {
+        for attempt in self.take_unresolved() {
             match answered(|| services.registry.claim(attempt.request())).await {
                 Ok((fence, _)) => {
                     let ClaimAttempt { incarnation, session, nick, .. } = attempt;
@@ -148,7 +174,7 @@ impl Performer {
                     }
                 }
                 Err(ClaimError::Registry(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
-                    self.unresolved.push(attempt);
+                    self.remains.get_or_insert_default().unresolved.push(attempt);
                 }
                 Err(_) => {}
             }
@@ -157,8 +183,9 @@ impl Performer {
 
     /// Finds out which unresolved claims were made, so that they can be released.
     pub(super) async fn resolve_claims(&mut self) {
+        let unresolved = self.take_unresolved();
         let registry = &self.services.registry;
-        for attempt in std::mem::take(&mut self.unresolved) {
+        for attempt in unresolved {
             if let Ok((fence, _)) = until_answered(|| registry.claim(attempt.request())).await {
                 let ClaimAttempt { incarnation, session, nick, .. } = attempt;
                 self.claims.push((nick, Owner { incarnation, session, fence }));
@@ -170,6 +197,7 @@ impl Performer {
     pub(super) fn attach(&mut self, claim: LocalClaim) {
         let (services, nick, owner) = (Arc::clone(&self.services), claim.nick.clone(), claim.owner.clone());
         self.token = Some(claim.token.clone());
+        self.remains = self.remains.take().filter(|remains| !remains.unresolved.is_empty());
         services.hub.register_session(&owner, &nick, &self.outbox);
         services.claims.insert(claim);
         self.record_claim(nick, owner);

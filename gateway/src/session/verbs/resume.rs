@@ -226,7 +226,7 @@ mod perform {
         let services = Arc::clone(&performer.services);
         let ticket = token::ticket(presented, user).ok_or(ResumeError::UnknownToken)?;
         let incarnation = services.health.incarnation().ok_or(ClaimError::Registry(RegistryError::Fenced))?;
-        let (token, hash) = match performer.unanswered.take().map(|unanswered| *unanswered) {
+        let (token, hash) = match performer.take_unanswered() {
             Some(UnansweredResume { ticket: former, token, hash }) if former == ticket => (token, hash),
             _ => token::issue(&ticket.session, user),
         };
@@ -237,7 +237,7 @@ mod perform {
             }
             Err(error) => {
                 if matches!(error, ResumeError::Claim(ClaimError::Registry(RegistryError::Unknown(_)))) {
-                    performer.unanswered = Some(Box::new(UnansweredResume { ticket, token, hash }));
+                    performer.note_unanswered(UnansweredResume { ticket, token, hash });
                 }
                 Err(error)
             }
