@@ -31,7 +31,7 @@ pub struct Introduction {
 /// A verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserToken {
-    /// What it grants.
+    /// The rights and names that it grants.
     pub grant: Arc<Grant>,
     /// The time until it expires, with the allowed difference between clocks.
     pub lifetime: Duration,

@@ -58,7 +58,7 @@ impl RoomRule {
     }
 }
 
-/// What a token grants.
+/// The rights and names that a token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The claim `sub`.

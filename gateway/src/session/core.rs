@@ -148,9 +148,8 @@ impl Core {
 
     /// Charges an input that is not a request. Returns false, and charges nothing, beyond the limits.
     pub fn admits_input(&mut self, now: Instant, limits: &SessionLimits) -> bool {
-        let SessionState { allowance, quotas, liveness, identity, .. } = &mut self.state;
+        let SessionState { allowance, quotas, liveness, .. } = &mut self.state;
         let cost = RequestCost::UNDECODED;
-        let cost = if identity.is_some() { cost.of_registered() } else { cost };
         allowance.admits(liveness.age(now), limits, cost, || quotas.admit(now, &cost.charges()))
     }
 

@@ -31,7 +31,7 @@ pub struct SessionIdentity {
     pub nick: Nick,
     /// The claim.
     pub owner: Owner,
-    /// What the user's token grants; `None` for a guest, whose rooms are not limited.
+    /// The rights of the user's token; `None` for a guest, whose rooms are not limited.
     pub grant: Option<Arc<Grant>>,
     /// The status.
     pub status: Status,

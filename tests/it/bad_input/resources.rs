@@ -10,7 +10,7 @@ const RELEASE_MAX: Duration = Duration::from_secs(40);
 /// Memory that a program may keep: buffers of the allocator and of pools.
 const KEPT_BYTES_MAX: u64 = 6 << 20;
 
-/// What a program uses.
+/// The memory, threads and descriptors of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProcessResources {
     memory: u64,

@@ -62,7 +62,7 @@ impl PrivateAuthority {
 }
 
 /// Waits until an attempt to connect has failed.
-async fn await_failed_attempt(chat: &Parley) {
+pub(crate) async fn await_failed_attempt(chat: &Parley) {
     let mut states = chat.states();
     let failed = async {
         loop {

@@ -11,6 +11,8 @@ use nix::sys::signal::Signal;
 use parley_client::{Options, Parley, State};
 use tokio::time::timeout;
 
+use crate::clients::tls::await_failed_attempt;
+
 const SOON: Duration = Duration::from_secs(20);
 const HERE: &str = "IP:127.0.0.1";
 
@@ -32,21 +34,10 @@ async fn connect(gateway: &Node, authority: &Authority, nick: &str) -> Parley {
     timeout(SOON, Parley::connect([url], options)).await.expect("registered in time").unwrap()
 }
 
-/// Waits until an attempt to connect has failed.
 async fn assert_refused(gateway: &Node, authority: &Authority) {
     let options = Options::new("eve").root_certificates(std::fs::read(authority.file("ca.pem")).unwrap());
     let chat = Parley::start([format!("wss://{}/ws", gateway.ws())], options).unwrap();
-    let mut states = chat.states();
-    let failed = async {
-        loop {
-            match states.next().await {
-                Some(State::Offline { will_retry: true, .. }) => return,
-                Some(State::Connecting) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    };
-    timeout(SOON, failed).await.expect("in time");
+    await_failed_attempt(&chat).await;
 }
 
 /// Sends these lines through `openssl s_client` and returns everything that it has shown at the end.

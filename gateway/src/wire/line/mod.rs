@@ -37,7 +37,7 @@ pub struct LineDialect {
     is_registered: bool,
     /// The room that was joined last: the target of plain text.
     room: Option<RoomName>,
-    /// What a later line needs.
+    /// The part of an earlier line that a later one needs.
     kept: Option<Box<KeptPart>>,
     /// True while a `/more` waits for its answer.
     continues: bool,
@@ -45,8 +45,8 @@ pub struct LineDialect {
     direct_text: Option<Box<str>>,
 }
 
-/// What a later line needs of an earlier one: `/nick` the token of the last `/auth`, `/more` the rest of the last list
-/// that was cut. Lists are shown after the registration, which uses up the token.
+/// The part of an earlier line that a later one needs: `/nick` the token of the last `/auth`, `/more` the rest of the
+/// last list that was cut. Lists are shown after the registration, which uses up the token.
 #[derive(Debug)]
 enum KeptPart {
     Token(Token),
