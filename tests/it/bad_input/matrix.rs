@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "shows the figures of a run, with --nocapture")]
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -107,9 +108,9 @@ async fn every_row_has_one_reaction_and_leaves_nothing() {
     assert_none(&crowd.attack(BadInput::weight).await.0);
     crowd.leave().await;
     neighbours.chat("after each row").await;
-    let mut before = Vec::new();
+    let (redis, mut before) = (cluster.redis.address(), Vec::new());
     for (node, pid) in nodes.into_iter().zip(pids) {
-        before.push(idle(node, pid).await);
+        before.push(idle(node, pid, redis).await);
     }
 
     let weights: usize = crowd.rows.iter().map(BadInput::weight).sum();
@@ -127,7 +128,7 @@ async fn every_row_has_one_reaction_and_leaves_nothing() {
     eprintln!("{sent} inputs of {} rows in {:?}; p99 of a neighbour {slowest:?}", crowd.rows.len(), began.elapsed());
     neighbours.assert_undisturbed();
     for ((node, pid), before) in nodes.into_iter().zip(pids).zip(before) {
-        let after = before.until_released(node, pid).await;
+        let after = before.until_released(node, pid, redis).await;
         eprintln!("{}: {} KiB before, {} KiB after", node.name(), before.memory_kib(), after.memory_kib());
     }
     // Bodies and names of clients never reach a log as they are, and no flood fills it.
@@ -147,11 +148,11 @@ async fn every_row_has_one_reaction_and_leaves_nothing() {
 }
 
 /// Waits until a program has no clients but the neighbours, and returns what it uses.
-async fn idle(node: &harness::Node, pid: u32) -> ProcessResources {
+async fn idle(node: &harness::Node, pid: u32, redis: SocketAddr) -> ProcessResources {
     harness::eventually(std::time::Duration::from_secs(20), "the crowd has left", async || {
         let connections = node.metrics().await.get("parley_connections", &[]).unwrap_or(2.0);
         if connections == 2.0 { Ok(()) } else { Err(connections) }
     })
     .await;
-    ProcessResources::of(node, pid).await
+    ProcessResources::of(node, pid, redis).await
 }

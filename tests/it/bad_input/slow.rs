@@ -59,7 +59,7 @@ async fn slow_clients_are_closed_at_their_deadlines() {
     neighbours.chat("before").await;
     let pid = cluster.gateways[0].process().pid();
     let (gateway, presence) = (&cluster.gateways[0], &cluster.presence[0]);
-    let before = ProcessResources::of(gateway, pid).await;
+    let before = ProcessResources::of(gateway, pid, cluster.redis.address()).await;
     let unfinished = b"GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ";
     let body = b"POST /v1/users/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{";
     let rows: [SlowRow; 7] = [
@@ -94,7 +94,7 @@ async fn slow_clients_are_closed_at_their_deadlines() {
     let ((), slowest) = tokio::join!(slow, neighbours.chat_until(is_over));
     eprintln!("p99 of a neighbour of slow clients {slowest:?}");
     neighbours.assert_undisturbed();
-    before.until_released(gateway, pid).await;
+    before.until_released(gateway, pid, cluster.redis.address()).await;
     drop(neighbours);
     cluster.finish().await;
 }
