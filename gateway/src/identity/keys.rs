@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -99,8 +100,16 @@ impl fmt::Debug for KeyMaterial {
 }
 
 /// Fingerprint of a key with its algorithm and id. Equal keys have equal ones, within one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct KeyFingerprint(u64);
+/// Not zero, so that a session without one needs no space to say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyFingerprint(NonZeroU64);
+
+/// The fingerprint of no key, for claims that no key has signed.
+impl Default for KeyFingerprint {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
 
 impl KeyFingerprint {
     fn of(algorithm: TokenAlgorithm, id: Option<&str>, key: &DecodingKey) -> Self {
@@ -109,7 +118,7 @@ impl KeyFingerprint {
             DecodingKeyKind::SecretOrDer(bytes) => [bytes.as_slice(), &[]],
             DecodingKeyKind::RsaModulusExponent { n, e } => [n.as_slice(), e.as_slice()],
         };
-        Self(STATE.hash_one((algorithm.name(), id, parts)))
+        Self(NonZeroU64::MIN | STATE.hash_one((algorithm.name(), id, parts)))
     }
 }
 

@@ -42,7 +42,7 @@ pub trait ConnectionSession: Send + 'static {
     fn present(&mut self, token: Token);
     /// Notes that the client sent something.
     fn note_input(&mut self);
-    /// Charges an input that is not a request. Returns one beyond the limits, to be refused as a request.
+    /// Notes and charges an input that is not a request. Returns one beyond the limits, to be refused as a request.
     fn charge(&mut self) -> Option<DecodedRequest>;
     /// Handles one request if it needs no wait; otherwise returns it.
     fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest>;
@@ -310,7 +310,6 @@ impl<S: ConnectionSession> OutputPump<'_, S> {
             }
             Some(TransportInput::Activity) => session.note_input(),
             Some(TransportInput::Handled) => {
-                session.note_input();
                 let Some(refused) = session.charge() else { return Ok(InputStep::Nothing) };
                 return Ok(InputStep::Request(Box::pin(self.run_beside(session.request(refused), transport))));
             }

@@ -26,7 +26,7 @@ pub(crate) struct ArrivalTime(u64);
 
 impl ArrivalTime {
     /// Returns true if nothing is left of what was admitted.
-    pub(super) const fn is_over(self, now_us: u64) -> bool {
+    pub(crate) const fn is_over(self, now_us: u64) -> bool {
         self.0 <= now_us
     }
 }

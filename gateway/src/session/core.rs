@@ -95,6 +95,11 @@ impl Core {
         &mut self.state.liveness
     }
 
+    /// Frees the memory of limits of which nothing is spent any more.
+    pub fn forget_spent(&mut self, now: Instant) {
+        self.state.allowance.forget_spent(self.state.liveness.age(now));
+    }
+
     /// Returns true if the next refusal by a limit closes the connection.
     #[must_use]
     pub fn is_exhausted(&self, now: Instant) -> bool {
@@ -146,11 +151,13 @@ impl Core {
         effects
     }
 
-    /// Charges an input that is not a request. Returns false, and charges nothing, beyond the limits.
+    /// Notes an input that is not a request, and charges it. Returns false, and charges nothing, beyond the limits. The
+    /// answer to a ping is free, so the limits of an idle session need no memory.
     pub fn admits_input(&mut self, now: Instant, limits: &SessionLimits) -> bool {
         let SessionState { allowance, quotas, liveness, .. } = &mut self.state;
-        let cost = RequestCost::UNDECODED;
-        allowance.admits(liveness.age(now), limits, cost, || quotas.admit(now, &cost.charges()))
+        let (answers_ping, cost) = (liveness.is_pinged(), RequestCost::UNDECODED);
+        liveness.received(now);
+        answers_ping || allowance.admits(liveness.age(now), limits, cost, || quotas.admit(now, &cost.charges()))
     }
 
     /// Returns the time at which [`Core::token_due`] is to be asked next; `None` for a guest.

@@ -91,8 +91,8 @@ impl Driver {
         self.core.liveness_mut().received(Instant::now());
     }
 
-    /// Charges an input that is not a request, such as a ping. Returns one beyond the limits, which [`Driver::request`]
-    /// then refuses as any other, with its time and in its turn.
+    /// Notes and charges an input that is not a request, such as a ping. Returns one beyond the limits, which
+    /// [`Driver::request`] then refuses as any other, with its time and in its turn.
     pub fn charge(&mut self) -> Option<DecodedRequest> {
         let limits = self.performer.services.session_limits.get();
         let is_admitted = self.core.admits_input(Instant::now(), &limits);
@@ -109,6 +109,7 @@ impl Driver {
     /// register or has an expired token.
     pub fn tick(&mut self) {
         let now = Instant::now();
+        self.core.forget_spent(now);
         match self.core.token_due(now) {
             ExpiryAction::Nothing => {}
             ExpiryAction::Announce(left) => {

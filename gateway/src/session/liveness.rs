@@ -73,6 +73,12 @@ impl Liveness {
         now.saturating_duration_since(self.opened_at)
     }
 
+    /// Returns true if the client was pinged and has not answered yet.
+    #[must_use]
+    pub fn is_pinged(&self) -> bool {
+        self.received_at < self.pinged_at
+    }
+
     /// Notes a frame, whatever it holds.
     pub fn received(&mut self, now: Instant) {
         self.received_at = now;

@@ -226,6 +226,12 @@ impl SessionAllowance {
         Err(RateRefusal { limit, owner, retry_after, closes })
     }
 
+    /// Frees the memory of what was spent once all of it is available again.
+    pub(super) fn forget_spent(&mut self, since: Duration) {
+        let now_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        self.spent.take_if(|spent| spent.iter().all(|spent| spent.is_over(now_us)));
+    }
+
     /// Returns true if one more refusal closes the connection.
     pub(super) fn is_exhausted(&self, since: Duration) -> bool {
         let now_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);

@@ -111,6 +111,7 @@ impl ConnectionSession for EchoSession {
     }
 
     fn charge(&mut self) -> Option<DecodedRequest> {
+        self.note_input();
         None
     }
 

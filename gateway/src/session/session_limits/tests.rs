@@ -135,6 +135,17 @@ fn refusals_are_reported_once_a_minute() {
 }
 
 #[test]
+fn available_limits_need_no_memory() {
+    let (mut allowance, limits) = (SessionAllowance::default(), SessionLimits::default());
+    let rename = RequestCost::of(&Command::Nick { nick: Nick::parse("ann").unwrap() }).unwrap();
+    allowance.admit_alone(Duration::ZERO, &limits, rename).unwrap();
+    allowance.forget_spent(Duration::from_secs(19));
+    assert!(allowance.spent.is_some(), "a third of a minute has not passed");
+    allowance.forget_spent(Duration::from_secs(20));
+    assert!(allowance.spent.is_none());
+}
+
+#[test]
 fn state_of_unrefused_session_stays_small() {
     let (mut allowance, limits) = (SessionAllowance::default(), SessionLimits::default());
     assert!(allowance.spent.is_none(), "a connection that asks for nothing has no state");

@@ -156,7 +156,7 @@ mod perform {
             performer.attach(LocalClaim {
                 nick: nick.clone(),
                 owner: owner.clone(),
-                user,
+                user: user.map(Box::new),
                 status: Status::default(),
                 rooms: Vec::new(),
                 token: hash,

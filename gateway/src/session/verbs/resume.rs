@@ -205,7 +205,7 @@ mod perform {
             performer.attach(LocalClaim {
                 nick: nick.clone(),
                 owner: owner.clone(),
-                user: user.cloned(),
+                user: user.cloned().map(Box::new),
                 status: status.clone(),
                 rooms: rooms.clone(),
                 token: hash,

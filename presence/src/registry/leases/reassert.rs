@@ -37,10 +37,10 @@ impl<'a> From<&'a LocalClaim> for ScriptClaim<'a> {
             ascii: u8::from(nick.is_ascii()),
             owner: owner.token(),
             status: if *status == Status::default() { String::new() } else { json(status) },
-            info: member_info(nick, user.as_ref(), status),
+            info: member_info(nick, user.as_deref(), status),
             token: token.as_str(),
             detached: *detached,
-            user: user.as_ref().map(UserId::as_str),
+            user: user.as_deref().map(UserId::as_str),
             rooms: rooms.iter().map(|room| [room.key().as_str(), room.as_str()]).collect(),
         }
     }

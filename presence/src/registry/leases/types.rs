@@ -11,8 +11,8 @@ pub struct LocalClaim {
     pub nick: Nick,
     /// The claim.
     pub owner: Owner,
-    /// The user that the nickname is bound to; `None` for a guest.
-    pub user: Option<UserId>,
+    /// The user that the nickname is bound to; `None` for a guest. Boxed: a gateway keeps a claim for each session.
+    pub user: Option<Box<UserId>>,
     /// The user's status.
     pub status: Status,
     /// The session's rooms.

@@ -274,7 +274,7 @@ async fn reassertion_restores_bindings_and_their_index() {
         token: token(&session.owner.session, 0),
         detached: false,
     };
-    let claims = [claim(&ann, Some(user("user:1"))), claim(&bob, None)];
+    let claims = [claim(&ann, Some(Box::new(user("user:1")))), claim(&bob, None)];
     let missing = async || node.registry.audit(&node.incarnation, &claims).await.unwrap().missing;
     assert_eq!(missing().await, []);
     let index = arm.keys.user(&user("user:1").key()).nicks();

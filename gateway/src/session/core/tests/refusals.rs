@@ -7,6 +7,7 @@ use presence::host::reloadable::Reloadable;
 
 use super::*;
 use crate::quota::{LimitKind, OwnerLimits, QuotaLimits, Quotas, RateLimit};
+use crate::session::liveness::LivenessAction;
 
 #[test]
 fn fifth_unknown_token_closes_the_connection() {
@@ -78,4 +79,16 @@ fn refused_messages_of_an_address_queue_up() {
     let waits = [wait(Duration::ZERO), wait(Duration::ZERO), wait(second(1)), wait(second(1))];
     assert_eq!(waits, [1000, 2000, 0, 2000], "each has a time behind those before it");
     assert_eq!([wait(second(2)), wait(second(3))], [0, 0]);
+}
+
+#[test]
+fn answered_ping_leaves_no_charge() {
+    let mut core = registered("ann");
+    let one = SessionLimits::from_each(|kind| Ok::<_, ()>(SessionLimits::default().of(kind).with(1, 1))).unwrap();
+    let mut now = Instant::now() + Duration::from_secs(31);
+    assert_eq!(core.liveness_mut().due(now), LivenessAction::Ping);
+    for (expected, input) in [(true, "the pong"), (true, "the allowance of a second"), (false, "one more")] {
+        now += Duration::from_millis(1);
+        assert_eq!(core.admits_input(now, &one), expected, "{input}");
+    }
 }
