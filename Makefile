@@ -74,18 +74,16 @@ count: ## count the instructions of the hot path and its scripts with Valgrind a
 		cargo install --locked --version "$$version" gungraun-runner
 	cargo bench --manifest-path benches/Cargo.toml
 
-check: ## check formatting, lints, documentation, and dependencies if cargo-deny is installed; warnings are errors
-	@deploy/bootstrap rust cc
+check: deny ## check formatting, lints, documentation and dependencies; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features gateway/otlp,parley-tests/otlp -- -D warnings
 	cargo clippy --locked --manifest-path benches/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
-	@if cargo deny --version >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; else \
-		echo "cargo-deny is not installed (make deny installs it): the tests check forbidden crates only"; fi
 
-deny: ## check licences, sources and forbidden crates of all dependencies; installs cargo-deny once, which takes minutes
+deny: ## check licences, sources and forbidden crates of all dependencies, a part of check; installs cargo-deny
 	@deploy/bootstrap rust cc
-	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	@cargo deny --version >/dev/null 2>&1 || \
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --version 0.20.2 cargo-deny
 	set -e; for manifest in Cargo.toml benches/Cargo.toml fuzz/Cargo.toml; do \
 		cargo fetch --locked --manifest-path $$manifest; \
 		cargo deny --offline --locked --manifest-path $$manifest --config deny.toml check licenses bans sources; \

@@ -2,7 +2,6 @@
 
 mod backplane;
 mod chat_page;
-mod dependencies;
 mod http_refusals;
 mod presence_api;
 mod protocol_doc;
