@@ -1,4 +1,5 @@
-//! `load flood`: a room in silence, then the same room beside clients that flood the gateway with bad frames.
+//! `load flood`: a room beside connections that send nothing, then the same room while they flood the gateway with bad
+//! frames.
 //!
 //! [`BadFlood`] floods from a thread of its own until it is dropped. A client that is closed connects again at once, as
 //! a hostile one does. The outcome is that of the second room, with the first one in `quiet`, the frames in `flood`,
@@ -35,19 +36,24 @@ const BAD_FRAMES: [(u8, &[u8]); 4] = [
     (opcode::PING, b"x"),
 ];
 
-/// Runs the room twice, the second time beside the flood.
+/// Runs the room twice beside the same number of connections, which flood the gateway the second time.
 pub(crate) fn carry_out(flags: &FloodFlags) -> Result<()> {
-    let quiet = measure(flags.room.prepare()?, "quiet")?;
-    let prepared = flags.room.prepare()?;
-    let (targets, json) = (flags.room.target.ws.clone(), prepared.json.clone());
-    ensure!(!targets.is_empty() && flags.connections > 0, "a flood needs --ws and a connection");
-    let flood = BadFlood::start((flags.from, targets), flags.connections, flags.bad_rate)?;
-    let mut outcome = measure(prepared, "flood")?;
-    outcome["flood"] = flood.finish();
+    let quiet = measure_beside(flags, 0.0, "quiet")?;
+    let mut outcome = measure_beside(flags, flags.bad_rate, "flood")?;
     outcome["shares"] = shares(&outcome, &quiet);
     println!("  flood: {}\n  shares of the quiet room: {}", outcome["flood"], outcome["shares"]);
     outcome["quiet"] = quiet;
-    outcome::save(&outcome, json.as_deref())
+    outcome::save(&outcome, flags.room.common.json.as_deref())
+}
+
+/// Runs the room beside a flood of so many frames per second.
+fn measure_beside(flags: &FloodFlags, rate: f64, scenario: &str) -> Result<Value> {
+    let (prepared, targets) = (flags.room.prepare()?, flags.room.target.ws.clone());
+    ensure!(!targets.is_empty() && flags.connections > 0, "a flood needs --ws and a connection");
+    let flood = BadFlood::start((flags.from, targets), flags.connections, rate)?;
+    let mut outcome = measure(prepared, scenario)?;
+    outcome["flood"] = flood.finish();
+    Ok(outcome)
 }
 
 /// Returns the p99 of the deliveries, and the memory of each watched process, as a share of those in silence.
