@@ -5,6 +5,7 @@
 
 use std::fmt::{Debug, Display};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use gateway::backplane::{
@@ -21,6 +22,7 @@ use presence::registry::{
     LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, RedisRegistry, Registry, ResumeTicket,
 };
 use presence::store::redis::RedisStore;
+use tokio::runtime::Runtime;
 
 use super::scripted_redis::ScriptedRedis;
 
@@ -37,18 +39,29 @@ pub(crate) fn check(input: &[u8], repeats: Duration) {
     let Some(line) = input.iter().position(|byte| *byte == b'\n') else { return };
     let (name, replies) = (&input[..line], &input[line + 1..]);
     let Some((name, call)) = CALLS.iter().find(|(of, _)| of.as_bytes() == name) else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let calls = StoreCalls { repeats, ..StoreCalls::on(ScriptedRedis::with_replies(replies)) };
-        let outcome = tokio::time::timeout(PATIENCE, call(&calls)).await;
-        let outcome = outcome.unwrap_or_else(|_| panic!("{name} waits"));
-        assert!(outcome.as_ref().err().is_none_or(|error| !error.is_empty()), "{name}");
+    SERVER.with(|(runtime, server)| {
+        server.set_replies(replies);
+        runtime.block_on(async {
+            let calls = StoreCalls { repeats, ..StoreCalls::on(Rc::clone(server)) };
+            let outcome = tokio::time::timeout(PATIENCE, call(&calls)).await;
+            let outcome = outcome.unwrap_or_else(|_| panic!("{name} waits"));
+            assert!(outcome.as_ref().err().is_none_or(|error| !error.is_empty()), "{name}");
+        });
     });
+}
+
+thread_local! {
+    /// One for all inputs: a client whose connection broke frees it once it has connected again.
+    static SERVER: (Runtime, Rc<ScriptedRedis>) = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let server = runtime.block_on(async { ScriptedRedis::with_replies(b"") });
+        (runtime, Rc::new(server))
+    };
 }
 
 /// The stores of a gateway on one Redis, and the session that makes the calls.
 pub(crate) struct StoreCalls {
-    pub(crate) server: ScriptedRedis,
+    pub(crate) server: Rc<ScriptedRedis>,
     redis: RedisStore,
     registry: RedisRegistry,
     names: Registry,
@@ -64,7 +77,7 @@ pub(crate) struct StoreCalls {
 }
 
 impl StoreCalls {
-    pub(crate) fn on(server: ScriptedRedis) -> Self {
+    pub(crate) fn on(server: Rc<ScriptedRedis>) -> Self {
         let redis = RedisStore::open(&server.url(), "parley").expect("a valid address");
         let registry = RedisRegistry::new(redis.clone());
         let sink = std::sync::Arc::new(|_: gateway::backplane::Delivery| {});

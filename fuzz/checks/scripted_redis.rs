@@ -27,9 +27,10 @@ pub(crate) struct ScriptedRedis {
     accepting: JoinHandle<()>,
 }
 
-/// The replies of all connections.
+/// The replies to all commands in one database.
 #[derive(Default)]
 struct ReplyScript {
+    database: u32,
     left: VecDeque<Vec<u8>>,
     is_spent: bool,
     recorded: Vec<u8>,
@@ -37,27 +38,35 @@ struct ReplyScript {
 
 impl ScriptedRedis {
     /// Starts a server with the replies in these bytes.
-    pub(crate) fn with_replies(mut bytes: &[u8]) -> Self {
+    pub(crate) fn with_replies(bytes: &[u8]) -> Self {
+        let server = Self::start(None);
+        server.set_replies(bytes);
+        server
+    }
+
+    /// Starts a relay to a real Redis.
+    pub(crate) fn relay(redis: SocketAddr) -> Self {
+        Self::start(Some(redis))
+    }
+
+    /// Begins a new database with the replies in these bytes. Commands in a former one are refused.
+    pub(crate) fn set_replies(&self, mut bytes: &[u8]) {
         let mut left = VecDeque::new();
         while !bytes.is_empty() {
             let (reply, rest) = bytes.split_at(value_end(bytes).unwrap_or(bytes.len()));
             left.push_back(reply.to_vec());
             bytes = rest;
         }
-        Self::start(ReplyScript { left, ..ReplyScript::default() }, None)
+        let mut script = lock(&self.script);
+        *script = ReplyScript { database: script.database.wrapping_add(1), left, ..ReplyScript::default() };
     }
 
-    /// Starts a relay to a real Redis.
-    pub(crate) fn relay(redis: SocketAddr) -> Self {
-        Self::start(ReplyScript::default(), Some(redis))
-    }
-
-    fn start(script: ReplyScript, relayed: Option<SocketAddr>) -> Self {
+    fn start(relayed: Option<SocketAddr>) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("parley-replies-{}-{number}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).expect("a socket in the folder for temporary files");
-        let script = Arc::new(Mutex::new(script));
+        let script = Arc::<Mutex<ReplyScript>>::default();
         let accepted = Arc::clone(&script);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -68,7 +77,7 @@ impl ScriptedRedis {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis+unix://{}", self.socket.display())
+        format!("redis+unix://{}?db={}", self.socket.display(), lock(&self.script).database)
     }
 
     /// Returns true once a command was refused because no reply was left.
@@ -122,20 +131,22 @@ async fn serve(mut client: UnixStream, script: Arc<Mutex<ReplyScript>>, relayed:
         Some(address) => Some(TcpStream::connect(address).await.expect("the real Redis listens")),
         None => None,
     };
-    let (mut commands, mut hash) = (Vec::new(), Vec::new());
+    let (mut commands, mut state) = (Vec::new(), ConnectionState::default());
     while client.read_buf(&mut commands).await.is_ok_and(|read| read > 0) {
         let (mut replies, mut continues) = (Vec::new(), true);
         while let (true, Some(end)) = (continues, value_end(&commands)) {
             let command: Vec<u8> = commands.drain(..end).collect();
-            let own_reply = own_reply(&command, &mut hash);
+            let own_reply = state.own_reply(&command);
             if let Some(redis) = &mut redis {
                 let reply = relayed_reply(redis, &command).await;
                 lock(&script).record(own_reply.as_deref(), &reply);
                 replies.extend(reply);
             } else if let Some(reply) = own_reply {
                 replies.extend(reply);
-            } else {
+            } else if lock(&script).database == state.database {
                 continues = lock(&script).answer(&mut replies);
+            } else {
+                replies.extend(REFUSAL);
             }
         }
         if client.write_all(&replies).await.is_err() || !continues {
@@ -155,20 +166,34 @@ async fn relayed_reply(redis: &mut TcpStream, command: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// Returns the reply to a command of the connection itself, and to the load of the script that was called with `hash`.
-fn own_reply(command: &[u8], hash: &mut Vec<u8>) -> Option<Vec<u8>> {
-    let words: Vec<&[u8]> = command.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
-    // Behind the number of words each has its length in front.
-    let word = *words.get(4).unwrap_or(&&b""[..]);
-    match *words.get(2)? {
-        b"PING" => Some([b"+", word, b"\r\n"].concat()),
-        b"UNWATCH" => Some(b"+OK\r\n".to_vec()),
-        b"SCRIPT" => Some([b"+", &hash[..], b"\r\n"].concat()),
-        b"EVALSHA" => {
-            *hash = word.to_vec();
-            None
+/// The state of a connection.
+#[derive(Default)]
+struct ConnectionState {
+    database: u32,
+    /// The hash of the script that was called last.
+    hash: Vec<u8>,
+}
+
+impl ConnectionState {
+    /// Returns the reply to a command of the connection itself, and to the load of the script that was called last.
+    fn own_reply(&mut self, command: &[u8]) -> Option<Vec<u8>> {
+        let words: Vec<&[u8]> = command.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
+        // Behind the number of words each has its length in front.
+        let word = *words.get(4).unwrap_or(&&b""[..]);
+        match *words.get(2)? {
+            b"PING" => Some([b"+", word, b"\r\n"].concat()),
+            b"UNWATCH" => Some(b"+OK\r\n".to_vec()),
+            b"SELECT" => {
+                self.database = str::from_utf8(word).ok()?.parse().ok()?;
+                Some(b"+OK\r\n".to_vec())
+            }
+            b"SCRIPT" => Some([b"+", &self.hash[..], b"\r\n"].concat()),
+            b"EVALSHA" => {
+                self.hash = word.to_vec();
+                None
+            }
+            _ => None,
         }
-        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{catch_unwind, set_hook, take_hook};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use self::calls::{CALLS, PATIENCE, StoreCalls};
 use self::scripted_redis::ScriptedRedis;
@@ -49,7 +50,7 @@ fn corpus_of_replies_is_decoded_without_panic() {
 async fn recorded_replies_give_the_real_outcomes() {
     let redis = harness::Redis::running().await;
     for (name, call) in CALLS {
-        let calls = StoreCalls::on(ScriptedRedis::relay(redis.address()));
+        let calls = StoreCalls::on(Rc::new(ScriptedRedis::relay(redis.address())));
         let real = call(&calls).await;
         let replies = calls.server.take_recorded();
         assert!(real.is_ok() && !replies.is_empty(), "{name}: {real:?} {}", replies.escape_ascii());
@@ -58,7 +59,7 @@ async fn recorded_replies_give_the_real_outcomes() {
         if std::env::var_os("PARLEY_RECORD_REPLIES").is_some() && !is_info {
             fs::write(corpus().join(name), [name.as_bytes(), b"\n", &replies].concat()).unwrap();
         }
-        let again = StoreCalls::on(ScriptedRedis::with_replies(&replies));
+        let again = StoreCalls::on(Rc::new(ScriptedRedis::with_replies(&replies)));
         assert_eq!(call(&again).await, real, "{name}: {}", replies.escape_ascii());
     }
 }
