@@ -12,6 +12,8 @@ mod list_cursor;
 mod names;
 mod presence;
 mod room_pattern;
+mod room_policies;
+mod room_rules;
 mod token;
 mod usage_key;
 mod user_id;
@@ -28,6 +30,8 @@ pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
 pub use self::room_pattern::RoomPattern;
+pub use self::room_policies::{RoomPolicies, RoomPolicy};
+pub use self::room_rules::{EPHEMERAL_AGE, EPHEMERAL_MESSAGES, RoomCreation, RoomRules, RoomRulesError, SendRight};
 pub use self::usage_key::UsageKey;
 pub use self::user_id::{USER_ID_BYTES, UserId, UserKey, is_printable_text};
 

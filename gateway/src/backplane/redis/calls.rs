@@ -10,7 +10,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::keys::{
     CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, ScriptKeys, SessionUnit,
 };
-use presence::model::{NickKey, Retention, RoomKey};
+use presence::model::{NickKey, Retention, RoomKey, RoomPolicies};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
 use redis::{Cmd, Script, Value};
@@ -66,6 +66,7 @@ pub(super) struct TargetCall<'a, B: KeyBuilder> {
 pub(super) struct ScriptCalls {
     pub(super) redis: RedisStore,
     pub(super) retention: Reloadable<Retention>,
+    pub(super) rooms: Reloadable<RoomPolicies>,
     pub(super) republish: Arc<SharedRepublishRing>,
 }
 

@@ -27,7 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::host::reloadable::Reloadable;
 use crate::model::keys::Keys;
 use crate::model::stream::{PageLimit, StreamEnd, StreamId};
-use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
+use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, RoomPolicies, SessionId};
 use crate::store::{AnswerClock, ReadTurns};
 
 use self::channels::Channels;
@@ -144,6 +144,7 @@ pub(crate) struct StoreState {
     /// Quiet rooms without members, which have a retention time of their own.
     pub(crate) quiet_rooms: RetirementQueue<RoomKey>,
     pub(crate) retention: Reloadable<Retention>,
+    pub(crate) room_policies: Reloadable<RoomPolicies>,
     pub(crate) channels: Channels,
     pub(crate) keys: Keys,
 }
@@ -170,6 +171,7 @@ impl StoreState {
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),
             retention,
+            room_policies: Reloadable::default(),
             channels,
             keys: Keys::new("parley"),
         }

@@ -82,7 +82,11 @@ impl StoreFixture {
             ),
             Self::Redis(server, retention) => {
                 let redis = RedisStore::open(&server.url(), "parley").unwrap();
-                let settings = RedisBackplaneSettings { retention: retention.clone(), republish_bytes: RING_BYTES };
+                let settings = RedisBackplaneSettings {
+                    retention: retention.clone(),
+                    republish_bytes: RING_BYTES,
+                    ..RedisBackplaneSettings::default()
+                };
                 (
                     redis.read_turns().clone(),
                     Backplane::Redis(RedisBackplane::start(redis.clone(), settings, sink)),
