@@ -87,6 +87,21 @@ pub enum PublishError {
     /// The sender's member record is missing or belongs to another claim.
     #[error("the sender is not in the room")]
     NotInRoom,
+    /// The sender is muted in the room.
+    #[error("the sender is muted in the room")]
+    Muted {
+        /// The time until the mute ends; `None` if it does not.
+        retry_after: Option<Duration>,
+    },
+    /// The rules of the room do not let the sender send.
+    #[error("the rules of the room do not allow it")]
+    NotAllowed,
+    /// The slow mode of the room makes the sender wait.
+    #[error("the slow mode asks for {} ms", retry_after.as_millis())]
+    SlowMode {
+        /// The time until the next message of the sender.
+        retry_after: Duration,
+    },
     /// No session can receive it: the nickname was never claimed, or its last session is over for good.
     #[error("no such user")]
     NoSuchUser,

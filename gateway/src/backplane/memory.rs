@@ -277,6 +277,9 @@ fn published(outcome: Result<Appended, AppendError>) -> Result<Published, Publis
         Ok(Appended { msg_id, seq, time, duplicate, online }) => Ok(Published { msg_id, seq, time, duplicate, online }),
         Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
         Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
+        Err(AppendError::Muted { retry_after }) => Err(PublishError::Muted { retry_after }),
+        Err(AppendError::NotAllowed) => Err(PublishError::NotAllowed),
+        Err(AppendError::SlowMode { retry_after }) => Err(PublishError::SlowMode { retry_after }),
         Err(AppendError::NoSuchUser) => Err(PublishError::NoSuchUser),
         Err(AppendError::Exhausted { retry_after }) => Err(PublishError::KeysExhausted { retry_after }),
     }

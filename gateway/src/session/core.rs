@@ -203,6 +203,13 @@ impl Core {
                 }
             },
             Err(refusal) => {
+                let flow = match flow.without_refused(&refusal) {
+                    Ok(decision) => {
+                        self.carry_out(id, decision, &mut effects);
+                        return effects;
+                    }
+                    Err(flow) => flow,
+                };
                 let is_half_done = flow.is_half_done(&refusal);
                 let is_guess = refusal.code == ErrorCode::ResumeFailed;
                 effects.push(refuse(id, refusal));

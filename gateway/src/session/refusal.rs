@@ -63,6 +63,10 @@ impl From<RegistryError> for Refusal {
             RegistryError::Fenced => unavailable(),
             // Asked only of an address that may create no room now.
             RegistryError::NoSuchRoom => ErrorCode::RateLimited.into(),
+            RegistryError::Banned => ErrorCode::Banned.into(),
+            RegistryError::NotAllowed => ErrorCode::NotAllowed.into(),
+            RegistryError::RoomFull => ErrorCode::RoomFull.into(),
+            RegistryError::InviteOnly => ErrorCode::InviteOnly.into(),
         }
     }
 }
@@ -130,6 +134,15 @@ impl From<PublishError> for Refusal {
         match error {
             PublishError::NotInRoom => ErrorCode::NotInRoom.into(),
             PublishError::NoSuchUser => ErrorCode::NoSuchUser.into(),
+            PublishError::Muted { retry_after } => {
+                let retry_after = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms: retry_after, ..ErrorCode::Muted.into() }
+            }
+            PublishError::NotAllowed => ErrorCode::NotAllowed.into(),
+            PublishError::SlowMode { retry_after } => {
+                let retry_after_ms = Some(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms, ..ErrorCode::SlowMode.into() }
+            }
             PublishError::Overloaded => temporary(ErrorCode::Overloaded),
             PublishError::Exhausted { retry_after } | PublishError::KeysExhausted { retry_after } => {
                 let retry_after_ms = Some(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));

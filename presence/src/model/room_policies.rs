@@ -80,6 +80,12 @@ impl RoomPolicies {
     pub fn json_of(&self, room: &RoomKey) -> &str {
         self.of(room).map_or("", RoomPolicy::json)
     }
+
+    /// Returns the same if a rule concerns messages, else nothing.
+    #[must_use]
+    pub fn message_json_of(&self, room: &RoomKey) -> &str {
+        self.of(room).filter(|policy| policy.rules.concern_messages()).map_or("", RoomPolicy::json)
+    }
 }
 
 /// Prints the policies as a TOML array.
@@ -117,6 +123,10 @@ mod tests {
         assert_eq!(policies.json_of(&key("#team-b")), r#"{"roles":true}"#);
         assert!(policies.of(&key("#lobby")).is_none());
         assert_eq!(policies.json_of(&key("#lobby")), "");
+        let text = r##"[{"match":"#a","members_max":2},{"match":"#b","send":"moderators"}]"##;
+        let policies = RoomPolicies::from_json(text).unwrap();
+        assert_eq!(policies.message_json_of(&key("#a")), "");
+        assert_eq!(policies.message_json_of(&key("#b")), r#"{"send":"moderators"}"#);
     }
 
     #[test]

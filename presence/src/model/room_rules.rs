@@ -92,6 +92,14 @@ impl RoomRules {
         serde_json::to_string(self).expect("rules are always JSON")
     }
 
+    /// Returns true if a rule concerns messages: a publish then has to read the rules.
+    #[must_use]
+    pub fn concern_messages(&self) -> bool {
+        let Self { history_messages, history_hours, ephemeral, send, slow_mode_seconds, .. } = self;
+        let has_bounds = history_messages.is_some() || history_hours.is_some() || *ephemeral;
+        has_bounds || *send != SendRight::default() || slow_mode_seconds.is_some()
+    }
+
     /// Returns the bounds of the room's history, given those of the cluster. The twin is `history_bounds` in
     /// `registry/rooms/rules.lua`.
     #[must_use]
@@ -185,6 +193,21 @@ mod tests {
         ] {
             let error = RoomRules::from_json(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_some_rules_concern_messages() {
+        let concern = |text: &str| RoomRules::from_json(text).unwrap().concern_messages();
+        assert!(!concern("{}") && !concern(r#"{"create":"api","members_max":2,"invite_only":true,"roles":true}"#));
+        for text in [
+            r#"{"send":"moderators"}"#,
+            r#"{"slow_mode_seconds":1}"#,
+            r#"{"ephemeral":true}"#,
+            r#"{"history_hours":1}"#,
+            r#"{"history_messages":1}"#,
+        ] {
+            assert!(concern(text), "{text}");
         }
     }
 

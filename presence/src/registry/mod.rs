@@ -66,7 +66,7 @@ pub use self::listing::{
 pub use self::memory::MemoryRegistry;
 pub use self::names::{ClaimError, ClaimRequest};
 pub use self::redis::RedisRegistry;
-pub use self::rooms::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest};
+pub use self::rooms::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, RuledRoom};
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
 };

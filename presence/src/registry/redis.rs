@@ -123,6 +123,10 @@ pub(super) fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
         "NO_SUCH_ROOM" => RegistryError::NoSuchRoom,
+        "BANNED" => RegistryError::Banned,
+        "NOT_ALLOWED" => RegistryError::NotAllowed,
+        "ROOM_FULL" => RegistryError::RoomFull,
+        "INVITE_ONLY" => RegistryError::InviteOnly,
         "STALE" => RegistryError::Unavailable("claim is outdated".to_owned()),
         "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a known verdict"),

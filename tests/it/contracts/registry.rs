@@ -15,6 +15,7 @@ mod reaping;
 mod reassert;
 mod redis_only;
 mod rooms;
+mod rules;
 mod sessions;
 mod users;
 

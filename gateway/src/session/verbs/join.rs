@@ -154,6 +154,9 @@ mod perform {
                     }
                     if is_new {
                         undo(performer, &room, me, &error).await;
+                    } else if error.is_by_rules() {
+                        // A resumed session does not return to this room.
+                        performer.forget_room(&room, &me.owner);
                     }
                     match (may_create, &error) {
                         (Ok(()), RegistryError::Unknown(_)) => {

@@ -207,6 +207,17 @@ impl Flow {
         }
     }
 
+    /// Decides about a refused operation that the request can do without.
+    ///
+    /// # Errors
+    /// The flow, if the refusal ends it.
+    pub(super) fn without_refused(self, refusal: &Refusal) -> Result<Decision, Self> {
+        match self {
+            Self::Resume(flow) if resume::may_miss(refusal) => Ok(flow.next()),
+            flow => Err(flow),
+        }
+    }
+
     /// Returns true if a refused operation leaves the session inconsistent: with two nicknames, with only some of its
     /// rooms, or in one that its token does not allow. Only ending the session repairs that.
     pub(super) fn is_half_done(&self, refusal: &Refusal) -> bool {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::host::client_address::ClientAddress;
+use presence::model::codes::ErrorCode;
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
@@ -16,7 +17,7 @@ use crate::identity::{RoomRight, UserToken};
 use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::session::token_expiry::lifetime_ms;
-use crate::wire::{RestoredRoom, ResumeRequest, Since, Token};
+use crate::wire::{Refusal, RestoredRoom, ResumeRequest, Since, Token};
 
 use super::join::{JoinRoom, RoomJoined};
 use super::leave::LeaveRoom;
@@ -118,6 +119,11 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
     Box::new(flow).next()
 }
 
+/// Returns true if the rules of a room refused to let the session return to it. The resume goes on without the room.
+pub(super) fn may_miss(refusal: &Refusal) -> bool {
+    matches!(refusal.code, ErrorCode::Banned | ErrorCode::NotAllowed | ErrorCode::RoomFull | ErrorCode::InviteOnly)
+}
+
 impl ResumeFlow {
     pub(super) fn conclude(
         mut self: Box<Self>,
@@ -152,7 +158,7 @@ impl ResumeFlow {
         }
     }
 
-    fn next(mut self: Box<Self>) -> Decision {
+    pub(super) fn next(mut self: Box<Self>) -> Decision {
         let operation = match self.rooms.pop_front() {
             Some(room) => {
                 let starts_delivery = self.positions.contains_key(room.key());

@@ -5,9 +5,10 @@
 
 mod memory;
 mod redis;
+mod rules_memory;
 
 use crate::model::stream::Fork;
-use crate::model::{LeftReason, Nick, Owner, RoomName, Status, UserId};
+use crate::model::{LeftReason, Nick, Owner, RoomName, RoomRules, Status, UserId};
 
 use super::RegistryError;
 
@@ -63,6 +64,15 @@ impl JoinedAt {
     }
 }
 
+/// A room whose rules were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuledRoom {
+    /// The room's name in its first spelling, which all members see.
+    pub room: RoomName,
+    /// True if the call created it.
+    pub is_new: bool,
+}
+
 /// A request to end a membership.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaveRequest<'a> {
@@ -96,7 +106,8 @@ contract! {
         ///
         /// # Errors
         /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more). `NoSuchRoom` if the
-        /// room must exist and does not.
+        /// room must exist and does not. `NotAllowed`, `RoomFull` or `InviteOnly` by the rules of the room; a member
+        /// that returns, or has another nickname, is refused only if it would create the room.
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
         /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns
@@ -105,5 +116,20 @@ contract! {
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError>;
+
+        /// Writes the rules of a room in place of those of the configuration, and creates the room if there is none.
+        /// From then on it exists until it is ended, also without members. Members stay, whatever the rules are.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn set_room_rules(&self, room: &RoomName, rules: &RoomRules) -> Result<RuledRoom, RegistryError>;
+
+        /// Removes all members from a room, and deletes it with its messages, rules, roles, bans and invites. Members
+        /// see each other leave as kicked, and a resume restores the room for none of them. Returns false if there is
+        /// no such room. A call that fails may have removed some members; repeat it.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn delete_room(&self, room: &RoomName) -> Result<bool, RegistryError>;
     }
 }

@@ -27,6 +27,8 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "assign_nick",
         "drop_member",
         "end_room",
+        "roles",
+        "rules",
         "lease_table",
         "open_generation",
         "restore",
@@ -37,7 +39,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
 
 #[test]
 fn every_script_states_its_flags_for_full_redis() {
-    let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
+    let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "set_rules.lua", "status.lua"];
     let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
     for (name, text) in scripts() {
         let expected = match name.as_str() {
