@@ -64,6 +64,10 @@ error_table! {
     ResumeFailed, "resume_failed", false, 403, "no session matches this token";
     /// The sender is not a member of the room.
     NotInRoom, "not_in_room", false, 403, "you are not in this room";
+    /// A moderator has banned the person from the room.
+    Banned, "banned", false, 403, "you are banned from this room";
+    /// A moderator has muted the person in the room.
+    Muted, "muted", false, 403, "you are muted in this room";
     /// The session has joined the maximum number of rooms.
     TooManyRooms, "too_many_rooms", false, 403, "you have joined the maximum number of rooms";
     /// The store has no record of the room.

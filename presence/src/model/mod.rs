@@ -5,9 +5,11 @@
 
 pub mod codes;
 pub mod keys;
+pub mod moderation;
 pub mod stream;
 
 mod claims;
+mod identity;
 mod list_cursor;
 mod names;
 mod presence;
@@ -19,6 +21,7 @@ mod user_id;
 use std::time::Duration;
 
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
+pub use self::identity::Identity;
 pub use self::list_cursor::{ListCursor, keep_newest};
 pub use self::names::{
     KEY_BYTES, LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES,

@@ -12,6 +12,9 @@ pub enum RegistryError {
     /// The room does not exist, and the caller may not create it; nothing was done.
     #[error("the room does not exist")]
     NoSuchRoom,
+    /// The caller is banned from the room; nothing was done.
+    #[error("the caller is banned from the room")]
+    Banned,
     /// The store refused or could not be reached; nothing was done. The text is for logs only.
     #[error("the store is not available: {0}")]
     Unavailable(String),

@@ -115,6 +115,7 @@ pub(super) fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
         "NO_SUCH_ROOM" => RegistryError::NoSuchRoom,
+        "BANNED" => RegistryError::Banned,
         "STALE" => RegistryError::Unavailable("claim is outdated".to_owned()),
         "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a known verdict"),

@@ -1,7 +1,7 @@
 #!lua
 -- PUBLISH: appends messages to the streams of rooms and publishes them on the rooms' channels; each message gets a
 -- verdict. Each room is a step of its own, with keys of its own: a room whose step fails leaves the others untouched.
--- Needs notes.lua, sizes.lua, append.lua, repeats.lua and retention.lua.
+-- Needs notes.lua, sizes.lua, append.lua, repeats.lua, retention.lua and roles.lua.
 -- KEYS: 1 generation, 2 leases, then four for each room: room, stream, members, channel
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 maximum number
 --       of messages in a stream, 6 their maximum age in milliseconds, 7 seconds that a quiet room outlives its last
@@ -10,7 +10,8 @@
 --       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
---        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, exhausted (time: milliseconds until then),
+--        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, muted (time: milliseconds until then, 0 for
+--        never), exhausted (time: milliseconds until then),
 --        searching (absent up to this seq, in the epoch that stands for the id), lost; or the error RECOVERING. The
 --        step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
@@ -111,10 +112,19 @@ local function judge(place, member, repeats)
   return exhausted(repeats_seen, key)
 end
 
+-- Returns the refusal of a sender that is muted in a room, else nil. Asked only in rooms with a guard.
+local function refusal_of_role(room, nick, record)
+  local role, muted_until = role_of(room, identity_of(nick, string.match(record, '^%S+ (.*)$')), now)
+  if role == 'muted' then
+    return { 'muted', 0, math.max(muted_until - now, 0), '' }
+  end
+end
+
 -- Publishes the messages of one room.
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
-  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes')
+  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes', 'guard')
+  local is_guarded = known[7] and not is_republish
   -- A malformed number is an error here, before the first write.
   local seq, time, oldest, bytes = (known[3] or 0) + 0, (known[4] or 0) + 0, (known[5] or 0) + 0, (known[6] or 0) + 0
   local epoch, is_stale, repeats = known[1] or '', known[2] ~= number, nil
@@ -126,6 +136,9 @@ local function publish_in(meta, log, members, channel, at, last)
   for place = at, last, WORDS do
     count = count + 1
     local verdict = judge(place, records[count], repeats)
+    if is_guarded and not verdict then
+      verdict = refusal_of_role(ARGV[at - 2], ARGV[place + 1], records[count])
+    end
     if verdict then
       answers = answers or {}
       answers[count] = verdict

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use presence::model::RoomKey;
 use presence::model::keys::{OwnKey, RoomKeys, ScriptKeys};
 use presence::registry::RegistryError;
-use presence::store::redis::CallKind;
+use presence::store::redis::{CallKind, ROLES};
 use redis::{FromRedisValue, Script, Value};
 
 use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, outcome};
@@ -19,7 +19,7 @@ use crate::backplane::{PriorPosition, Published};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     let [repeats, retention] = [include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
-    let parts = [PRELUDE, NOTES, SIZES, APPEND, repeats, retention];
+    let parts = [PRELUDE, NOTES, SIZES, APPEND, repeats, retention, ROLES];
     script(&parts, include_str!("../lua/publish.lua"))
 });
 

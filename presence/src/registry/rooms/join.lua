@@ -5,8 +5,8 @@
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
 --       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
 --       11 '0' if the room must exist
--- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} if the caller does not own the
---        nick; {'NO_SUCH_ROOM'} if it must exist and does not
+-- Reply: {'OK', room as shown, epoch, seq, member count, forks, topic as JSON or '', role or ''}; {'FENCED'}; {'STALE'}
+--        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'BANNED'}
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
 local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create = unpack(ARGV)
@@ -32,6 +32,14 @@ local is_same = before and succeeds(token, before_owner)
 local replaced = old_nick ~= '' and redis.call('HGET', members, old_nick)
 local from = replaced and succeeds(old_token, split_record(replaced)) and shown_nick(replaced, old_nick)
 local to = cjson.encode(shown)
+local moderated, topic = unpack(redis.call('HMGET', meta, 'moderated', 'topic'))
+local identity = moderated and identity_of(nick, info)
+-- A member stays one under a banned nick.
+if moderated and not (is_same or from) and is_banned(room, identity, now()) then
+  -- A later resume does not try again.
+  redis.call('SREM', session_rooms, room)
+  return { 'BANNED' }
+end
 
 local present, top, _, forks, _, room_shown = touch(meta, log, generation_number, epoch)
 if not room_shown then
@@ -63,6 +71,11 @@ if before_owner ~= token or (from and from ~= to) then
   if count == 1 then
     redis.call('ZADD', rooms, 0, room)
     redis.call('PERSIST', log)
+    if moderated then
+      for _, list in ipairs({ ':roles', ':bans', ':invites' }) do
+        redis.call('PERSIST', meta .. list)
+      end
+    end
   end
   if from and from ~= to then
     announce(room, '{"renamed":[{"from":' .. from .. ',"to":' .. to .. '}]}')
@@ -76,4 +89,6 @@ if before_owner ~= token or (from and from ~= to) then
     log_event('join', '"room":%s,"nick":%s', cjson.encode(room_shown), to, now())
   end
 end
-return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks }
+local role = moderated and role_of(room, identity, now()) or 'member'
+return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks, topic or '',
+  role ~= 'member' and role or '' }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::model::{LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey};
+use crate::model::{Identity, LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey};
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, StoreState, now};
 
@@ -44,6 +44,12 @@ impl StoreState {
             }
         };
         let before = self.rooms.member(key, nick.key()).map(|member| (member.owner.clone(), member.info.clone()));
+        let is_member = before.as_ref().is_some_and(|(before, _)| owner.succeeds(before)) || replaced.is_some();
+        let identity = Identity::of(user, nick.key());
+        if !is_member && self.is_banned(key, &identity, now()) {
+            self.sessions.forget_room(&owner.session, key);
+            return Err(RegistryError::Banned);
+        }
 
         self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
             name: name.clone(),
@@ -52,6 +58,7 @@ impl StoreState {
             members: BTreeMap::new(),
             listed: BTreeSet::new(),
             emptied: 0,
+            moderation: None,
         });
         self.sessions.joined(&owner.session, key);
         let info = MemberInfo { nick: nick.as_str().to_owned(), user: user.cloned(), status: status.clone() };
@@ -79,6 +86,8 @@ impl StoreState {
             seq: room.log.seq(),
             member_count: room.members.len() as u64,
             forks: Vec::new(),
+            topic: room.moderation.as_ref().and_then(|moderation| moderation.topic.clone()),
+            role: self.role_of(key, &identity, now()),
         })
     }
 
@@ -148,6 +157,7 @@ impl StoreState {
     pub(crate) fn end_room(&mut self, room: &RoomKey) {
         match self.rooms.spoken_in_empty(room) {
             None => {}
+            Some(_) if self.rooms.is_moderated(room) => self.retire(Leftover::Room(room.clone())),
             Some(0) => self.rooms.forget(room),
             Some(seq) if seq < BUSY_SEQ => self.quiet_rooms.push(now(), room.clone()),
             Some(_) => self.retire(Leftover::Room(room.clone())),
@@ -156,7 +166,8 @@ impl StoreState {
 
     /// Returns the time since which a quiet room has been empty.
     pub(crate) fn quiet_since(&self, room: &RoomKey) -> Option<u64> {
-        self.rooms.spoken_in_empty(room).filter(|seq| *seq < BUSY_SEQ).and_then(|_| self.rooms.emptied_at(room))
+        let is_quiet = |seq: &u64| *seq < BUSY_SEQ && !self.rooms.is_moderated(room);
+        self.rooms.spoken_in_empty(room).filter(is_quiet).and_then(|_| self.rooms.emptied_at(room))
     }
 
     fn add_member(&mut self, room: &RoomKey, nick: &NickKey, owner: &Owner, info: MemberInfo) {

@@ -4,12 +4,17 @@
 //! silently; `leave.lua` ends only a record of the caller's claim or of an older one of its session.
 
 mod memory;
+mod moderation;
+mod moderation_memory;
 mod redis;
 
+use crate::model::moderation::{RoomRole, RoomTopic};
 use crate::model::stream::Fork;
 use crate::model::{LeftReason, Nick, Owner, RoomName, Status, UserId};
 
 use super::RegistryError;
+
+pub use self::moderation::{ModerationCaller, ModerationError, ModerationRequest};
 
 /// A request to join a room.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +57,10 @@ pub struct JoinedAt {
     pub member_count: u64,
     /// The ends of the room's former epochs, oldest first.
     pub forks: Vec<Fork>,
+    /// The topic of the room.
+    pub topic: Option<RoomTopic>,
+    /// The role of the member; `None` for a plain one.
+    pub role: Option<RoomRole>,
 }
 
 impl JoinedAt {
@@ -96,7 +105,7 @@ contract! {
         ///
         /// # Errors
         /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more). `NoSuchRoom` if the
-        /// room must exist and does not.
+        /// room must exist and does not, `Banned` if the person is banned from it.
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
         /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns

@@ -2,6 +2,7 @@
 
 use crate::model::RoomName;
 use crate::model::keys::{NickUnit, NodeUnit, RoomKeys, ScriptKeys};
+use crate::model::moderation::RoomRole;
 use crate::model::stream::read_forks;
 use crate::registry::redis::{RedisRegistry, did_change, done, member_info};
 use crate::registry::reply::malformed;
@@ -44,7 +45,11 @@ impl Rooms for RedisRegistry {
         done(&mut reply)?;
         let room = RoomName::parse(&reply.text()?).map_err(|_| malformed("a room's name"))?;
         let (epoch, seq, member_count) = (reply.text()?, reply.number()?, reply.number()?);
-        Ok(JoinedAt { room, epoch, seq, member_count, forks: read_forks(&reply.text()?) })
+        let forks = read_forks(&reply.text()?);
+        let topic = Some(reply.text()?).filter(|topic| !topic.is_empty());
+        let topic = topic.map(|topic| serde_json::from_str(&topic).map_err(|_| malformed("a topic"))).transpose()?;
+        let role = RoomRole::of_word(&reply.text()?);
+        Ok(JoinedAt { room, epoch, seq, member_count, forks, topic, role })
     }
 
     async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError> {

@@ -30,6 +30,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "lease_table",
         "open_generation",
         "restore",
+        "roles",
         "user_rows",
     ];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))

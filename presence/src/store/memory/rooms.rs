@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{MemberInfo, NickKey, Owner, RoomKey, RoomName};
+use crate::model::moderation::{RoomRole, RoomTopic};
+use crate::model::{Identity, MemberInfo, NickKey, Owner, RoomKey, RoomName};
 
 use super::streams::MemoryStream;
 
@@ -25,6 +26,19 @@ pub(crate) struct RoomState {
     pub(crate) listed: BTreeSet<(u64, NickKey)>,
     /// Unix ms when the last member left.
     pub(crate) emptied: u64,
+    /// Set once the room has had a topic, role, ban or invite.
+    pub(crate) moderation: Option<Box<ModerationRecord>>,
+}
+
+/// The topic, roles, bans and invites of a room. Times are Unix ms; an end of 0 never comes.
+#[derive(Debug, Default)]
+pub(crate) struct ModerationRecord {
+    pub(crate) topic: Option<RoomTopic>,
+    /// Roles, with the end of a mute.
+    pub(crate) roles: HashMap<Identity, (RoomRole, u64)>,
+    /// Ends of bans.
+    pub(crate) bans: HashMap<Identity, u64>,
+    pub(crate) invites: HashMap<Identity, u64>,
 }
 
 #[derive(Debug)]
@@ -84,6 +98,11 @@ impl Rooms {
 
     pub(crate) fn forget(&mut self, room: &RoomKey) {
         self.rooms.remove(room);
+    }
+
+    /// Returns true for a room that has had a topic, role, ban or invite.
+    pub(crate) fn is_moderated(&self, room: &RoomKey) -> bool {
+        self.rooms.get(room).is_some_and(|room| room.moderation.is_some())
     }
 
     /// Returns the seq of the newest message of a room without members.

@@ -58,6 +58,11 @@ pub enum AppendError {
     Fenced,
     /// The member record is missing or another owner's.
     NotInRoom,
+    /// The sender is muted in the room.
+    Muted {
+        /// The time until the mute ends; `None` if it does not.
+        retry_after: Option<Duration>,
+    },
     /// No session can receive it: the nick was never claimed, or its last session is over for good.
     NoSuchUser,
     /// The bucket of idempotency keys, or the sender's share of it, is full until about then.
@@ -302,6 +307,11 @@ impl StoreState {
         if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(first);
         }
+        if let Some(end) = self.mute_of(room, message.from, now()) {
+            let retry_after = (end > 0).then(|| Duration::from_millis(end.saturating_sub(now())));
+            return Err(AppendError::Muted { retry_after });
+        }
+        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
         let (seq, time) = state.log.push(message.payload, now(), StreamLimits::of_room(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
