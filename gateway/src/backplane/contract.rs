@@ -246,7 +246,7 @@ contract! {
             async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError>;
 
             /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an
-            /// owner is no error.
+            /// owner is no error. The notice of a muted member is dropped.
             ///
             /// # Errors
             /// `Unavailable` or `Unknown`. Do not retry.

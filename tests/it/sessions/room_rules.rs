@@ -147,6 +147,27 @@ async fn history_has_the_bounds_of_its_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ended_room_is_left_on_every_gateway() {
+    let cluster = cluster().await;
+    let (ann, bob) = (guest(&cluster, 0, "ann").await, guest(&cluster, 1, "bob").await);
+    for client in [&ann, &bob] {
+        client.join("#hall").await;
+        client.join("#open").await;
+    }
+    ann.sends("#hall", "hi").await;
+    assert!(registry(&cluster).end_room(&RoomName::parse("#hall").unwrap()).await.unwrap());
+    for client in [&ann, &bob] {
+        let is_removal =
+            |frame: &Value| frame["type"] == "left" && frame["room"] == "#hall" && frame["reason"] == "kicked";
+        client.next(SOON, is_removal).await.unwrap();
+        refusal(client.try_send("#hall", "hi").await, "not_in_room");
+        client.sends("#open", "hi").await;
+    }
+    let again = bob.join("#hall").await;
+    assert_eq!((&again["seq"], &again["member_count"]), (&json!(0), &json!(1)), "it is another room");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resumed_session_keeps_its_place() {
     let cluster = cluster().await;
     let ann = cluster.ws_on(0).await;

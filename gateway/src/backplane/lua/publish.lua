@@ -10,9 +10,9 @@
 --       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
---        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed, muted, slow_mode and exhausted
---        (time: milliseconds until then), searching (absent up to this seq, in the epoch that stands for the id), lost; or the error RECOVERING. The
---        step of a single room fails with its own error.
+--        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed; muted, slow_mode and exhausted
+--        (time: milliseconds until then, 0 for never); searching (absent up to this seq, in the epoch that stands for
+--        the id), lost; or the error RECOVERING. The step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
 -- its sender may have left since, so only the republishing lease is checked.
 if refusal then

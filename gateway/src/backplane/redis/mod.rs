@@ -166,7 +166,8 @@ impl BackplaneContract for RedisBackplane {
     async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
         match to {
             Target::Room(room) => {
-                self.node.calls.typing_in_room(room.key(), &envelope::typing(session, from.as_str())).await
+                let notice = envelope::typing(session, from.as_str());
+                self.node.calls.typing_in_room(room.key(), from.key(), &notice).await
             }
             Target::Nick(nick) => self.node.calls.typing_to_nick(nick.key(), from.as_str()).await,
         }

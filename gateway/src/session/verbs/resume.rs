@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::host::client_address::ClientAddress;
-use presence::model::codes::ErrorCode;
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
@@ -17,7 +16,7 @@ use crate::identity::{RoomRight, UserToken};
 use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::session::token_expiry::lifetime_ms;
-use crate::wire::{Refusal, RestoredRoom, ResumeRequest, Since, Token};
+use crate::wire::{RestoredRoom, ResumeRequest, Since, Token};
 
 use super::join::{JoinRoom, RoomJoined};
 use super::leave::LeaveRoom;
@@ -119,11 +118,6 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
     Box::new(flow).next()
 }
 
-/// Returns true if the rules of a room refused to let the session return to it. The resume goes on without the room.
-pub(super) fn may_miss(refusal: &Refusal) -> bool {
-    matches!(refusal.code, ErrorCode::Banned | ErrorCode::NotAllowed | ErrorCode::RoomFull | ErrorCode::InviteOnly)
-}
-
 impl ResumeFlow {
     pub(super) fn conclude(
         mut self: Box<Self>,
@@ -136,7 +130,7 @@ impl ResumeFlow {
                 let leave = Operation::Leave(LeaveRoom { room, me: self.me.clone() });
                 Some(Decision::PerformStep(Flow::Resume(self), leave))
             }
-            OperationOutcome::Left(_) => Some(self.next()),
+            OperationOutcome::Left(_) | OperationOutcome::NotAdmitted => Some(self.next()),
             OperationOutcome::Joined(RoomJoined { room, end, .. }) => {
                 let position = self.positions.remove(room.key());
                 let receives = position.is_some();
@@ -158,12 +152,12 @@ impl ResumeFlow {
         }
     }
 
-    pub(super) fn next(mut self: Box<Self>) -> Decision {
+    fn next(mut self: Box<Self>) -> Decision {
         let operation = match self.rooms.pop_front() {
             Some(room) => {
                 let starts_delivery = self.positions.contains_key(room.key());
                 let (me, former) = (self.me.clone(), self.former.clone());
-                Operation::Join(JoinRoom { room, me, former, starts_delivery, since: None, creator: None })
+                Operation::Rejoin(JoinRoom { room, me, former, starts_delivery, since: None, creator: None })
             }
             None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),
         };

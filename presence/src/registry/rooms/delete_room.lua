@@ -4,7 +4,7 @@
 -- KEYS: 1 generation, 2 leases, 3 room meta, 4 room stream, 5 members, 6 member-list
 -- ARGV: 1 base, 2 room key
 -- Reply: {'OK', 1 if members may be left, else 0}; {'NO'} if there is no such room
--- Called by Registry::delete_room.
+-- Called by Registry::end_room.
 local _, _, meta, log, members, member_list = unpack(KEYS)
 local _, room = unpack(ARGV)
 
@@ -16,19 +16,23 @@ require_open()
 if redis.call('EXISTS', meta, members) == 0 then
   return { 'NO' }
 end
-local nicks, left = redis.call('ZRANGEBYSCORE', member_list, '-inf', '+inf', 'LIMIT', 0, BATCH), {}
+local nicks = redis.call('ZRANGEBYSCORE', member_list, '-inf', '+inf', 'LIMIT', 0, BATCH)
+local left, records = {}, {}
 for _, nick in ipairs(nicks) do
   local record = redis.call('HGET', members, nick)
   if record then
     drop_member(room, nick, record)
-    redis.call('SREM', base .. 'session-rooms:' .. session_of(record), room)
     left[#left + 1] = log_leave(room, shown_nick(record, nick), 'kicked')
+    records[#records + 1] = record
   else
     redis.call('ZREM', member_list, nick)
   end
 end
 if #left > 0 then
   announce(room, '{"left":[' .. table.concat(left, ',') .. ']}')
+end
+for _, record in ipairs(records) do
+  order_removal(room, record, 'kicked', '')
 end
 if #nicks == BATCH then
   return { 'OK', 1 }

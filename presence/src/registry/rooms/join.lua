@@ -5,8 +5,8 @@
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
 --       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
 --       11 '0' if the room must exist, 12 JSON of the room's rules in the configuration or ''
--- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} if the caller does not own the
---        nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the caller may not create it;
+-- Reply: {'OK', room as shown, epoch, seq, member count, forks, topic as JSON or '', role or ''}; {'FENCED'}; {'STALE'}
+--        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the caller may not create it;
 --        {'BANNED'}, {'INVITE_ONLY'} or {'ROOM_FULL'} if the room does not admit it
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
@@ -22,8 +22,8 @@ end
 if redis.call('HGET', nick_record, 'owner') ~= token then
   return { 'STALE' }
 end
-local known = stream_meta(meta, 'rules', 'fleeting', 'moderated')
-local exists, moderated = known[1] or known[7], known[10]
+local known = stream_meta(meta, 'rules', 'fleeting', 'moderated', 'topic')
+local exists, moderated, topic = known[1] or known[7], known[10], known[11]
 if may_create == '0' and not exists then
   return { 'NO_SUCH_ROOM' }
 end
@@ -61,6 +61,7 @@ local function refusal()
   end
 end
 
+-- A member stays one under a banned nick.
 local refused = not (is_same or from) and refusal()
 if refused then
   -- A later resume does not try again.
@@ -76,6 +77,7 @@ end
 if not exists and rules and rules.roles then
   redis.call('HSET', meta .. ':roles', identity, 'owner')
   redis.call('HSET', meta, 'moderated', '1')
+  moderated = '1'
 end
 redis.call('SADD', session_rooms, room)
 
@@ -122,4 +124,6 @@ if before_owner ~= token or (from and from ~= to) then
     log_event('join', '"room":%s,"nick":%s', cjson.encode(room_shown), to, now())
   end
 end
-return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks }
+local role = moderated and role_of(room, identity, now()) or 'member'
+return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks, topic or '',
+  role ~= 'member' and role or '' }

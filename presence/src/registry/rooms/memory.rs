@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::model::{
-    LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, RoomRules,
+    Identity, LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, RoomRules,
 };
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{Leftover, MemberRecord, StoreState, now};
@@ -26,7 +26,7 @@ impl Rooms for MemoryRegistry {
         Ok(self.store.lock().set_room_rules(room, rules))
     }
 
-    async fn delete_room(&self, room: &RoomName) -> Result<bool, RegistryError> {
+    async fn end_room(&self, room: &RoomName) -> Result<bool, RegistryError> {
         Ok(self.store.lock().delete_room(room.key()))
     }
 }
@@ -59,6 +59,7 @@ impl StoreState {
         }
 
         self.create_room(&request);
+        let identity = Identity::of(user, nick.key());
         self.sessions.joined(&owner.session, key);
         let info = MemberInfo { nick: nick.as_str().to_owned(), user: user.cloned(), status: status.clone() };
         let from = replaced.as_ref().map(|(_, from)| from).filter(|from| **from != info.nick).cloned();
@@ -85,6 +86,8 @@ impl StoreState {
             seq: room.log.seq(),
             member_count: room.members.len() as u64,
             forks: Vec::new(),
+            topic: room.moderation.as_ref().and_then(|moderation| moderation.topic.clone()),
+            role: self.role_of(key, &identity, now()),
         })
     }
 

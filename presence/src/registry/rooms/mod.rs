@@ -4,13 +4,18 @@
 //! silently; `leave.lua` ends only a record of the caller's claim or of an older one of its session.
 
 mod memory;
+mod moderation;
+mod moderation_memory;
 mod redis;
 mod rules_memory;
 
+use crate::model::moderation::{RoomRole, RoomTopic};
 use crate::model::stream::Fork;
 use crate::model::{LeftReason, Nick, Owner, RoomName, RoomRules, Status, UserId};
 
 use super::RegistryError;
+
+pub use self::moderation::{ModerationCaller, ModerationError, ModerationRequest};
 
 /// A request to join a room.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +58,10 @@ pub struct JoinedAt {
     pub member_count: u64,
     /// The ends of the room's former epochs, oldest first.
     pub forks: Vec<Fork>,
+    /// The topic of the room.
+    pub topic: Option<RoomTopic>,
+    /// The role of the member; `None` for a plain one.
+    pub role: Option<RoomRole>,
 }
 
 impl JoinedAt {
@@ -106,7 +115,7 @@ contract! {
         ///
         /// # Errors
         /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more). `NoSuchRoom` if the
-        /// room must exist and does not. `NotAllowed`, `RoomFull` or `InviteOnly` by the rules of the room; a member
+        /// room must exist and does not. `Banned`, `NotAllowed`, `RoomFull` or `InviteOnly` by the rules of the room; a member
         /// that returns, or has another nickname, is refused only if it would create the room.
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
@@ -130,6 +139,6 @@ contract! {
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn delete_room(&self, room: &RoomName) -> Result<bool, RegistryError>;
+        async fn end_room(&self, room: &RoomName) -> Result<bool, RegistryError>;
     }
 }

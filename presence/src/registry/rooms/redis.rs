@@ -1,6 +1,7 @@
 //! Rooms in Redis: the calls of the scripts beside this file.
 
 use crate::model::keys::{NickUnit, NodeUnit, RoomKeys, ScriptKeys, SessionUnit};
+use crate::model::moderation::RoomRole;
 use crate::model::stream::read_forks;
 use crate::model::{RoomName, RoomRules};
 use crate::registry::redis::{RedisRegistry, did_change, done, member_info};
@@ -46,7 +47,11 @@ impl Rooms for RedisRegistry {
         done(&mut reply)?;
         let room = RoomName::parse(&reply.text()?).map_err(|_| malformed("a room's name"))?;
         let (epoch, seq, member_count) = (reply.text()?, reply.number()?, reply.number()?);
-        Ok(JoinedAt { room, epoch, seq, member_count, forks: read_forks(&reply.text()?) })
+        let forks = read_forks(&reply.text()?);
+        let topic = Some(reply.text()?).filter(|topic| !topic.is_empty());
+        let topic = topic.map(|topic| serde_json::from_str(&topic).map_err(|_| malformed("a topic"))).transpose()?;
+        let role = RoomRole::of_word(&reply.text()?);
+        Ok(JoinedAt { room, epoch, seq, member_count, forks, topic, role })
     }
 
     async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError> {
@@ -76,7 +81,7 @@ impl Rooms for RedisRegistry {
         Ok(RuledRoom { room, is_new: reply.flag()? })
     }
 
-    async fn delete_room(&self, room: &RoomName) -> Result<bool, RegistryError> {
+    async fn end_room(&self, room: &RoomName) -> Result<bool, RegistryError> {
         let mut existed = false;
         loop {
             let own = [RoomKeys::meta, RoomKeys::stream, RoomKeys::members, RoomKeys::member_list];

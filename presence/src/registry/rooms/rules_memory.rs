@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::moderation::RoomRole;
+use crate::model::moderation::{RemovalReason, RoomRole};
 use crate::model::{
     Identity, LeftReason, NickKey, Owner, PresenceDelta, RoomCreation, RoomKey, RoomName, RoomRules, SendRight,
 };
@@ -31,12 +31,14 @@ impl StoreState {
         let members = state.members.iter().map(|(nick, member)| (nick.clone(), member.owner.clone()));
         let members: Vec<(NickKey, Owner)> = members.collect();
         let mut left = Vec::new();
-        for (nick, owner) in &members {
+        for (nick, _) in &members {
             left.extend(self.drop_member(room, nick, LeftReason::Kicked));
-            self.sessions.forget_room(&owner.session, room);
         }
         if !left.is_empty() {
             self.announce(room, &PresenceDelta { left, ..Default::default() });
+        }
+        for (_, owner) in &members {
+            self.order_removal(room, owner, (RemovalReason::Kicked, None, None));
         }
         self.rooms.rooms.remove(room);
         true
@@ -54,7 +56,7 @@ impl StoreState {
             };
             return if may_create { Ok(()) } else { Err(RegistryError::NotAllowed) };
         };
-        if room.moderation.as_ref().is_some_and(|lists| lists.bans.get(&identity).is_some_and(|end| !is_over(*end))) {
+        if self.is_banned(key, &identity, now()) {
             return Err(RegistryError::Banned);
         }
         if self.sessions.has_room(&request.owner.session, key) {
@@ -62,7 +64,7 @@ impl StoreState {
         }
         let is_invited = || {
             let is_listed = room.moderation.as_ref().is_some_and(|lists| lists.invites.contains_key(&identity));
-            is_listed || moderates(present_role(room, &identity))
+            is_listed || moderates(self.role_of(key, &identity, now()))
         };
         if rules.invite_only && !is_invited() {
             return Err(RegistryError::InviteOnly);
@@ -92,11 +94,11 @@ impl StoreState {
     pub(crate) fn check_sender(&self, room: &RoomKey, nick: &NickKey) -> Result<Option<Identity>, AppendError> {
         let Some(state) = self.rooms.get(room) else { return Ok(None) };
         let identity = Identity::of(state.members.get(nick).and_then(|member| member.info.user.as_ref()), nick);
-        let (role, rules) = (present_role(state, &identity), self.rules_of(room));
-        if let Some((RoomRole::Muted, end)) = role {
+        if let Some(end) = self.mute_of(room, nick, now()) {
             let retry_after = (end > 0).then(|| Duration::from_millis(end.saturating_sub(now())));
             return Err(AppendError::Muted { retry_after });
         }
+        let (role, rules) = (self.role_of(room, &identity, now()), self.rules_of(room));
         if moderates(role) {
             return Ok(None);
         }
@@ -121,17 +123,6 @@ impl StoreState {
     }
 }
 
-/// Returns true if a time has come; 0 never comes.
-fn is_over(end: u64) -> bool {
-    end != 0 && end <= now()
-}
-
-/// Returns the role of a person, with the end of a mute; `None` for a plain member, also after a mute has ended.
-fn present_role(room: &RoomState, identity: &Identity) -> Option<(RoomRole, u64)> {
-    let role = room.moderation.as_ref()?.roles.get(identity)?;
-    (!is_over(role.1)).then_some(*role)
-}
-
-fn moderates(role: Option<(RoomRole, u64)>) -> bool {
-    matches!(role, Some((RoomRole::Owner | RoomRole::Moderator, _)))
+fn moderates(role: Option<RoomRole>) -> bool {
+    matches!(role, Some(RoomRole::Owner | RoomRole::Moderator))
 }

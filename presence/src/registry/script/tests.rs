@@ -27,11 +27,12 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "assign_nick",
         "drop_member",
         "end_room",
-        "roles",
+        "order_removal",
         "rules",
         "lease_table",
         "open_generation",
         "restore",
+        "roles",
         "user_rows",
     ];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))

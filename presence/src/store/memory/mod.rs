@@ -6,7 +6,8 @@
 //!
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
-//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `R <session> <len>\n<RoomRemoval as JSON>`,
+//!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -36,7 +37,7 @@ use self::events::EventLog;
 pub(crate) use self::leases::{LeaseRecord, Leases};
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 use self::retired::RetirementQueue;
-pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
+pub(crate) use self::rooms::{MemberRecord, ModerationRecord, RoomState, Rooms};
 pub(crate) use self::sessions::Sessions;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
 use self::streams::{Inboxes, SeenKeys};
@@ -96,6 +97,12 @@ impl Store {
     #[must_use]
     pub fn whereabouts(&self, nick: &NickKey) -> Option<Owner> {
         self.lock().whereabouts(nick)
+    }
+
+    /// Returns true for a member that is muted in a room.
+    #[must_use]
+    pub fn is_muted(&self, room: &RoomKey, nick: &NickKey) -> bool {
+        self.lock().mute_of(room, nick, now()).is_some()
     }
 
     /// Publishes a text on a channel. Nothing is stored.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::moderation::RoomRole;
+use crate::model::moderation::{RoomRole, RoomTopic};
 use crate::model::{Identity, MemberInfo, NickKey, Owner, RoomKey, RoomName, RoomRules};
 
 use super::streams::MemoryStream;
@@ -37,6 +37,7 @@ pub(crate) struct RoomState {
 /// The topic, roles, bans and invites of a room. Times are Unix ms; an end of 0 never comes.
 #[derive(Debug, Default)]
 pub(crate) struct ModerationRecord {
+    pub(crate) topic: Option<RoomTopic>,
     /// Roles, with the end of a mute.
     pub(crate) roles: HashMap<Identity, (RoomRole, u64)>,
     /// Ends of bans.

@@ -144,7 +144,7 @@ pub(super) async fn late_rules_leave_present_members(arm: &RegistryArm) {
 pub(super) async fn deleted_room_leaves_nothing(arm: &RegistryArm) {
     let node = arm.ruled_node(r##"[{"match":"#hall","roles":true}]"##).await;
     let hall = room("#hall");
-    let delete = async || node.registry.delete_room(&hall).await.unwrap();
+    let delete = async || node.registry.end_room(&hall).await.unwrap();
     assert!(!delete().await, "there is none yet");
     let users = node.lookalikes(3).await;
     for user in &users {
