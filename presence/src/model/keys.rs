@@ -352,11 +352,11 @@ unit_keys! {
         /// which the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no
         /// message is older than that time), `bytes` (of all payloads so far), `marks` (`<seq>:<bytes> ..`), `quiet`
         /// (seconds that the room outlives its last member if it had fewer than three messages). Of moderation:
-        /// `moderated` (1 once the room has had a topic, role, ban or invite), `topic` (JSON of `text`, `by`, `time`)
-        /// and `guard` (1 if a publish has to read the sender's role). No TTL while there are members. Without members,
-        /// messages and `moderated` it is deleted; otherwise it lives an hour longer than the stream.
-        /// Of its rules: `rules` (JSON, if the API has written them), `keep` (1 for a room that the API has created, which
-        /// stays without members) and `fleeting` (1 while its stream expires after each message).
+        /// `moderated` (1 once the room has had a topic, role, ban or invite) and `topic` (JSON of `text`, `by`,
+        /// `time`). Of its rules: `rules` (JSON, if the API has written them), `keep` (1 for a room that the API has
+        /// created) and `fleeting` (1 while its stream expires after each message). `guard`: 1 if a publish has to
+        /// read the rules or the sender's role. No TTL while there are members. Without members a room with `keep`
+        /// stays. One without messages, `keep` and `moderated` is deleted; others live an hour longer than the stream.
         meta => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members; without, 72 h or the time in
         /// `quiet`.
@@ -388,6 +388,13 @@ impl RoomKeys<'_> {
     #[must_use]
     pub fn invites(self) -> UnitKey<RoomUnit> {
         UnitKey::new(format!("{}room:{}:invites", self.base, self.name))
+    }
+
+    /// Sorted set: identities of members that the slow mode makes wait, scored by the Unix ms of their last message.
+    /// Only scripts name it. Expires when the last of them may send.
+    #[must_use]
+    pub fn slow(self) -> UnitKey<RoomUnit> {
+        UnitKey::new(format!("{}room:{}:slow", self.base, self.name))
     }
 }
 

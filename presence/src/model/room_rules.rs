@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_history_are_the_rooms_or_the_clusters() {
+    fn rules_replace_the_bounds_of_history() {
         let cluster = Retention::default();
         assert_eq!(RoomRules::default().history(cluster), cluster);
         let rules = RoomRules { history_messages: Some(7), ..RoomRules::default() };

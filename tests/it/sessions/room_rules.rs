@@ -97,7 +97,7 @@ async fn last_place_goes_to_one_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closed_room_admits_its_owner_only() {
+async fn closed_room_admits_invited_people_only() {
     let cluster = cluster().await;
     let (ann, bob) = (user(&cluster, 0, "ann").await, guest(&cluster, 1, "bob").await);
     ann.join("#club").await;
@@ -106,9 +106,17 @@ async fn closed_room_admits_its_owner_only() {
     ann.leave("#club").await;
     refusal(join(&bob, "#club").await, "invite_only");
     let again = user(&cluster, 1, "ann").await;
-    again.join("#club").await;
+    assert_eq!(again.join("#club").await["role"], "owner");
+    let eve = guest(&cluster, 0, "eve").await;
+    refusal(join(&eve, "#club").await, "invite_only");
+    again.must(json!({"type": "invite", "room": "#club", "nick": "eve"})).await;
+    assert_eq!(eve.join("#club").await["role"], Value::Null);
+    refusal(join(&bob, "#club").await, "invite_only");
     write_rules(&cluster, "#club", &RoomRules::default()).await;
     bob.join("#club").await;
+    again.must(json!({"type": "mute", "room": "#club", "nick": "bob"})).await;
+    refusal(bob.try_send("#club", "hi").await, "muted");
+    eve.sends("#club", "hi").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

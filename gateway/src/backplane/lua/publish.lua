@@ -6,8 +6,9 @@
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 maximum number
 --       of messages in a stream, 6 their maximum age in milliseconds, 7 seconds that a quiet room outlives its last
 --       member, 8 an unused epoch, 9 maximum number of bytes in a stream; then for each room the JSON of its rules in
---       the configuration or '', its key and its number of messages, and for each message: owner token, nick key, '=<idempotency key>', '?<known idempotency key>' or '',
---       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
+--       the configuration or '', its key and its number of messages, and for each message: owner token, nick key,
+--       '=<idempotency key>', '?<known idempotency key>' or '', message id, payload, '' for a first attempt or '<epoch>
+--       <seq>' from before it for a repeat
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
 --        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed; muted, slow_mode and exhausted
@@ -98,7 +99,7 @@ end
 
 -- Returns what the rules of a room say. Asked only in rooms with rules about messages or with a guard.
 local function room_terms(meta, room, configured, guard)
-  local stored, keep, fleeting = unpack(redis.call('HMGET', meta, 'rules', 'keep', 'fleeting'))
+  local stored, fleeting = unpack(redis.call('HMGET', meta, 'rules', 'fleeting'))
   local rules = rules_of(stored, configured) or {}
   local messages, age_ms = rules.history_messages, (rules.history_hours or 0) * 3600000
   if rules.ephemeral then
@@ -110,13 +111,13 @@ local function room_terms(meta, room, configured, guard)
   end
   local has_check = guard or rules.send == 'moderators' or rules.slow_mode_seconds
   local senders = has_check and not is_republish and sender_check(room, rules)
-  return { bounds = bounds, senders = senders, keep = keep, fleeting = fleeting, ephemeral = rules.ephemeral }
+  return { bounds = bounds, senders = senders, fleeting = fleeting, ephemeral = rules.ephemeral }
 end
 
 -- Lets the stream of an ephemeral room expire after its newest message, and that of any other room not.
 local function bound_lifetime(terms, meta, log)
   if terms.ephemeral then
-    redis.pcall('PEXPIRE', log, EPHEMERAL_MS)
+    redis.pcall('EXPIRE', log, EPHEMERAL_MS / 1000)
     redis.pcall('HSET', meta, 'fleeting', '1', 'guard', '1')
   elseif terms.fleeting then
     redis.pcall('PERSIST', log)
@@ -229,12 +230,12 @@ local function publish_in(meta, log, members, channel, at, last)
     senders.write()
   end
   if is_republish and redis.pcall('EXISTS', members) == 0 then
-    local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
-    if not (terms and terms.ephemeral) then
-      redis.pcall('EXPIRE', log, empty_s)
-    end
-    if not (terms and terms.keep) then
+    local empty_s, stays = seq < BUSY_SEQ and quiet_s or EMPTY_S, redis.pcall('HMGET', meta, 'keep', 'fleeting')
+    if not stays[1] then
       redis.pcall('EXPIRE', meta, empty_s + 3600)
+    end
+    if not stays[2] then
+      redis.pcall('EXPIRE', log, empty_s)
     end
   end
   redis.pcall('PUBLISH', channel, frames and table.concat(frames) or frame)

@@ -1,8 +1,8 @@
 -- SENDERS: decides whether the rules and roles of a room let a member send. Needs prelude.lua and roles.lua. The memory
 -- twin is in the presence crate's registry/rooms/rules_memory.rs.
 --
--- Only rooms with rules or mutes get here. `room:<key>:slow` has the members that the slow mode makes wait: a sorted set
--- of identities by the Unix ms of their last message, without those whose pause is over.
+-- Only rooms with rules or mutes get here. `room:<key>:slow` has the members that the slow mode makes wait: a sorted
+-- set of identities by the Unix ms of their last message, without those whose pause is over.
 
 -- Returns the check of a room's senders: `refusal` decides about a message, `note` records one that was appended, and
 -- `write` stores the records.
@@ -48,8 +48,11 @@ local function sender_check(room, rules)
   function check.write()
     if #notes > 0 then
       redis.pcall('ZADD', slow, unpack(notes))
-      redis.pcall('ZREMRANGEBYSCORE', slow, '-inf', digits(now - pause))
-      redis.pcall('PEXPIRE', slow, digits(pause))
+      local over = redis.pcall('ZRANGEBYSCORE', slow, '-inf', digits(now - pause), 'LIMIT', 0, 2 * #notes)
+      if over[1] then
+        redis.pcall('ZREM', slow, unpack(over))
+      end
+      redis.pcall('EXPIRE', slow, rules.slow_mode_seconds)
     end
   end
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- DELETE_ROOM: removes the members of a room, and with the last of them the room itself: its messages, rules, roles, bans
--- and invites. Removes at most BATCH members; the caller repeats the call until no member is left.
+-- DELETE_ROOM: removes the members of a room, and with the last of them the room itself: its messages, rules, roles,
+-- bans and invites. Removes at most BATCH members; the caller repeats the call until no member is left.
 -- KEYS: 1 generation, 2 leases, 3 room meta, 4 room stream, 5 members, 6 member-list
 -- ARGV: 1 base, 2 room key
 -- Reply: {'OK', 1 if members may be left, else 0}; {'NO'} if there is no such room

@@ -6,8 +6,8 @@
 --       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
 --       11 '0' if the room must exist, 12 JSON of the room's rules in the configuration or ''
 -- Reply: {'OK', room as shown, epoch, seq, member count, forks, topic as JSON or '', role or ''}; {'FENCED'}; {'STALE'}
---        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the caller may not create it;
---        {'BANNED'}, {'INVITE_ONLY'} or {'ROOM_FULL'} if the room does not admit it
+--        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the
+--        caller may not create it; {'BANNED'}, {'INVITE_ONLY'} or {'ROOM_FULL'} if the room does not admit it
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
 local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create, configured =

@@ -115,8 +115,8 @@ contract! {
         ///
         /// # Errors
         /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more). `NoSuchRoom` if the
-        /// room must exist and does not. `Banned`, `NotAllowed`, `RoomFull` or `InviteOnly` by the rules of the room; a member
-        /// that returns, or has another nickname, is refused only if it would create the room.
+        /// room must exist and does not. `Banned`, `NotAllowed`, `RoomFull` or `InviteOnly` by the rules of the room.
+        /// A session that returns needs no place and no invite; a member with another nickname is never refused.
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
         /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns

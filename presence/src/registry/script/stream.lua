@@ -15,10 +15,10 @@ local function stream_meta(meta, ...)
   return redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest', 'display', ...)
 end
 
--- Returns a stream's epoch, seq, time, forks, oldest and display; `known` is its `stream_meta` if that was read. A stream without an epoch, or with one from another
--- generation, begins the `fresh` one: messages of the former generation may be lost, and their seqs are about to be
--- used again. Meta and stream are written together; after one of them was lost or restored alone, the higher seq wins.
--- So only entries beyond the meta are read, normally none.
+-- Returns a stream's epoch, seq, time, forks, oldest and display; `known` is its `stream_meta` if that was read. A
+-- stream without an epoch, or with one from another generation, begins the `fresh` one: messages of the former
+-- generation may be lost, and their seqs are about to be used again. Meta and stream are written together; after one of
+-- them was lost or restored alone, the higher seq wins. So only entries beyond the meta are read, normally none.
 local function touch(meta, log, generation, fresh, known)
   known = known or stream_meta(meta)
   local epoch, seq, time, forks = known[1], tonumber(known[3]) or 0, tonumber(known[4]) or 0, known[5] or ''

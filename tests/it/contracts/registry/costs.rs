@@ -48,11 +48,10 @@ async fn login_and_logout_run_few_commands() {
 
     let (ann, claim) = arm.script_commands(node.user("ann")).await;
     assert_at_most(16, &claim);
-    // One command tells a moderated room, with its topic, from a plain one.
     let (_, join) = arm.script_commands(ann.join("#lobby")).await;
-    assert_at_most(20, &join);
+    assert_at_most(19, &join);
     let (_, first_join) = arm.script_commands(ann.join("#hall")).await;
-    assert_at_most(24, &first_join);
+    assert_at_most(23, &first_join);
     let (released, release) = arm.script_commands(ann.release()).await;
     assert!(released);
     assert_at_most(17, &release);

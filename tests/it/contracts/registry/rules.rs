@@ -35,7 +35,7 @@ impl NickSession {
     }
 
     /// Joins as a user with a token.
-    async fn join_as_user(&self, name: &str, user: &str) -> Result<JoinedAt, RegistryError> {
+    async fn join_with_token(&self, name: &str, user: &str) -> Result<JoinedAt, RegistryError> {
         let (room, status, user) = (room(name), Status::default(), UserId::parse(user));
         let (nick, owner, entry) = (&self.nick, &self.owner, JoinEntry::New);
         self.registry.join(JoinRequest { room: &room, nick, owner, user: user.as_ref(), status: &status, entry }).await
@@ -51,10 +51,10 @@ pub(super) async fn rule_of_creation_admits_users_or_nobody(arm: &RegistryArm) {
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
 
     assert_eq!(ann.try_new("#team-a").await, Err(RegistryError::NotAllowed));
-    assert_eq!(bob.join_as_user("#a-api", "u1").await, Err(RegistryError::NotAllowed));
+    assert_eq!(bob.join_with_token("#a-api", "u1").await, Err(RegistryError::NotAllowed));
     assert_eq!(node.registry.room(room("#team-a").key()).await.unwrap(), None, "a refused join leaves nothing");
 
-    bob.join_as_user("#team-a", "u1").await.unwrap();
+    bob.join_with_token("#team-a", "u1").await.unwrap();
     ann.try_new("#team-a").await.unwrap();
     let made = node.registry.set_room_rules(&room("#A-api"), &RoomRules::default()).await.unwrap();
     assert_eq!(made, RuledRoom { room: room("#A-api"), is_new: true });
@@ -146,7 +146,7 @@ pub(super) async fn deleted_room_leaves_nothing(arm: &RegistryArm) {
     let hall = room("#hall");
     let delete = async || node.registry.end_room(&hall).await.unwrap();
     assert!(!delete().await, "there is none yet");
-    let users = node.lookalikes(3).await;
+    let users = [node.user("ann").await, node.user("bob").await, node.user("eve").await];
     for user in &users {
         user.join("#hall").await;
     }
