@@ -45,6 +45,8 @@ fn accepted(command: Command) -> Option<Answer> {
             seq: 1,
             member_count: 1,
             recovered: false,
+            topic: None,
+            role: None,
         },
         Command::Leave { room } => Answer::Left { room: room.as_str().to_owned() },
         Command::Nick { nick } => Answer::Nick { nick: nick.to_string() },

@@ -16,7 +16,7 @@ use std::time::Duration;
 use presence::host::client_address::ProxyNetwork;
 use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
-use presence::model::{LookalikePolicy, Retention};
+use presence::model::{LookalikePolicy, Retention, RoomPolicies};
 use presence::store::redis::tls::TlsFiles;
 
 pub use self::keys::KEYS;
@@ -108,6 +108,8 @@ pub struct GatewayConfig {
     pub admin: SocketAddr,
     /// `history.*`: retention of rooms and inboxes.
     pub history: Retention,
+    /// `rooms`: the rules of rooms by pattern.
+    pub rooms: RoomPolicies,
     /// `session.hold_seconds`: time that a nickname is held for a detached session.
     pub hold: Duration,
     /// `session.hold_after_seconds`: time that a session must have had its nickname before it is held.
@@ -162,6 +164,7 @@ impl GatewayConfig {
             quotas: QuotaSettings::read(settings)?,
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
+            rooms: settings.optional("rooms", RoomPolicies::from_json)?.unwrap_or_default(),
             hold: hold(settings)?,
             hold_after: Duration::from_secs(settings.number(
                 "session.hold_after_seconds",
@@ -370,6 +373,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;
         writeln!(f, "history.inbox_bytes = {}", self.history.inbox_bytes)?;
         writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
+        writeln!(f, "rooms = {}", self.rooms)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "session.hold_after_seconds = {}", self.hold_after.as_secs())?;
         writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;

@@ -9,6 +9,7 @@ mod scrape;
 
 use presence::host::metrics::{Bounds, Family, Histogram, Label, Labelled, counter, gauge, registry};
 use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::moderation::ModerationAction;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub use self::counts::{Counts, Deliveries};
@@ -132,6 +133,8 @@ pub struct Metrics {
     pub registrations: Labelled<RegistrationOutcome, IntCounter>,
     /// Attempts to resume a session, by outcome.
     pub resumes: Labelled<ResumeOutcome, IntCounter>,
+    /// Orders of moderators that were carried out.
+    pub moderation: Labelled<ModerationAction, IntCounter>,
     /// Time from the request to the queueing of the last replayed message.
     pub resume_seconds: Histogram,
     /// Messages of clients of this gateway that the store accepted; a repeated one counts once.
@@ -207,6 +210,12 @@ impl Metrics {
                 "parley_resumes_total",
                 "Attempts to resume a session, by outcome.",
                 "outcome",
+            ),
+            moderation: Labelled::counters(
+                on,
+                "parley_moderation_total",
+                "Orders of moderators carried out, by action.",
+                "action",
             ),
             resume_seconds: Family::single(
                 on,

@@ -16,7 +16,7 @@ use presence::host::loop_lag;
 use presence::host::reloadable::Reloadable;
 use presence::lease::node_id::{self, NodeIdConflict};
 use presence::lease::{LeaseHealth, OwnLease, StoreReasons};
-use presence::model::{Incarnation, Retention};
+use presence::model::{Incarnation, Retention, RoomPolicies};
 use presence::registry::{GatewayInfo, HoldTerms, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
@@ -90,6 +90,7 @@ struct Connections {
 struct ReloadableSettings {
     limits: Reloadable<ConnectionLimits>,
     retention: Reloadable<Retention>,
+    rooms: Reloadable<RoomPolicies>,
     room_bytes_per_second: Reloadable<u64>,
     session_limits: Reloadable<SessionLimits>,
     quota_limits: Reloadable<Arc<QuotaLimits>>,
@@ -102,6 +103,7 @@ struct ReloadableSettings {
 struct ClusterAccess {
     registry: Registry,
     retention: Reloadable<Retention>,
+    rooms: Reloadable<RoomPolicies>,
     /// The address from which this process reaches Redis, to be advertised if the admin listener binds every interface.
     outbound_ip: Option<IpAddr>,
     /// Earlier incarnations of this node; `None` if the store could not be asked.
@@ -132,8 +134,11 @@ impl Gateway {
         let redis = RedisStore::open_with(url.reveal(), &config.redis_tls, &config.prefix).context("use redis.url")?;
         let is_reachable = redis.is_fit().await?;
         let cluster = ClusterAccess::check(&redis, &config, is_reachable).await?;
-        let settings =
-            RedisBackplaneSettings { retention: cluster.retention.clone(), republish_bytes: config.republish_bytes };
+        let settings = RedisBackplaneSettings {
+            retention: cluster.retention.clone(),
+            rooms: cluster.rooms.clone(),
+            republish_bytes: config.republish_bytes,
+        };
         let backplane = |sink| Backplane::Redis(RedisBackplane::start(redis.clone(), settings, sink));
         let gateway = Self::assemble(&config, cluster, backplane).await?;
         redis.register_metrics(gateway.metrics());
@@ -155,15 +160,17 @@ impl Gateway {
         retention: Reloadable<Retention>,
         store: &Store,
     ) -> anyhow::Result<Self> {
-        let registry = Registry::Memory(MemoryRegistry::new(store.clone()).with_lookalikes(config.lookalikes));
-        let cluster =
-            ClusterAccess { registry, retention, outbound_ip: None, former: None, reasons: StoreReasons::default() };
+        let rooms = Reloadable::from(config.rooms.clone());
+        let registry = MemoryRegistry::new(store.clone()).with_lookalikes(config.lookalikes);
+        let registry = Registry::Memory(registry.with_room_policies(rooms.clone()));
+        let (outbound_ip, former, reasons) = (None, None, StoreReasons::default());
+        let cluster = ClusterAccess { registry, retention, rooms, outbound_ip, former, reasons };
         Self::assemble(config, cluster, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
     }
 
     async fn assemble(
         config: &GatewayConfig,
-        ClusterAccess { registry, retention, outbound_ip, former, reasons }: ClusterAccess,
+        ClusterAccess { registry, retention, rooms, outbound_ip, former, reasons }: ClusterAccess,
         start_backplane: impl FnOnce(DeliverySink) -> Backplane,
     ) -> anyhow::Result<Self> {
         let listeners = BoundListeners::bind(config).await?;
@@ -224,6 +231,7 @@ impl Gateway {
         let reloadable = ReloadableSettings {
             limits,
             retention,
+            rooms,
             room_bytes_per_second,
             session_limits,
             quota_limits,
@@ -255,11 +263,12 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections, sessions, addresses, users and rooms, allowed origins, retention, mode and keys
-    /// of tokens, and the certificate of the client ports. Every other setting of `config` is ignored.
+    /// Applies limits of connections, sessions, addresses, users and rooms, rules of rooms, allowed origins, retention,
+    /// mode and keys of tokens, and the certificate of the client ports. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
+        self.reloadable.rooms.set(config.rooms.clone());
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
         self.reloadable.session_limits.set(config.session_limits);
         self.reloadable.quota_limits.set(Arc::new(config.quota_limits()));
@@ -273,14 +282,16 @@ impl Gateway {
 
 impl ClusterAccess {
     async fn check(redis: &RedisStore, config: &GatewayConfig, is_reachable: bool) -> anyhow::Result<Self> {
-        let registry = Registry::Redis(RedisRegistry::new(redis.clone()).with_lookalikes(config.lookalikes));
+        let rooms = Reloadable::from(config.rooms.clone());
+        let registry = RedisRegistry::new(redis.clone()).with_lookalikes(config.lookalikes);
+        let registry = Registry::Redis(registry.with_room_policies(rooms.clone()));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // Other hosts can reach the local address of the route to Redis, so it is advertised.
         let outbound_ip = if config.admin.ip().is_unspecified() { redis.local_ip().await } else { None };
         let store = redis.clone();
         let reasons = StoreReasons::new(move || store.reasons());
         let (retention, former) = (Reloadable::from(config.history), checked.transpose()?);
-        Ok(Self { registry, retention, outbound_ip, former, reasons })
+        Ok(Self { registry, retention, rooms, outbound_ip, former, reasons })
     }
 }
 

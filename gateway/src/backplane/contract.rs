@@ -87,6 +87,21 @@ pub enum PublishError {
     /// The sender's member record is missing or belongs to another claim.
     #[error("the sender is not in the room")]
     NotInRoom,
+    /// The sender is muted in the room.
+    #[error("the sender is muted in the room")]
+    Muted {
+        /// The time until the mute ends; `None` if it does not.
+        retry_after: Option<Duration>,
+    },
+    /// The rules of the room do not let the sender send.
+    #[error("the rules of the room do not allow it")]
+    NotAllowed,
+    /// The slow mode of the room makes the sender wait.
+    #[error("the slow mode asks for {} ms", retry_after.as_millis())]
+    SlowMode {
+        /// The time until the next message of the sender.
+        retry_after: Duration,
+    },
     /// No session can receive it: the nickname was never claimed, or its last session is over for good.
     #[error("no such user")]
     NoSuchUser,
@@ -231,7 +246,7 @@ contract! {
             async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError>;
 
             /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an
-            /// owner is no error.
+            /// owner is no error. The notice of a muted member is dropped.
             ///
             /// # Errors
             /// `Unavailable` or `Unknown`. Do not retry.

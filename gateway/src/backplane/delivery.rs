@@ -7,6 +7,7 @@ use std::vec::Drain;
 
 use presence::model::stream::StreamId;
 use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+use presence::registry::RoomRemoval;
 
 use crate::message::ChatMessage;
 
@@ -63,6 +64,8 @@ pub enum Delivery {
         /// The claim's number.
         fence: Fence,
     },
+    /// An order to end the membership of a session of this gateway in a room.
+    Remove(RoomRemoval),
     /// The echo of this gateway's own beat.
     Echo {
         /// The beat's counter.

@@ -14,6 +14,7 @@
 //! W <session> <len>\n<nick>                            a typing notice to that session of the gateway
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: the connection with this claim ends
+//! R <session> <len>\n<RoomRemoval as JSON>             an order to end a membership of a session of the gateway
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
 
@@ -165,6 +166,7 @@ fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
             Some(Delivery::Direct { session, epoch, message })
         }
         "W" => Some(Delivery::Typing { stream: StreamId::Inbox(session), by: None, from: text(content)? }),
+        "R" => Some(Delivery::Remove(serde_json::from_slice(content).ok()?)),
         _ => None,
     }
 }

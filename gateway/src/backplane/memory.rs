@@ -153,6 +153,7 @@ impl BackplaneContract for MemoryBackplane {
     async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
         let MemoryNode { store, keys, .. } = &*self.node;
         let (channel, session) = match to {
+            Target::Room(room) if store.is_muted(room.key(), from.key()) => return Ok(()),
             Target::Room(room) => (String::from(keys.room(room.key()).channel()), session.clone()),
             Target::Nick(nick) => match store.whereabouts(nick.key()) {
                 Some(owner) => (keys.node(&owner.incarnation).channel().into(), owner.session),
@@ -277,7 +278,10 @@ fn published(outcome: Result<Appended, AppendError>) -> Result<Published, Publis
         Ok(Appended { msg_id, seq, time, duplicate, online }) => Ok(Published { msg_id, seq, time, duplicate, online }),
         Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
         Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
+        Err(AppendError::NotAllowed) => Err(PublishError::NotAllowed),
+        Err(AppendError::SlowMode { retry_after }) => Err(PublishError::SlowMode { retry_after }),
         Err(AppendError::NoSuchUser) => Err(PublishError::NoSuchUser),
+        Err(AppendError::Muted { retry_after }) => Err(PublishError::Muted { retry_after }),
         Err(AppendError::Exhausted { retry_after }) => Err(PublishError::KeysExhausted { retry_after }),
     }
 }

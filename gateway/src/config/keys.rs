@@ -192,6 +192,14 @@ pub const KEYS: &[Key] = &[
         "Hours that a room with fewer than three messages is kept after its last member left, 1 to 72. Others are kept \
          for 72 hours; a room without messages is forgotten at once. Applies from a room's next message.",
     ),
+    Key::tables("rooms")
+        .sample(r##"[{"match":"#team-*","create":"token","roles":true},{"match":"#news","send":"moderators"}]"##)
+        .live()
+        .meaning(
+            "Rules of rooms; the first table whose pattern match has the room holds. Fields: create (anyone, token or api), \
+             history_messages, history_hours, ephemeral, members_max, invite_only, roles, send (members or moderators), \
+             slow_mode_seconds. The same on all gateways. Rules written by the API replace them.",
+        ),
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),

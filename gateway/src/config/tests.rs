@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod rooms;
+
 use std::ffi::OsString;
 
 use presence::host::settings::Sources;
@@ -61,6 +63,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
             inbox_bytes: 4 * 1024 * 1024,
             quiet: Duration::from_secs(24 * 3600),
         },
+        rooms: RoomPolicies::default(),
         hold: Duration::from_secs(60),
         hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::host::failpoints::{self, Failpoint};
+use presence::model::moderation::Moderation;
 use presence::model::{PresenceDelta, SessionId};
 
 use super::coalesce;
@@ -235,6 +236,14 @@ impl StreamFeed {
         let resync = std::mem::take(&mut self.resync);
         if coalesce::count(&delta) > 0 || resync {
             let event = Event::Presence { room: (*self.display).to_owned(), delta, resync };
+            self.pending.push(Sequenced::unnumbered(Broadcast::new(event)));
+        }
+    }
+
+    /// Pushes the actions of moderators for every member, each as an event of its own.
+    pub(super) fn push_moderation(&mut self, notices: Vec<Moderation>) {
+        for notice in notices {
+            let event = Event::Moderation { room: (*self.display).to_owned(), notice: Box::new(notice) };
             self.pending.push(Sequenced::unnumbered(Broadcast::new(event)));
         }
     }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use presence::model::codes::CloseCode;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
+use presence::registry::RoomRemoval;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{interval, timeout_at};
@@ -180,6 +181,14 @@ impl Hub {
         self.lock().sessions.close_incarnation(incarnation, code);
     }
 
+    /// Ends the delivery of a room to a session that a moderator has removed, and passes the removal to its connection.
+    pub fn remove_member(&self, removal: &RoomRemoval) {
+        let mut state = self.lock();
+        let Some(outbox) = state.sessions.outbox(&removal.session) else { return };
+        state.streams.leave_room(&removal.room, &removal.session, &outbox);
+        outbox.push_removal(removal.clone());
+    }
+
     /// Counts sessions and rooms.
     #[must_use]
     pub fn size(&self) -> HubSize {
@@ -326,9 +335,13 @@ impl Hub {
         let (stream, epoch, message) = match delivery {
             Delivery::Room { room, epoch, message } => (StreamId::Room(room), epoch, message),
             Delivery::Direct { session, epoch, message } => (StreamId::Inbox(session), epoch, message),
-            Delivery::Presence { room, version, delta } => {
+            Delivery::Presence { room, version, mut delta } => {
+                let notices = std::mem::take(&mut delta.moderation);
                 self.lock().streams.change_members(&room, version, delta);
-                return FollowUp::default();
+                if notices.is_empty() {
+                    return FollowUp::default();
+                }
+                return self.change_feed(&StreamId::Room(room), |feed| feed.push_moderation(notices));
             }
             Delivery::Typing { stream, by, from } => {
                 return self.change_feed(&stream, |feed| feed.push_typing(by.as_ref(), &from));
@@ -337,7 +350,9 @@ impl Hub {
                 self.subscription_restored();
                 return FollowUp::default();
             }
-            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => return FollowUp::default(),
+            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } | Delivery::Remove(_) => {
+                return FollowUp::default();
+            }
         };
         self.change_feed(&stream, |feed| feed.receive(&epoch, message))
     }

@@ -50,6 +50,11 @@ impl LocalSessions {
         None
     }
 
+    /// Returns the outbox of a session with a connection.
+    pub(super) fn outbox(&self, session: &SessionId) -> Option<Outbox> {
+        self.0.get(session).map(|session| session.outbox.clone())
+    }
+
     pub(super) fn close(&self, session: &SessionId, code: CloseCode) {
         if let Some(session) = self.0.get(session) {
             session.outbox.close(code);

@@ -23,7 +23,7 @@ pub enum RoomRight {
     Send,
     /// To read the history.
     History,
-    /// To moderate. Nothing asks for it yet.
+    /// To moderate as the room's own moderators do.
     Moderate,
 }
 
@@ -95,6 +95,12 @@ impl Grant {
         self.rooms.as_ref().is_none_or(|rules| {
             rules.iter().any(|rule| rule.rights & right.bit() != 0 && rule.rooms.matches(room.key()))
         })
+    }
+
+    /// Returns true if a rule of the token names a right in a room. A token without rules names none.
+    #[must_use]
+    pub fn names(&self, room: &RoomName, right: RoomRight) -> bool {
+        self.rooms.is_some() && self.may(room, right)
     }
 }
 

@@ -68,6 +68,7 @@ impl LeaseContext {
             match order {
                 MailboxOrder::Kick(session) => self.orders.kick(&session),
                 MailboxOrder::Taken { session, fence } => self.orders.take_over(&session, fence),
+                MailboxOrder::Remove(removal) => self.orders.remove(&removal),
                 MailboxOrder::Drain => {
                     tracing::info!("drain ordered by an operator");
                     self.stop.request_drain();

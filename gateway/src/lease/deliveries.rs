@@ -48,6 +48,7 @@ impl DeliveryRouter {
             Delivery::Echo { counter, incarnation } => self.record_echo(&incarnation, counter, Instant::now()),
             Delivery::Kick { session } => self.orders.kick(&session),
             Delivery::Taken { session, fence } => self.orders.take_over(&session, fence),
+            Delivery::Remove(removal) => self.orders.remove(&removal),
             Delivery::SubscriptionRestored => {
                 self.metrics.backplane_reconnects.inc();
                 to_hub(Delivery::SubscriptionRestored);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
+use presence::model::{Fence, Incarnation, LeftReason, Owner, RoomKey, SessionId};
 use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
@@ -49,6 +49,13 @@ impl LocalClaims {
     pub fn change(&self, owner: &Owner, change: impl FnOnce(&mut LocalClaim)) {
         if let Some(entry) = current(&mut self.lock(), owner) {
             change(&mut entry.claim);
+        }
+    }
+
+    /// Forgets a room of a session, from which a moderator has removed it.
+    pub fn forget_room(&self, session: &SessionId, room: &RoomKey) {
+        if let Some(entry) = self.lock().get_mut(session) {
+            entry.claim.rooms.retain(|held| held.key() != room);
         }
     }
 

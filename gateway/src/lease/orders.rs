@@ -4,10 +4,12 @@
 //! have the same effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It
 //! writes nothing to the registry.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use presence::model::codes::CloseCode;
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
+use presence::registry::RoomRemoval;
 
 use crate::hub::Hub;
 
@@ -18,19 +20,39 @@ use super::local_claims::LocalClaims;
 pub struct SessionOrders {
     hub: Arc<Hub>,
     claims: Arc<LocalClaims>,
+    recent_removals: Arc<Mutex<VecDeque<RoomRemoval>>>,
 }
+
+/// Maximum number of removals that are remembered, so that the second way of an order ends no newer membership.
+const REMOVALS_MAX: usize = 1024;
 
 impl SessionOrders {
     /// Creates the orders for the sessions of one gateway.
     #[must_use]
     pub fn new(hub: Arc<Hub>, claims: Arc<LocalClaims>) -> Self {
-        Self { hub, claims }
+        Self { hub, claims, recent_removals: Arc::default() }
     }
 
     /// Ends a kicked session: its connection is closed, or it expires now if it is detached.
     pub fn kick(&self, session: &SessionId) {
         self.hub.close_session(session, CloseCode::Kicked);
         self.claims.expire_now(session, LeftReason::Kicked);
+    }
+
+    /// Ends the membership of a session in a room, by order of a moderator: the hub delivers the room no more, and the
+    /// connection, if there is one, forgets it. The same order does nothing a second time: its mailbox copy may arrive
+    /// after the session has joined again.
+    pub fn remove(&self, removal: &RoomRemoval) {
+        {
+            let mut recent = self.recent_removals.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent.contains(removal) {
+                return;
+            }
+            recent.truncate(REMOVALS_MAX - 1);
+            recent.push_front(removal.clone());
+        }
+        self.claims.forget_room(&removal.session, &removal.room);
+        self.hub.remove_member(removal);
     }
 
     /// Ends the local connection of claim `fence`, whose session was resumed elsewhere. A newer claim is not touched.

@@ -58,6 +58,8 @@ pub trait ConnectionSession: Send + 'static {
     fn deadline(&self) -> Option<Instant>;
     /// Checks the session's deadlines.
     fn tick(&mut self);
+    /// Leaves the rooms from which a moderator has removed the session. It is always run to its end.
+    fn apply_removals(&mut self) -> impl Future<Output = ()> + Send;
     /// Ends the session's connection. It is always run to its end.
     fn end(self, ending: ConnectionEnd) -> impl Future<Output = ()> + Send;
 }
@@ -109,6 +111,10 @@ impl ConnectionSession for Driver {
 
     fn tick(&mut self) {
         self.tick();
+    }
+
+    async fn apply_removals(&mut self) {
+        self.apply_removals().await;
     }
 
     async fn end(self, ending: ConnectionEnd) {
@@ -221,10 +227,13 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             permit.registered();
         }
         timer.set(session.deadline());
-        let mut is_closing = false;
+        let (mut is_closing, mut has_removals) = (false, false);
         let selected = tokio::select! {
             input = transport.next(), if is_written => Some(input),
-            () = outbox.ready() => None,
+            is_removed = outbox.ready_or_removed() => {
+                has_removals = is_removed;
+                None
+            }
             () = poll_fn(|context| session.poll_progress(context)) => None,
             () = timer.fired() => {
                 session.tick();
@@ -240,6 +249,11 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 None
             }
         };
+        if has_removals {
+            drop(selected);
+            Box::pin(output.run_beside(session.apply_removals(), transport)).await?;
+            continue;
+        }
         // Held across a wait, the input would be part of every connection.
         let input = if is_closing {
             drop(selected);

@@ -17,6 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use presence::model::PresenceDelta;
 use presence::model::codes::CloseCode;
+use presence::registry::RoomRemoval;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
@@ -108,6 +109,8 @@ struct OutboxQueue {
     /// Display names of the rooms whose presence was dropped since the transport last took the queue.
     stale_rooms: BTreeSet<String>,
     close: Option<CloseCode>,
+    /// Removals by moderators that the driver has not taken yet. Rare, so boxed.
+    removals: Option<Box<Vec<RoomRemoval>>>,
 }
 
 impl OutboxQueue {
@@ -298,6 +301,32 @@ impl Outbox {
             let notified = self.shared.ready.notified();
             if self.lock().has_work_for_transport() {
                 return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Queues the removal of the session from a room, for the driver.
+    pub fn push_removal(&self, removal: RoomRemoval) {
+        self.lock().removals.get_or_insert_default().push(removal);
+        self.shared.ready.notify_one();
+    }
+
+    /// Takes the removals for the driver.
+    #[must_use]
+    pub fn take_removals(&self) -> Vec<RoomRemoval> {
+        self.lock().removals.take().map_or_else(Vec::new, |removals| *removals)
+    }
+
+    /// Waits as [`Outbox::ready`], and for removals: returns true if there are any. Cancel-safe.
+    pub async fn ready_or_removed(&self) -> bool {
+        loop {
+            let notified = self.shared.ready.notified();
+            {
+                let queue = self.lock();
+                if queue.removals.is_some() || queue.has_work_for_transport() {
+                    return queue.removals.is_some();
+                }
             }
             notified.await;
         }

@@ -71,11 +71,12 @@ impl<'a> DropPolicy<'a> {
     pub(super) fn of(event: &'a Event) -> Self {
         match event {
             Event::Typing { .. } => Self::Silently,
-            Event::Presence { room, .. } => Self::WithResync(room),
+            Event::Presence { room, .. } | Event::Moderation { room, .. } => Self::WithResync(room),
             Event::Message(_)
             | Event::Gap { .. }
             | Event::Epoch { .. }
             | Event::Rewound { .. }
+            | Event::Left { .. }
             | Event::Expiring { .. }
             | Event::GoingAway { .. } => Self::Never,
         }

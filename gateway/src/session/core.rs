@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use presence::host::client_address::ClientAddress;
 use presence::model::codes::{CloseCode, ErrorCode};
-use presence::model::{RoomName, UserId};
+use presence::model::{RoomKey, RoomName, UserId};
 
 use crate::quota::Quota;
 use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
@@ -76,6 +76,11 @@ impl Core {
     /// Returns the rooms of the session.
     pub fn rooms(&self) -> impl Iterator<Item = &RoomName> {
         self.state.rooms.values().map(|joined| &joined.room)
+    }
+
+    /// Forgets a room from which a moderator has removed the session. Returns it, if the session was in it.
+    pub fn forget_room(&mut self, room: &RoomKey) -> Option<RoomName> {
+        self.state.rooms.remove(room).map(|joined| joined.room)
     }
 
     /// Returns true if the client can resume this session: it holds one of its tokens.

@@ -16,6 +16,7 @@ mod own_messages;
 mod performer;
 mod rate_meter;
 mod refusal;
+mod removal;
 pub mod removed_keys;
 mod replay;
 pub(crate) mod retry;

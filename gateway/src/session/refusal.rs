@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use presence::model::codes::ErrorCode;
-use presence::registry::{ClaimError, RegistryError, ResumeError};
+use presence::registry::{ClaimError, ModerationError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
 use crate::identity::TokenFault;
@@ -61,8 +61,12 @@ impl From<RegistryError> for Refusal {
             }
             RegistryError::Overloaded => temporary(ErrorCode::Overloaded),
             RegistryError::Fenced => unavailable(),
+            RegistryError::Banned => ErrorCode::Banned.into(),
             // Asked only of an address that may create no room now.
             RegistryError::NoSuchRoom => ErrorCode::RateLimited.into(),
+            RegistryError::NotAllowed => ErrorCode::NotAllowed.into(),
+            RegistryError::RoomFull => ErrorCode::RoomFull.into(),
+            RegistryError::InviteOnly => ErrorCode::InviteOnly.into(),
         }
     }
 }
@@ -125,11 +129,41 @@ impl From<RateRefusal> for Refusal {
     }
 }
 
+impl From<ModerationError> for Refusal {
+    fn from(error: ModerationError) -> Self {
+        let refused = |code: ErrorCode, detail: &str| Self::from(code).with_detail(detail);
+        match error {
+            ModerationError::NotInRoom => ErrorCode::NotInRoom.into(),
+            ModerationError::NotModerator => refused(ErrorCode::Forbidden, "you are not a moderator of this room"),
+            ModerationError::OwnersOnly => refused(ErrorCode::Forbidden, "only an owner of this room may do this"),
+            ModerationError::LastOwner => refused(ErrorCode::Forbidden, "this room would have no owner"),
+            ModerationError::Full => refused(ErrorCode::Forbidden, "this room has too many roles, bans or invites"),
+            ModerationError::NoSuchUser => {
+                refused(ErrorCode::NoSuchUser, "this nickname is not known, or is not in the room")
+            }
+            ModerationError::NothingToLift => {
+                refused(ErrorCode::NoSuchUser, "this user is not banned, not muted or has no role")
+            }
+            ModerationError::Registry(RegistryError::NoSuchRoom) => ErrorCode::NoSuchRoom.into(),
+            ModerationError::Registry(error) => error.into(),
+        }
+    }
+}
+
 impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::NotInRoom => ErrorCode::NotInRoom.into(),
             PublishError::NoSuchUser => ErrorCode::NoSuchUser.into(),
+            PublishError::Muted { retry_after } => {
+                let retry_after = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms: retry_after, ..ErrorCode::Muted.into() }
+            }
+            PublishError::NotAllowed => ErrorCode::NotAllowed.into(),
+            PublishError::SlowMode { retry_after } => {
+                let retry_after_ms = Some(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms, ..ErrorCode::SlowMode.into() }
+            }
             PublishError::Overloaded => temporary(ErrorCode::Overloaded),
             PublishError::Exhausted { retry_after } | PublishError::KeysExhausted { retry_after } => {
                 let retry_after_ms = Some(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));

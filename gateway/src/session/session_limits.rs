@@ -104,7 +104,7 @@ impl RequestCost {
             }
             Command::Register { .. } | Command::Join { .. } => (Some(LimitKind::Joins), None),
             Command::Nick { .. } => (Some(LimitKind::Renames), None),
-            Command::Status(_) => (Some(LimitKind::Statuses), None),
+            Command::Status(_) | Command::Moderate(_) => (Some(LimitKind::Statuses), None),
             Command::Members { .. } | Command::Rooms { .. } | Command::History { .. } => (Some(LimitKind::Pages), None),
             Command::Leave { .. }
             | Command::Whois { .. }

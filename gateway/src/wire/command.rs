@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use presence::model::moderation::ModerationOrder;
 use presence::model::{ListCursor, Nick, RoomName, Status};
 use serde_json::value::RawValue;
 
@@ -81,6 +82,15 @@ pub struct ResumeRequest {
 
 /// Maximum number of rooms that a resume may name.
 pub const RESUMED_ROOMS_MAX: usize = 128;
+
+/// An order of a moderator for a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModerationCommand {
+    /// The room.
+    pub room: RoomName,
+    /// The order.
+    pub order: ModerationOrder,
+}
 
 /// The command of a request.
 #[derive(Debug)]
@@ -167,6 +177,8 @@ pub enum Command {
         /// The new token.
         token: Token,
     },
+    /// Moderates a room. Boxed: large and rare.
+    Moderate(Box<ModerationCommand>),
     /// Requests a pong.
     Ping,
     /// Ends the session.

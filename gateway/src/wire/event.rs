@@ -4,6 +4,7 @@
 //! them.
 
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::{Moderation, RemovalReason, RoomRole, RoomTopic};
 use presence::model::{MemberInfo, PresenceDelta, Status, UserId};
 
 use crate::message::ChatMessage;
@@ -92,6 +93,10 @@ pub enum Answer {
         member_count: u64,
         /// True if the messages that follow continue right after the client's position.
         recovered: bool,
+        /// The topic.
+        topic: Option<Box<RoomTopic>>,
+        /// The client's role; `None` for a plain member.
+        role: Option<RoomRole>,
     },
     /// The room was left.
     Left {
@@ -169,6 +174,13 @@ pub enum Answer {
         /// The rooms that it does not allow, which the session has left.
         left: Vec<String>,
     },
+    /// The order of a moderator was carried out.
+    Moderated {
+        /// The room as its members see it.
+        room: String,
+        /// The action, as the room receives it.
+        notice: Box<Moderation>,
+    },
     /// The reply to a ping.
     Pong,
     /// The request was refused.
@@ -197,8 +209,14 @@ impl Answer {
                 let row = |room: &RestoredRoom| room.room.len() + room.epoch.len() + FIELDS_BYTES;
                 4 * FIELDS_BYTES + rooms.iter().map(row).sum::<usize>()
             }
-            Self::Joined { .. }
-            | Self::Left { .. }
+            Self::Joined { topic, .. } => {
+                2 * FIELDS_BYTES + topic.as_ref().map_or(0, |topic| topic.text.len() + topic.by.len() + FIELDS_BYTES)
+            }
+            Self::Moderated { notice, .. } => {
+                let texts = [&notice.nick, &notice.by, &notice.reason, &notice.text];
+                4 * FIELDS_BYTES + texts.iter().map(|text| text.as_ref().map_or(0, String::len)).sum::<usize>()
+            }
+            Self::Left { .. }
             | Self::Ack { .. }
             | Self::Nick { .. }
             | Self::Status(_)
@@ -293,6 +311,24 @@ pub enum Event {
         to: String,
         /// The user's nickname.
         from: String,
+    },
+    /// A moderator acted in a room.
+    Moderation {
+        /// The room as its members see it.
+        room: String,
+        /// The action.
+        notice: Box<Moderation>,
+    },
+    /// A moderator removed the client from a room.
+    Left {
+        /// The room as its members see it.
+        room: String,
+        /// Kicked or banned.
+        reason: RemovalReason,
+        /// The moderator.
+        by: Option<String>,
+        /// The reason that the moderator gave.
+        text: Option<String>,
     },
     /// The token of the user expires soon.
     Expiring {

@@ -12,7 +12,9 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use self::command::{Command, CorrelationId, RESUMED_ROOMS_MAX, Range, Request, ResumeRequest, Since, Token};
+pub use self::command::{
+    Command, CorrelationId, ModerationCommand, RESUMED_ROOMS_MAX, Range, Request, ResumeRequest, Since, Token,
+};
 pub use self::event::{Answer, DeliveryStatus, Event, Refusal, Reply, RestoredRoom, RoomItem};
 
 use bytes::Bytes;

@@ -5,7 +5,8 @@
 use std::ops::RangeInclusive;
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, Nick, RoomName, STATUS_BYTES, Status};
+use presence::model::moderation::{REASON_CHARS, TOPIC_CHARS, is_one_line};
+use presence::model::{Availability, Nick, RoomName, STATUS_BYTES, Status, UserId};
 
 use crate::message::Target;
 
@@ -34,6 +35,23 @@ pub(super) fn room(text: &str) -> Result<RoomName, Refusal> {
 /// Reads a room if the text begins with `#`, else a nickname.
 pub(super) fn target(text: &str) -> Result<Target, Refusal> {
     if text.starts_with('#') { room(text).map(Target::Room) } else { nick(text).map(Target::Nick) }
+}
+
+pub(super) fn user(text: &str) -> Result<UserId, Refusal> {
+    UserId::parse(text).ok_or_else(|| bad_request("`user` must be 1 to 255 bytes of printable text"))
+}
+
+pub(super) fn reason(text: &str) -> Result<String, Refusal> {
+    one_line("reason", text, REASON_CHARS)
+}
+
+pub(super) fn topic(text: &str) -> Result<String, Refusal> {
+    one_line("text", text, TOPIC_CHARS)
+}
+
+fn one_line(name: &str, text: &str, chars: usize) -> Result<String, Refusal> {
+    let detail = || format!("`{name}` must be one line of at most {chars} characters, without control characters");
+    if is_one_line(text, chars) { Ok(text.to_owned()) } else { Err(bad_request(detail())) }
 }
 
 pub(super) fn status(status: Availability, text: &str) -> Result<Status, Refusal> {

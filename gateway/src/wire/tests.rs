@@ -174,6 +174,7 @@ fn event_examples_match_the_encoder() {
         left: vec![MemberLeft { nick: "eve".into(), reason: LeftReason::Closed }],
         renamed: vec![Rename { from: "joe".into(), to: "joey".into() }],
         status: vec![member("ann", Availability::Away, "lunch")],
+        moderation: Vec::new(),
     };
     let of_user = ChatMessage {
         from_user: UserId::parse("user:1"),
@@ -243,8 +244,15 @@ fn line_examples_print_as_shown() {
                 Decoded::Request(request) => {
                     if let Command::Join { room, .. } = &request.command {
                         let room = room.as_str().to_owned();
-                        let joined =
-                            Answer::Joined { room, epoch: String::new(), seq: 0, member_count: 0, recovered: false };
+                        let joined = Answer::Joined {
+                            room,
+                            epoch: String::new(),
+                            seq: 0,
+                            member_count: 0,
+                            recovered: false,
+                            topic: None,
+                            role: None,
+                        };
                         dialect.encode_reply(&Reply { id: None, answer: joined });
                     }
                     // The rest of a list depends on the list.

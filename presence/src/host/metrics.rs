@@ -19,6 +19,7 @@ use prometheus::{
 };
 
 use crate::model::codes::{CloseCode, ErrorCode};
+use crate::model::moderation::ModerationAction;
 
 pub use self::histogram::{Bounds, Family, Histogram};
 pub use self::pulled::Pulled;
@@ -43,6 +44,18 @@ impl Label for ErrorCode {
 
     fn value(self) -> &'static str {
         self.slug()
+    }
+
+    fn row(self) -> usize {
+        self as usize
+    }
+}
+
+impl Label for ModerationAction {
+    const ROWS: &'static [Self] = Self::ALL;
+
+    fn value(self) -> &'static str {
+        self.as_str()
     }
 
     fn row(self) -> usize {

@@ -11,6 +11,7 @@ pub mod key;
 mod redis_url;
 mod report;
 mod sources;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -64,8 +64,20 @@ error_table! {
     ResumeFailed, "resume_failed", false, 403, "no session matches this token";
     /// The sender is not a member of the room.
     NotInRoom, "not_in_room", false, 403, "you are not in this room";
+    /// A moderator has banned the person from the room.
+    Banned, "banned", false, 403, "you are banned from this room";
+    /// A moderator has muted the person in the room.
+    Muted, "muted", false, 403, "you are muted in this room";
     /// The session has joined the maximum number of rooms.
     TooManyRooms, "too_many_rooms", false, 403, "you have joined the maximum number of rooms";
+    /// The rules of the room do not allow this.
+    NotAllowed, "not_allowed", false, 403, "the rules of the room do not allow this";
+    /// The room admits invited users only.
+    InviteOnly, "invite_only", false, 403, "this room is for invited users only";
+    /// The room has its maximum number of members.
+    RoomFull, "room_full", false, 409, "this room is full";
+    /// The member has sent a message to the room a moment ago; nothing was done.
+    SlowMode, "slow_mode", true, 429, "this room accepts messages of a member at intervals";
     /// The store has no record of the room.
     NoSuchRoom, "no_such_room", false, 404, "this room is not known";
     /// The store has no record of the nickname.

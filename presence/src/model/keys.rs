@@ -351,8 +351,12 @@ unit_keys! {
         /// Hash: `display`, `version` (of the members), and the meta of the room's stream: `epoch`, `generation` (in
         /// which the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no
         /// message is older than that time), `bytes` (of all payloads so far), `marks` (`<seq>:<bytes> ..`), `quiet`
-        /// (seconds that the room outlives its last member if it had fewer than three messages). No TTL while there are
-        /// members. Without members and messages it is deleted; with messages it lives an hour longer than the stream.
+        /// (seconds that the room outlives its last member if it had fewer than three messages). Of moderation:
+        /// `moderated` (1 once the room has had a topic, role, ban or invite) and `topic` (JSON of `text`, `by`,
+        /// `time`). Of its rules: `rules` (JSON, if the API has written them), `keep` (1 for a room that the API has
+        /// created) and `fleeting` (1 while its stream expires after each message). `guard`: 1 if a publish has to
+        /// read the rules or the sender's role. No TTL while there are members. Without members a room with `keep`
+        /// stays. One without messages, `keep` and `moderated` is deleted; others live an hour longer than the stream.
         meta => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members; without, 72 h or the time in
         /// `quiet`.
@@ -363,6 +367,34 @@ unit_keys! {
         member_list => "member-list";
         /// Channel: the room's messages and presence events.
         channel => "ch:room";
+    }
+}
+
+impl RoomKeys<'_> {
+    /// Hash, bounded: identity -> `owner`, `moderator` or `muted <Unix ms of the end or 0> <reason>`. Lives as long as
+    /// the meta, like bans and invites.
+    #[must_use]
+    pub fn roles(self) -> UnitKey<RoomUnit> {
+        UnitKey::new(format!("{}room:{}:roles", self.base, self.name))
+    }
+
+    /// Hash, bounded: identity -> JSON of `until` (Unix ms or 0), `by`, `reason` and `time`.
+    #[must_use]
+    pub fn bans(self) -> UnitKey<RoomUnit> {
+        UnitKey::new(format!("{}room:{}:bans", self.base, self.name))
+    }
+
+    /// Hash, bounded: identity -> Unix ms of the invite.
+    #[must_use]
+    pub fn invites(self) -> UnitKey<RoomUnit> {
+        UnitKey::new(format!("{}room:{}:invites", self.base, self.name))
+    }
+
+    /// Sorted set: identities of members that the slow mode makes wait, scored by the Unix ms of their last message.
+    /// Only scripts name it. Expires when the last of them may send.
+    #[must_use]
+    pub fn slow(self) -> UnitKey<RoomUnit> {
+        UnitKey::new(format!("{}room:{}:slow", self.base, self.name))
     }
 }
 

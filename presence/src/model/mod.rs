@@ -5,13 +5,17 @@
 
 pub mod codes;
 pub mod keys;
+pub mod moderation;
 pub mod stream;
 
 mod claims;
+mod identity;
 mod list_cursor;
 mod names;
 mod presence;
 mod room_pattern;
+mod room_policies;
+mod room_rules;
 mod token;
 mod usage_key;
 mod user_id;
@@ -19,6 +23,7 @@ mod user_id;
 use std::time::Duration;
 
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
+pub use self::identity::Identity;
 pub use self::list_cursor::{ListCursor, keep_newest};
 pub use self::names::{
     KEY_BYTES, LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES,
@@ -28,6 +33,8 @@ pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
 pub use self::room_pattern::RoomPattern;
+pub use self::room_policies::{RoomPolicies, RoomPolicy};
+pub use self::room_rules::{EPHEMERAL_AGE, EPHEMERAL_MESSAGES, RoomCreation, RoomRules, RoomRulesError, SendRight};
 pub use self::usage_key::UsageKey;
 pub use self::user_id::{USER_ID_BYTES, UserId, UserKey, is_printable_text};
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::UserId;
+use super::moderation::Moderation;
 
 /// Availability of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -76,6 +77,9 @@ pub struct PresenceDelta {
     /// Members with a new status.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<MemberInfo>,
+    /// Actions of moderators, in order. Gateways deliver each as an event of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moderation: Vec<Moderation>,
 }
 
 /// A member of a room, as shown to other members.

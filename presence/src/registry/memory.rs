@@ -2,7 +2,8 @@
 //!
 //! Apart from the event log no call waits; they are `async` because the other arm's are.
 
-use crate::model::LookalikePolicy;
+use crate::host::reloadable::Reloadable;
+use crate::model::{LookalikePolicy, RoomPolicies};
 use crate::store::memory::Store;
 
 /// The registry in memory. Cheap to clone: clones share the store.
@@ -22,6 +23,13 @@ impl MemoryRegistry {
     #[must_use]
     pub fn with_lookalikes(self, lookalikes: LookalikePolicy) -> Self {
         self.store.lock().nicks.lookalikes = lookalikes;
+        self
+    }
+
+    /// Sets the rules of rooms by pattern of this store.
+    #[must_use]
+    pub fn with_room_policies(self, rooms: Reloadable<RoomPolicies>) -> Self {
+        self.store.lock().room_policies = rooms;
         self
     }
 }

@@ -56,7 +56,7 @@ mod sessions;
 pub use self::error::RegistryError;
 pub use self::leases::{
     Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
+    MailboxOrder, Phase, ReapedBatch, ReassertBatch, RoomRemoval, Surplus, UsageReport,
 };
 pub(crate) use self::listing::event_position;
 pub use self::listing::{
@@ -66,7 +66,10 @@ pub use self::listing::{
 pub use self::memory::MemoryRegistry;
 pub use self::names::{ClaimError, ClaimRequest};
 pub use self::redis::RedisRegistry;
-pub use self::rooms::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest};
+pub use self::rooms::{
+    JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, ModerationCaller, ModerationError, ModerationRequest,
+    RuledRoom,
+};
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
 };

@@ -11,8 +11,9 @@ use redis::{Cmd, Script};
 use super::RegistryError;
 use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
+use crate::host::reloadable::Reloadable;
 use crate::model::keys::{KeyBuilder, ScriptKeys};
-use crate::model::{LookalikePolicy, MemberInfo, Nick, Status, UserId};
+use crate::model::{LookalikePolicy, MemberInfo, Nick, RoomPolicies, Status, UserId};
 use crate::store::redis::{CallKind, RedisStore};
 
 /// Number of keys that every script gets in front: the generation record and the lease table.
@@ -27,6 +28,7 @@ pub struct RedisRegistry {
     pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
     pub(super) lookalikes: LookalikePolicy,
+    pub(super) rooms: Reloadable<RoomPolicies>,
 }
 
 impl RedisRegistry {
@@ -34,13 +36,19 @@ impl RedisRegistry {
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader, lookalikes: LookalikePolicy::default() }
+        Self { redis, event_reader, lookalikes: LookalikePolicy::default(), rooms: Reloadable::default() }
     }
 
     /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.
     #[must_use]
     pub fn with_lookalikes(self, lookalikes: LookalikePolicy) -> Self {
         Self { lookalikes, ..self }
+    }
+
+    /// Sets the rules of rooms by pattern; the same for every gateway of a cluster.
+    #[must_use]
+    pub fn with_room_policies(self, rooms: Reloadable<RoomPolicies>) -> Self {
+        Self { rooms, ..self }
     }
 
     /// Returns true while Redis refuses calls or is unfit.
@@ -115,6 +123,10 @@ pub(super) fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
         "NO_SUCH_ROOM" => RegistryError::NoSuchRoom,
+        "BANNED" => RegistryError::Banned,
+        "NOT_ALLOWED" => RegistryError::NotAllowed,
+        "ROOM_FULL" => RegistryError::RoomFull,
+        "INVITE_ONLY" => RegistryError::InviteOnly,
         "STALE" => RegistryError::Unavailable("claim is outdated".to_owned()),
         "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a known verdict"),

@@ -36,8 +36,11 @@ scripts! {
     EXPIRE_DETACHED = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua"] "sessions/expire_detached.lua";
     READ = ["prelude.lua"] "sessions/read.lua";
     RELEASE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua"] "names/release.lua";
-    JOIN = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "stream.lua"] "rooms/join.lua";
+    JOIN = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/roles.lua", "../rooms/rules.lua", "stream.lua"] "rooms/join.lua";
+    DELETE_ROOM = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/order_removal.lua"] "rooms/delete_room.lua";
+    SET_RULES = ["prelude.lua", "stream.lua"] "rooms/set_rules.lua";
     LEAVE = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "rooms/leave.lua";
+    MODERATE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../rooms/order_removal.lua", "../rooms/roles.lua"] "rooms/moderate.lua";
     STATUS = ["prelude.lua"] "names/status.lua";
     KICK = ["prelude.lua"] "names/kick.lua";
     DRAIN = ["prelude.lua"] "leases/drain.lua";

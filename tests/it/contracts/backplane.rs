@@ -18,6 +18,7 @@ mod repeats;
 mod republish;
 mod fixture;
 mod rooms;
+mod rules;
 mod shared_calls;
 mod shares;
 mod sizes;
@@ -52,6 +53,13 @@ on_both_arms! {
     new_incarnation_receives_only_its_own_channel
     malformed_payloads_are_counted_and_skipped
     dropping_last_clone_stops_deliveries;
+
+    rules:
+    only_moderators_send_where_the_rules_say_so
+    slow_mode_makes_members_wait
+    slow_mode_admits_one_of_many_at_once
+    room_keeps_the_history_of_its_rules
+    ephemeral_room_keeps_few_messages;
 
     names:
     idempotency_keys_never_collide_across_names;

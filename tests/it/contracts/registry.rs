@@ -10,11 +10,13 @@ mod costs;
 mod events;
 mod leases;
 mod listing;
+mod moderation;
 mod nicks;
 mod reaping;
 mod reassert;
 mod redis_only;
 mod rooms;
+mod rules;
 mod sessions;
 mod users;
 

@@ -157,7 +157,9 @@ async fn secret_file_is_read_and_never_shown() {
 async fn check_and_start_report_every_mistake() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mistakes.toml");
-    std::fs::write(&file, "log.levle = 'info'\nlisten.ws = '127.0.0.1:9000'\nlimits.connections = 0\n").unwrap();
+    let text = "log.levle = 'info'\nlisten.ws = '127.0.0.1:9000'\nlimits.connections = 0\n\
+                rooms = [{ match = '#hall', members_max = 0 }]\n";
+    std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
     let settings = [("PARLEY__LOG__FILE", "/no/such/folder/g1.log"), ("PARLEY_NODE_ID", "g1")];
     for flags in [&["--check", "--config", file][..], &["--config", file]] {
@@ -166,6 +168,10 @@ async fn check_and_start_report_every_mistake() {
         let expected = [
             format!("unknown key log.levle in {file}: the nearest known one is log.level"),
             format!("limits.connections = \"0\": expected a whole number from 1 to 1000000 (set in {file})"),
+            format!(
+                "rooms = \"[{{\\\"match\\\":\\\"#hall\\\",\\\"members_max\\\":0}}]\": table 1: members_max = 0: \
+                 expected a whole number from 1 to 1000000 (set in {file})"
+            ),
             "log.file = \"/no/such/folder/g1.log\": No such file or directory (os error 2) (set in the environment)"
                 .to_owned(),
             "listen.tcp = \"127.0.0.1:9000\": listen.ws has the same port".to_owned(),

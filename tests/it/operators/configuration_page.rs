@@ -22,11 +22,12 @@ fn table(keys: &[Key]) -> String {
             KeyKind::Number => "integer",
             KeyKind::Flag => "boolean",
             KeyKind::List => "list",
+            KeyKind::Tables => "tables",
             KeyKind::Secret => "secret",
         };
         let default = match (key.default, key.kind) {
             (Some(value), _) => format!("`{value}`"),
-            (None, KeyKind::List) => "empty".to_owned(),
+            (None, KeyKind::List | KeyKind::Tables) => "empty".to_owned(),
             (None, _) => "none".to_owned(),
         };
         let reload = if key.live { "yes" } else { "" };

@@ -157,6 +157,26 @@ async fn reload_changes_limits_of_open_sessions() {
 }
 
 #[tokio::test]
+async fn reload_changes_rules_of_rooms() {
+    let mut reloadable = ReloadNode::start(Node::gateway("g1"), "rooms = []\n").await;
+    let (ann, bob) = (WsClient::connect(reloadable.node.ws()).await, WsClient::connect(reloadable.node.ws()).await);
+    ann.register("ann").await;
+    bob.register("bob").await;
+    ann.join("#hall").await;
+    ann.sends("#hall", "hi").await;
+    let rules = "[[rooms]]\nmatch = '#hall'\nmembers_max = 1\nsend = 'moderators'\n";
+    let lines = reloadable.reload(rules, "applied", RELOADED).await;
+    let changed = lines.iter().find(|line| line["message"] == RELOADED).unwrap()["changed"].to_string();
+    assert!(changed.contains("rooms = [] -> "), "{changed}");
+    let join = json!({"type": "join", "room": "#hall"});
+    assert_eq!(bob.request(join).await.unwrap_err().code, "room_full");
+    assert_eq!(ann.try_send("#hall", "hi").await.unwrap_err().code, "not_allowed");
+
+    reloadable.reload("[[rooms]]\nmatch = '#hall'\nmembers = 1\n", "rejected", REFUSED).await;
+    assert_eq!(ann.try_send("#hall", "hi").await.unwrap_err().code, "not_allowed", "nothing changed");
+}
+
+#[tokio::test]
 async fn bad_reload_changes_no_setting() {
     let good = "limits.connections = 2\nlog.level = 'info'\n";
     let mut reloadable = ReloadNode::start(Node::gateway("g1"), good).await;

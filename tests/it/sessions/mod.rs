@@ -6,4 +6,5 @@ mod identity;
 mod key_sets;
 mod resume;
 mod revocation;
+mod room_rules;
 mod user_nicks;

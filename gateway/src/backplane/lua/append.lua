@@ -5,12 +5,14 @@
 local is_written
 
 local function try_append(stream, bound, written, stamp, payload)
-  return redis.pcall('XADD', stream, 'MAXLEN', '~', bound, written .. '-0', 'time', stamp, 'payload', payload)
+  return redis.pcall('XADD', stream, 'MAXLEN', bound.trim, bound.messages, written .. '-0', 'time', stamp, 'payload',
+    payload)
 end
 
--- Appends an entry after a seq of a stream that is bounded in entries; `stamp` is its time in digits. Returns its seq,
--- the seq in digits, its time and the time in digits. Redis refuses an id that is not above the stream's last: the
--- stream is ahead of its meta, and only then its end is read. Without such an end the refusal has another reason.
+-- Appends an entry after a seq of a stream. Its bound has `messages` and `trim`: '~' for blocks, '=' for an exact one.
+-- `stamp` is its time in digits. Returns its seq, the seq in digits, its time and the time in digits. Redis refuses an
+-- id that is not above the stream's last: the stream is ahead of its meta, and only then its end is read. Without such
+-- an end the refusal has another reason.
 local function append(stream, bound, seq, time, stamp, payload)
   local written = digits(seq + 1)
   local added = try_append(stream, bound, written, stamp, payload)

@@ -17,7 +17,8 @@
 if refusal then
   return { err = refusal }
 end
-local inbox_session, inbox_bound, inbox_seconds, fresh = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local inbox_session, inbox_seconds, fresh = ARGV[5], ARGV[7], ARGV[8]
+local inbox_bound = { messages = ARGV[6], trim = '~' }
 local limits = size_limits(ARGV[6], ARGV[9])
 
 -- The first receiver, and the number of values of a message.

@@ -1,25 +1,25 @@
 #!lua
 -- PUBLISH: appends messages to the streams of rooms and publishes them on the rooms' channels; each message gets a
 -- verdict. Each room is a step of its own, with keys of its own: a room whose step fails leaves the others untouched.
--- Needs notes.lua, sizes.lua, append.lua, repeats.lua and retention.lua.
+-- Needs notes.lua, sizes.lua, append.lua, repeats.lua, retention.lua, roles.lua, rules.lua and senders.lua.
 -- KEYS: 1 generation, 2 leases, then four for each room: room, stream, members, channel
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 republishing incarnation or '', 5 maximum number
 --       of messages in a stream, 6 their maximum age in milliseconds, 7 seconds that a quiet room outlives its last
---       member, 8 an unused epoch, 9 maximum number of bytes in a stream; then for each room its key and its number of
---       messages, and for each message: owner token, nick key, '=<idempotency key>', '?<known idempotency key>' or '',
---       message id, payload, '' for a first attempt or '<epoch> <seq>' from before it for a repeat
+--       member, 8 an unused epoch, 9 maximum number of bytes in a stream; then for each room the JSON of its rules in
+--       the configuration or '', its key and its number of messages, and for each message: owner token, nick key,
+--       '=<idempotency key>', '?<known idempotency key>' or '', message id, payload, '' for a first attempt or '<epoch>
+--       <seq>' from before it for a repeat
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
---        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, exhausted (time: milliseconds until then),
---        searching (absent up to this seq, in the epoch that stands for the id), lost; or the error RECOVERING. The
---        step of a single room fails with its own error.
+--        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed; muted, slow_mode and exhausted
+--        (time: milliseconds until then, 0 for never); searching (absent up to this seq, in the epoch that stands for
+--        the id), lost; or the error RECOVERING. The step of a single room fails with its own error.
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
 -- its sender may have left since, so only the republishing lease is checked.
 if refusal then
   return { err = refusal }
 end
-local stream_bound, oldest_time, quiet_s, fresh = ARGV[5], now - ARGV[6], ARGV[7], ARGV[8]
-local limits = size_limits(ARGV[5], ARGV[9])
+local quiet_s, fresh = ARGV[7], ARGV[8]
 
 -- The first room, and the number of values of a message.
 local ROOMS_AT, WORDS = 10, 6
@@ -30,8 +30,17 @@ local EMPTY_S = 72 * 3600
 -- The seq from which a room is not quiet, as in rooms/end_room.lua.
 local BUSY_SEQ = 3
 
--- A stream is trimmed once its first message is older than the bound by this part, so that not every call trims.
-local AGE_SLACK = ARGV[6] / 64
+-- Lifetime of a message of an ephemeral room, in milliseconds, and their maximum number; as in model/room_rules.rs.
+local EPHEMERAL_MS, EPHEMERAL_MESSAGES = 3600000, 100
+
+-- Returns the bounds of a stream. It is trimmed once its first message is older than the bound by a part of it, so that
+-- not every call trims.
+local function history_bounds(messages, age_ms, trim)
+  return { messages = messages, trim = trim, oldest_time = now - age_ms, age_slack = age_ms / 64,
+    sizes = size_limits(messages, ARGV[9]) }
+end
+
+local cluster_bounds = history_bounds(ARGV[5], ARGV[6], '~')
 
 -- The buckets of this call, once a message needs them.
 local keys_seen, repeats_seen
@@ -47,11 +56,11 @@ local fields = {}
 local function recall_all()
   local keys, ids, at = {}, {}, ROOMS_AT
   while ARGV[at] do
-    local last = at + 1 + ARGV[at + 1] * WORDS
-    for place = at + 2, last, WORDS do
+    local last = at + 2 + ARGV[at + 2] * WORDS
+    for place = at + 3, last, WORDS do
       if ARGV[place + 2] ~= '' then
         local _, session = split_token(ARGV[place])
-        fields[place] = key_field('#' .. ARGV[at], session, ARGV[place + 2])
+        fields[place] = key_field('#' .. ARGV[at + 1], session, ARGV[place + 2])
         keys[#keys + 1] = fields[place]
       else
         has_repeats = has_repeats or ARGV[place + 5] ~= ''
@@ -83,8 +92,41 @@ local function member_records(members, at, last)
   return redis.call('HMGET', members, unpack(nicks))
 end
 
+-- Returns the JSON of the member info in a member record.
+local function member_info(place, member)
+  return string.sub(member, #ARGV[place] + 2)
+end
+
+-- Returns what the rules of a room say. Asked only in rooms with rules about messages or with a guard.
+local function room_terms(meta, room, configured, guard)
+  local stored, fleeting = unpack(redis.call('HMGET', meta, 'rules', 'fleeting'))
+  local rules = rules_of(stored, configured) or {}
+  local messages, age_ms = rules.history_messages, (rules.history_hours or 0) * 3600000
+  if rules.ephemeral then
+    messages, age_ms = EPHEMERAL_MESSAGES, EPHEMERAL_MS
+  end
+  local bounds = cluster_bounds
+  if messages or age_ms > 0 then
+    bounds = history_bounds(messages or ARGV[5], age_ms > 0 and age_ms or ARGV[6], messages and '=' or '~')
+  end
+  local has_check = guard or rules.send == 'moderators' or rules.slow_mode_seconds
+  local senders = has_check and not is_republish and sender_check(room, rules)
+  return { bounds = bounds, senders = senders, fleeting = fleeting, ephemeral = rules.ephemeral }
+end
+
+-- Lets the stream of an ephemeral room expire after its newest message, and that of any other room not.
+local function bound_lifetime(terms, meta, log)
+  if terms.ephemeral then
+    redis.pcall('EXPIRE', log, EPHEMERAL_MS / 1000)
+    redis.pcall('HSET', meta, 'fleeting', '1', 'guard', '1')
+  elseif terms.fleeting then
+    redis.pcall('PERSIST', log)
+    redis.pcall('HDEL', meta, 'fleeting')
+  end
+end
+
 -- Returns the answer to a message that is not to be appended, else nil. `member` is its sender's member record.
-local function judge(place, member, repeats)
+local function judge(place, member, repeats, senders)
   local token, key, id = ARGV[place], ARGV[place + 2], ARGV[place + 3]
   if not writer_serves(token) then
     return refused('fenced')
@@ -95,12 +137,14 @@ local function judge(place, member, repeats)
     return refused('not_in_room')
   end
   if key ~= '' then
-    return first_answer(keys_seen, fields[place]) or exhausted(keys_seen, key)
+    return first_answer(keys_seen, fields[place])
+      or senders and senders.refusal(ARGV[place + 1], member_info(place, member))
+      or exhausted(keys_seen, key)
   end
   local answer = first_answer(repeats_seen, id)
   local found = repeats and repeats.ids[id]
   if answer or not found then
-    return answer
+    return answer or senders and senders.refusal(ARGV[place + 1], member_info(place, member)) or nil
   elseif found ~= true then
     return { 'duplicate', found[1], found[2], id }
   elseif not repeats.searched then
@@ -108,24 +152,26 @@ local function judge(place, member, repeats)
   elseif not repeats.is_end then
     return { 'searching', repeats.searched, 0, repeats.epoch }
   end
-  return exhausted(repeats_seen, key)
+  return senders and senders.refusal(ARGV[place + 1], member_info(place, member)) or exhausted(repeats_seen, key)
 end
 
 -- Publishes the messages of one room.
 local function publish_in(meta, log, members, channel, at, last)
   local records = member_records(members, at, last)
-  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes')
+  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'oldest', 'bytes', 'guard')
   -- A malformed number is an error here, before the first write.
   local seq, time, oldest, bytes = (known[3] or 0) + 0, (known[4] or 0) + 0, (known[5] or 0) + 0, (known[6] or 0) + 0
   local epoch, is_stale, repeats = known[1] or '', known[2] ~= number, nil
   if has_repeats then
     repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last, WORDS)
   end
+  local terms = (known[7] or ARGV[at - 3] ~= '') and room_terms(meta, ARGV[at - 2], ARGV[at - 3], known[7])
+  local bounds, senders = terms and terms.bounds or cluster_bounds, terms and terms.senders
   local answers, count, stored, is_new = nil, 0, 0, false
   local stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
     count = count + 1
-    local verdict = judge(place, records[count], repeats)
+    local verdict = judge(place, records[count], repeats, senders)
     if verdict then
       answers = answers or {}
       answers[count] = verdict
@@ -138,9 +184,12 @@ local function publish_in(meta, log, members, channel, at, last)
         end
         time, stamp = message_time(time)
       end
-      seq, at_seq, time, stamp = append(log, stream_bound, seq, time, stamp, payload)
+      seq, at_seq, time, stamp = append(log, bounds, seq, time, stamp, payload)
       stored, bytes, is_new = stored + 1, bytes + #payload, is_new or seq == 1
-      marks = with_mark(marks, limits, seq, bytes, #payload)
+      marks = with_mark(marks, bounds.sizes, seq, bytes, #payload)
+      if senders then
+        senders.note(ARGV[place + 1], member_info(place, records[count]))
+      end
       local sent = head('M ' .. epoch, at_seq, stamp, payload) .. payload
       if not frame then
         frame = sent
@@ -167,17 +216,27 @@ local function publish_in(meta, log, members, channel, at, last)
     shrink(log)
     redis.pcall('HSET', meta, 'oldest', stamp)
   end
-  local is_aged = not is_new and (oldest or 0) - oldest_time < -AGE_SLACK
+  local is_aged = not is_new and (oldest or 0) - bounds.oldest_time < -bounds.age_slack
   if is_aged then
-    trim_by_age(meta, log, oldest_time)
+    trim_by_age(meta, log, bounds.oldest_time)
   end
   if is_aged or marks then
-    bound_size(meta, log, '#' .. ARGV[at - 2], limits, seq, bytes, marks)
+    bound_size(meta, log, '#' .. ARGV[at - 2], bounds.sizes, seq, bytes, marks)
+  end
+  if terms then
+    bound_lifetime(terms, meta, log)
+  end
+  if senders then
+    senders.write()
   end
   if is_republish and redis.pcall('EXISTS', members) == 0 then
-    local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
-    redis.pcall('EXPIRE', log, empty_s)
-    redis.pcall('EXPIRE', meta, empty_s + 3600)
+    local empty_s, stays = seq < BUSY_SEQ and quiet_s or EMPTY_S, redis.pcall('HMGET', meta, 'keep', 'fleeting')
+    if not stays[1] then
+      redis.pcall('EXPIRE', meta, empty_s + 3600)
+    end
+    if not stays[2] then
+      redis.pcall('EXPIRE', log, empty_s)
+    end
   end
   redis.pcall('PUBLISH', channel, frames and table.concat(frames) or frame)
   if answers then
@@ -189,8 +248,8 @@ end
 recall_all()
 local replies, at, key = {}, ROOMS_AT, 3
 while ARGV[at] do
-  local last = at + 1 + ARGV[at + 1] * WORDS
-  local reply = reply_of(#KEYS == 6, publish_in, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], at + 2, last)
+  local last = at + 2 + ARGV[at + 2] * WORDS
+  local reply = reply_of(#KEYS == 6, publish_in, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], at + 3, last)
   if reply.err then
     return reply
   end

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
 use presence::model::keys::{
-    CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, ScriptKeys, SessionUnit,
+    CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, RoomKeys, ScriptKeys, SessionUnit,
 };
-use presence::model::{NickKey, Retention, RoomKey};
+use presence::model::{NickKey, Retention, RoomKey, RoomPolicies};
 use presence::registry::RegistryError;
-use presence::store::redis::{CallKind, RedisStore};
+use presence::store::redis::{CallKind, ROLES, RedisStore};
 use redis::{Cmd, Script, Value};
 
 use crate::backplane::{PublishError, Published};
@@ -33,6 +33,9 @@ pub(super) const APPEND: &str = include_str!("../lua/append.lua");
 pub(super) const WHEREABOUTS: &str = include_str!("../lua/whereabouts.lua");
 
 static TYPING: LazyLock<Script> = LazyLock::new(|| script(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
+
+static ROOM_TYPING: LazyLock<Script> =
+    LazyLock::new(|| script(&["local base = ARGV[1]", ROLES], include_str!("../lua/room_typing.lua")));
 
 /// Maximum number of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5
 /// minutes for messages with a client's key, 30 seconds for others.
@@ -66,6 +69,7 @@ pub(super) struct TargetCall<'a, B: KeyBuilder> {
 pub(super) struct ScriptCalls {
     pub(super) redis: RedisStore,
     pub(super) retention: Reloadable<Retention>,
+    pub(super) rooms: Reloadable<RoomPolicies>,
     pub(super) republish: Arc<SharedRepublishRing>,
 }
 
@@ -74,11 +78,20 @@ impl ScriptCalls {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub(super) async fn typing_in_room(&self, room: &RoomKey, frame: &str) -> Result<(), RegistryError> {
+    pub(super) async fn typing_in_room(
+        &self,
+        room: &RoomKey,
+        from: &NickKey,
+        frame: &str,
+    ) -> Result<(), RegistryError> {
+        let own = [RoomKeys::meta, RoomKeys::members, RoomKeys::channel];
+        let keys = ScriptKeys::of(self.redis.keys().room(room)).own(own);
+        let origin = WriteOrigin::Client(self.republish.settled());
+        let mut call = self.call(&ROOM_TYPING, std::slice::from_ref(&keys), origin);
+        call.arg(room.as_str()).arg(from.as_str()).arg(frame);
         let mut lane = self.redis.lane(room.as_str());
-        let mut command = redis::cmd("PUBLISH");
-        let sent = command.arg(self.redis.keys().room(room).channel()).arg(frame).query_async(&mut lane);
-        self.redis.timed(CallKind::Typing, sent).await
+        let sent = self.redis.call_script(&mut lane, &ROOM_TYPING, &call);
+        self.redis.timed_on(CallKind::Typing, keys.described(), sent).await
     }
 
     /// Publishes a typing notice to the gateway of a nickname's owner.
@@ -159,7 +172,10 @@ pub(super) fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) 
         "duplicate" => Ok(Published { msg_id, seq, time, duplicate: true, online }),
         "fenced" => Err(RegistryError::Fenced.into()),
         "not_in_room" => Err(PublishError::NotInRoom),
+        "not_allowed" => Err(PublishError::NotAllowed),
+        "slow_mode" => Err(PublishError::SlowMode { retry_after: Duration::from_millis(time) }),
         "no_such_user" => Err(PublishError::NoSuchUser),
+        "muted" => Err(PublishError::Muted { retry_after: (time > 0).then(|| Duration::from_millis(time)) }),
         "exhausted" => Err(PublishError::KeysExhausted { retry_after: Duration::from_millis(time) }),
         "lost" => Err(RegistryError::Unknown("messages after the first attempt are trimmed or lost".to_owned()).into()),
         _ => Err(RegistryError::Unknown(format!("script returned unknown verdict {verdict}")).into()),

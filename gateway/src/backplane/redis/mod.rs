@@ -25,7 +25,7 @@ use std::time::Instant;
 use presence::host::failpoints;
 use presence::host::reloadable::Reloadable;
 use presence::model::stream::{PageLimit, StreamEnd};
-use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
+use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, RoomPolicies, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{GENERATION, RedisStore, STREAM, script_source};
 use redis::Script;
@@ -69,13 +69,15 @@ struct RedisNode {
 pub struct RedisBackplaneSettings {
     /// Limits to which publishing trims streams.
     pub retention: Reloadable<Retention>,
+    /// The rules of rooms by pattern.
+    pub rooms: Reloadable<RoomPolicies>,
     /// Maximum size in bytes of the acknowledged messages that are kept in case Redis loses them.
     pub republish_bytes: usize,
 }
 
 impl Default for RedisBackplaneSettings {
     fn default() -> Self {
-        Self { retention: Reloadable::default(), republish_bytes: 256 * 1024 * 1024 }
+        Self { retention: Reloadable::default(), rooms: Reloadable::default(), republish_bytes: 256 * 1024 * 1024 }
     }
 }
 
@@ -84,11 +86,11 @@ impl RedisBackplane {
     /// runtime.
     #[must_use]
     pub fn start(redis: RedisStore, settings: RedisBackplaneSettings, sink: DeliverySink) -> Self {
-        let RedisBackplaneSettings { retention, republish_bytes } = settings;
+        let RedisBackplaneSettings { retention, rooms, republish_bytes } = settings;
         let malformed = Arc::<MalformedCounter>::default();
         let subscriber = ChannelSubscriber::start(&redis, sink, malformed.clone());
         let republish = Arc::new(SharedRepublishRing::bounded(republish_bytes));
-        let calls = ScriptCalls { redis: redis.clone(), retention, republish: republish.clone() };
+        let calls = ScriptCalls { redis: redis.clone(), retention, rooms, republish: republish.clone() };
         let publisher = Publisher::new(calls.clone(), PublisherLimits::default());
         Self {
             node: Arc::new(RedisNode {
@@ -164,7 +166,8 @@ impl BackplaneContract for RedisBackplane {
     async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
         match to {
             Target::Room(room) => {
-                self.node.calls.typing_in_room(room.key(), &envelope::typing(session, from.as_str())).await
+                let notice = envelope::typing(session, from.as_str());
+                self.node.calls.typing_in_room(room.key(), from.key(), &notice).await
             }
             Target::Nick(nick) => self.node.calls.typing_to_nick(nick.key(), from.as_str()).await,
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use presence::model::RoomKey;
 use presence::model::keys::{OwnKey, RoomKeys, ScriptKeys};
 use presence::registry::RegistryError;
-use presence::store::redis::CallKind;
+use presence::store::redis::{CallKind, ROLES, RULES};
 use redis::{FromRedisValue, Script, Value};
 
 use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, outcome};
@@ -19,7 +19,8 @@ use crate::backplane::{PriorPosition, Published};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     let [repeats, retention] = [include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
-    let parts = [PRELUDE, NOTES, SIZES, APPEND, repeats, retention];
+    let senders = include_str!("../lua/senders.lua");
+    let parts = [PRELUDE, NOTES, SIZES, APPEND, repeats, retention, ROLES, RULES, senders];
     script(&parts, include_str!("../lua/publish.lua"))
 });
 
@@ -40,7 +41,7 @@ impl ScriptCalls {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
-        let retention = self.retention.get();
+        let (retention, policies) = (self.retention.get(), self.rooms.get());
         let mut targets = Vec::with_capacity(rooms.len());
         for SentBatch { to: room, .. } in rooms {
             let own = [RoomKeys::meta, RoomKeys::stream, RoomKeys::members, RoomKeys::channel];
@@ -50,7 +51,7 @@ impl ScriptCalls {
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
         call.arg(retention.bytes);
         for SentBatch { to: room, messages } in rooms {
-            call.arg(room.as_str()).arg(messages.len());
+            call.arg(policies.message_json_of(room)).arg(room.as_str()).arg(messages.len());
             for StoredMessage { token, nick, key, msg_id, payload, prior } in messages {
                 call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload).arg(prior);
             }

@@ -106,6 +106,10 @@ impl ConnectionSession for EchoSession {
 
     fn present(&mut self, _: Token) {}
 
+    async fn apply_removals(&mut self) {
+        drop(self.outbox.take_removals());
+    }
+
     fn note_input(&mut self) {
         self.state.inputs.fetch_add(1, Ordering::SeqCst);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use presence::model::RoomName;
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::{RoomRole, RoomTopic};
 use presence::model::stream::{StreamEnd, StreamId};
 
 use crate::identity::RoomRight;
@@ -42,6 +43,8 @@ pub struct RoomJoined {
     pub(crate) end: StreamEnd,
     pub(crate) member_count: u64,
     pub(crate) since: Option<Since>,
+    pub(crate) topic: Option<Box<RoomTopic>>,
+    pub(crate) role: Option<RoomRole>,
 }
 
 pub(super) fn decide(
@@ -64,7 +67,7 @@ pub(super) fn decide(
 }
 
 pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
-    let RoomJoined { room, end, member_count, since } = joined;
+    let RoomJoined { room, end, member_count, since, topic, role } = joined;
     state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives: true });
     let answer = Answer::Joined {
         room: room.as_str().to_owned(),
@@ -72,6 +75,8 @@ pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision
         seq: end.seq,
         member_count,
         recovered: since.as_ref().is_some_and(|since| end.holds(&since.epoch, since.seq)),
+        topic,
+        role,
     };
     let entry = StreamEntry::new(StreamId::Room(room.key().clone()), room.as_str(), end, since);
     Decision::AnswerAndEnter(answer, vec![entry])
@@ -138,7 +143,7 @@ mod perform {
                     if let Some(address) = creator.filter(|_| joined.is_first_entry()) {
                         address.charge(Instant::now(), LimitKind::Creations);
                     }
-                    let JoinedAt { room, epoch, seq, member_count, forks } = joined;
+                    let JoinedAt { room, epoch, seq, member_count, forks, topic, role } = joined;
                     if is_new {
                         services.claims.change(&me.owner, |claim| {
                             // Usually the only entry.
@@ -146,13 +151,15 @@ mod perform {
                             claim.rooms.push(room.clone());
                         });
                     }
-                    Ok(RoomJoined { room, end: StreamEnd { epoch, seq, forks }, member_count, since })
+                    let (end, topic) = (StreamEnd { epoch, seq, forks }, topic.map(Box::new));
+                    Ok(RoomJoined { room, end, member_count, since, topic, role })
                 }
                 Err(error) => {
                     if starts_delivery {
                         performer.stop_receiving(room.key(), session);
                     }
-                    if is_new {
+                    // A resume finds rooms that do not admit the person any more.
+                    if is_new || error.is_by_rules() {
                         undo(performer, &room, me, &error).await;
                     }
                     match (may_create, &error) {

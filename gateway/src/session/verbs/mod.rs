@@ -12,6 +12,7 @@ mod history;
 pub(super) mod join;
 mod leave;
 mod members;
+pub(super) mod moderate;
 pub(super) mod nick;
 mod ping;
 mod read;
@@ -47,6 +48,8 @@ pub enum Operation {
     FindInboxEnd(resume::FindInboxEnd),
     /// Joins a room, or rewrites the session's member record there.
     Join(join::JoinRoom),
+    /// Joins a room again after a resume.
+    Rejoin(join::JoinRoom),
     /// Leaves a room.
     Leave(leave::LeaveRoom),
     /// Claims another nickname for the session.
@@ -67,6 +70,8 @@ pub enum Operation {
     Read(read::MarkRead),
     /// Publishes a typing notice.
     Typing(typing::AnnounceTyping),
+    /// Carries out the order of a moderator.
+    Moderate(Box<moderate::ModerateRoom>),
     /// Verifies a newer token of the user.
     Refresh(refresh::RefreshToken),
 }
@@ -84,6 +89,8 @@ pub enum OperationOutcome {
     InboxEnd(StreamEnd),
     /// The room was joined.
     Joined(join::RoomJoined),
+    /// A room that a resume joins again does not admit the person any more.
+    NotAdmitted,
     /// The room was left.
     Left(RoomName),
     /// The nickname is owned, as another one of the session.
@@ -174,6 +181,7 @@ fn decide_registered(
         Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),
         Command::Read { seq } => Operation::Read(read::MarkRead { session: me.owner.session, seq }),
         Command::Typing { to } => return typing::decide(state, now, me, to),
+        Command::Moderate(command) => Operation::Moderate(moderate::decide(state, me, *command)?),
         Command::Refresh { token } => return Ok(refresh::decide(state, me, token)),
         Command::Register { .. } | Command::Ping | Command::Bye => return Err(ErrorCode::Internal),
     }))
@@ -199,6 +207,7 @@ impl Flow {
                 OperationOutcome::InboxEnd(_)
                 | OperationOutcome::NickClaimed(_)
                 | OperationOutcome::NickReleased
+                | OperationOutcome::NotAdmitted
                 | OperationOutcome::Refreshed(_),
             ) => None,
             (Self::Resume(flow), outcome) => flow.conclude(state, outcome),
@@ -220,6 +229,8 @@ impl Flow {
 }
 
 mod perform {
+    use presence::model::codes::ErrorCode;
+
     use super::{Operation, OperationOutcome};
     use crate::session::performer::Performer;
     use crate::wire::Refusal;
@@ -235,6 +246,13 @@ mod perform {
                 Self::Resume(operation) => operation.perform(performer).await.map(OperationOutcome::Resumed),
                 Self::FindInboxEnd(operation) => operation.perform(performer).await.map(OperationOutcome::InboxEnd),
                 Self::Join(operation) => operation.perform(performer).await.map(OperationOutcome::Joined),
+                Self::Rejoin(operation) => match operation.perform(performer).await {
+                    Err(Refusal {
+                        code: ErrorCode::Banned | ErrorCode::NotAllowed | ErrorCode::RoomFull | ErrorCode::InviteOnly,
+                        ..
+                    }) => Ok(OperationOutcome::NotAdmitted),
+                    outcome => outcome.map(OperationOutcome::Joined),
+                },
                 Self::Leave(operation) => operation.perform(performer).await.map(OperationOutcome::Left),
                 Self::ClaimNick(operation) => operation.perform(performer).await.map(OperationOutcome::NickClaimed),
                 Self::ReleaseNick(operation) => {
@@ -247,6 +265,7 @@ mod perform {
                 Self::History(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Read(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Moderate(operation) => Box::pin(operation.perform(performer)).await.map(OperationOutcome::Answer),
                 Self::Refresh(operation) => operation.perform(performer).await.map(OperationOutcome::Refreshed),
             }
         }

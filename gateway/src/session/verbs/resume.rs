@@ -130,7 +130,7 @@ impl ResumeFlow {
                 let leave = Operation::Leave(LeaveRoom { room, me: self.me.clone() });
                 Some(Decision::PerformStep(Flow::Resume(self), leave))
             }
-            OperationOutcome::Left(_) => Some(self.next()),
+            OperationOutcome::Left(_) | OperationOutcome::NotAdmitted => Some(self.next()),
             OperationOutcome::Joined(RoomJoined { room, end, .. }) => {
                 let position = self.positions.remove(room.key());
                 let receives = position.is_some();
@@ -157,7 +157,7 @@ impl ResumeFlow {
             Some(room) => {
                 let starts_delivery = self.positions.contains_key(room.key());
                 let (me, former) = (self.me.clone(), self.former.clone());
-                Operation::Join(JoinRoom { room, me, former, starts_delivery, since: None, creator: None })
+                Operation::Rejoin(JoinRoom { room, me, former, starts_delivery, since: None, creator: None })
             }
             None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),
         };

@@ -11,6 +11,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::{
+    MODERATION_SECONDS_MAX, ModerationAction, ModerationOrder, ModerationTarget, RoomRole,
+};
 use presence::model::{Availability, KEY_BYTES, ListCursor, Nick, RoomName};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -18,7 +21,8 @@ use serde_json::value::RawValue;
 use crate::message::Body;
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
 use crate::wire::{
-    Command, CorrelationId, REQUEST_BYTES_MAX, RESUMED_ROOMS_MAX, Range, Refusal, Request, ResumeRequest, Since, Token,
+    Command, CorrelationId, ModerationCommand, REQUEST_BYTES_MAX, RESUMED_ROOMS_MAX, Range, Refusal, Request,
+    ResumeRequest, Since, Token,
 };
 
 use super::INBOX;
@@ -126,11 +130,35 @@ impl<'a> JsonFields<'a> {
             "read" if self.string("to")? == INBOX => Command::Read { seq: self.seq()? },
             "read" => return Err(bad_request(format!("`to` must be \"{INBOX}\""))),
             "typing" => Command::Typing { to: syntax::target(&self.string("to")?)? },
+            kind if let Some(action) = ModerationAction::of_word(kind) => self.moderation(action)?,
             "refresh" => Command::Refresh { token: Token::new(self.string("token")?) },
             "ping" => Command::Ping,
             "bye" => Command::Bye,
             _ => return Err(ErrorCode::UnknownType.into()),
         })
+    }
+
+    fn moderation(&self, action: ModerationAction) -> Result<Command, Refusal> {
+        let (nick, user) = (self.optional_string("nick")?, self.optional_string("user")?);
+        let target = match (action, nick, user) {
+            (ModerationAction::Topic, ..) => None,
+            (_, Some(nick), None) => Some(ModerationTarget::Nick(syntax::nick(&nick)?)),
+            (action, None, Some(user)) if action.names_users() => Some(ModerationTarget::User(syntax::user(&user)?)),
+            (action, ..) if action.names_users() => return Err(bad_request("name one of `nick` and `user`")),
+            _ => return Err(missing("nick")),
+        };
+        let text = match action {
+            ModerationAction::Topic => syntax::topic(&self.string("text")?)?,
+            _ => syntax::reason(&self.optional_string("reason")?.unwrap_or_default())?,
+        };
+        let role = match self.optional_string("role")?.as_deref() {
+            Some("owner") => RoomRole::Owner,
+            None | Some("moderator") => RoomRole::Moderator,
+            Some(_) => return Err(bad_request("`role` must be \"owner\" or \"moderator\"")),
+        };
+        let seconds = self.optional_number("seconds", 1..=MODERATION_SECONDS_MAX)?;
+        let order = ModerationOrder { action, target, seconds, text, role };
+        Ok(Command::Moderate(Box::new(ModerationCommand { room: self.room()?, order })))
     }
 
     fn body(&self) -> Result<Body, Refusal> {

@@ -4,6 +4,7 @@
 //! left out, except for `next_cursor`: `null` marks the last page.
 
 use bytes::Bytes;
+use presence::model::moderation::Moderation;
 use serde::Serialize;
 
 use crate::wire::{Answer, DeliveryStatus, Event, Refusal, Reply};
@@ -28,12 +29,14 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
                 .field("node", node)
                 .field("time", time)
         }
-        Answer::Joined { room, epoch, seq, member_count, recovered } => object("joined")
+        Answer::Joined { room, epoch, seq, member_count, recovered, topic, role } => object("joined")
             .field("room", room)
             .field("epoch", epoch)
             .field("seq", seq)
             .field("member_count", member_count)
-            .field("recovered", recovered),
+            .field("recovered", recovered)
+            .optional("topic", topic.as_ref())
+            .optional("role", role.as_ref()),
         Answer::Left { room } => object("left").field("room", room),
         Answer::Ack { to, msg_id, delivery, time, duplicate } => {
             let ack = object("ack").field("to", to).field("msg_id", msg_id);
@@ -66,6 +69,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Answer::Refreshed { expires_in_ms, left } => {
             object("refreshed").optional("expires_in_ms", expires_in_ms.as_ref()).field("left", left)
         }
+        Answer::Moderated { room, notice } => with_notice(object(notice.action.as_str()).field("room", room), notice),
         Answer::Pong => object("pong"),
         Answer::Refused(refusal) => object("error").refusal(refusal),
     }
@@ -90,10 +94,31 @@ pub fn encode_event(event: &Event) -> Bytes {
             JsonObject::new("rewound").field("to", to).field("epoch", epoch).field("seq", seq)
         }
         Event::Typing { to, from } => JsonObject::new("typing").field("to", to).field("from", from),
+        Event::Moderation { room, notice } => {
+            with_notice(JsonObject::new("moderation").field("room", room).field("action", &notice.action), notice)
+        }
+        Event::Left { room, reason, by, text } => JsonObject::new("left")
+            .field("room", room)
+            .field("reason", reason)
+            .optional("by", by.as_ref())
+            .optional("text", text.as_ref()),
         Event::Expiring { expires_in_ms } => JsonObject::new("expiring").field("expires_in_ms", expires_in_ms),
         Event::GoingAway { retry_after_ms } => JsonObject::new("going_away").field("retry_after_ms", retry_after_ms),
     }
     .finish()
+}
+
+/// Adds what a moderator did, apart from room and action.
+fn with_notice(object: JsonObject, notice: &Moderation) -> JsonObject {
+    object
+        .optional("nick", notice.nick.as_ref())
+        .optional("user", notice.user.as_ref())
+        .optional("by", notice.by.as_ref())
+        .optional("reason", notice.reason.as_ref())
+        .optional("until", notice.until.as_ref())
+        .optional("role", notice.role.as_ref())
+        .optional("text", notice.text.as_ref())
+        .field("time", &notice.time)
 }
 
 /// A JSON object under construction: its closing brace is missing.

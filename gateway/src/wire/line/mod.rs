@@ -4,6 +4,7 @@
 //! events. Invariant: output contains no control character but the line feed at the end of each line, whatever the
 //! texts and names of others contain. So no user can forge a line or control the terminal of another.
 
+mod moderation;
 mod parse;
 mod print;
 #[cfg(test)]

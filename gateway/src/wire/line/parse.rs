@@ -3,13 +3,14 @@
 //! Reads the state of the connection; of a line it stores there only the text of a `/msg`.
 
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::ModerationAction;
 use presence::model::{Availability, RoomName, STATUS_BYTES};
 
 use crate::message::{Body, Target};
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, bad_request};
 use crate::wire::{Command, REQUEST_BYTES_MAX, Range, Refusal, Token};
 
-use super::{KeptPart, LineDialect};
+use super::{KeptPart, LineDialect, moderation};
 
 /// Number of messages of a `/history` without a number.
 const DEFAULT_HISTORY_ROWS: usize = 20;
@@ -28,6 +29,13 @@ pub(super) const HELP: &str = "\
 * /rooms            list the rooms that have members
 * /history [N]      show the last N messages of this room: 1 to 200, default 20
 * /more             show the next part of the last list that was cut
+* /topic TEXT       set the topic of this room
+* /kick NAME [WHY]  remove a user from this room
+* /ban NAME [SECONDS] [WHY]   remove a user who may not return
+* /mute NAME [SECONDS] [WHY]  stop a user from sending to this room
+* /unban NAME       let a user return; /unmute NAME lets one send again
+* /op NAME [owner]  make a user moderator or owner; /deop NAME ends that
+* /invite NAME      let a user join a room that needs an invite
 * /away [TEXT]      tell the others that you are away; TEXT is the reason
 * /back             tell the others that you are back
 * /ping             check the connection; the server answers `* pong`
@@ -37,7 +45,10 @@ pub(super) const HELP: &str = "\
 ";
 
 /// Commands of users with a nickname.
-const NEED_NICK: &[&str] = &["join", "leave", "msg", "who", "whois", "rooms", "history", "more", "away", "back"];
+const NEED_NICK: &[&str] = &[
+    "join", "leave", "msg", "who", "whois", "rooms", "history", "more", "away", "back", "topic", "kick", "ban",
+    "unban", "mute", "unmute", "op", "deop", "invite",
+];
 
 /// A line that is not blank.
 pub(super) enum ParsedLine {
@@ -95,6 +106,9 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
         "more" => {
             no_argument(argument, "/more")?;
             rest_of_list(dialect)?
+        }
+        verb if let Some(action) = ModerationAction::of_word(verb) => {
+            moderation::command(current(dialect)?, action, argument)?
         }
         "away" => away(argument)?,
         "back" => {

@@ -6,9 +6,11 @@ use std::fmt::{self, Write};
 
 use bytes::Bytes;
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::{Moderation, RoomRole};
 use presence::model::{Availability, LeftReason, MemberInfo, PresenceDelta, RoomName, Status};
 
 use crate::message::ChatMessage;
+use crate::wire::line::moderation;
 use crate::wire::{Answer, DeliveryStatus, Event, Refusal};
 
 /// Encodes an event as whole lines.
@@ -30,6 +32,13 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Epoch { .. } | Event::Typing { .. } => {}
         Event::Rewound { to, .. } => {
             lines.add(format_args!("* {} lost its newest messages: what follows replaces them", Escaped(to)));
+        }
+        Event::Moderation { room, notice } => moderated(&mut lines, room, notice),
+        Event::Left { room, reason, by, text } => {
+            let (room, reason) = (Escaped(room), reason.as_str());
+            let by = by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let text = text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+            lines.add(format_args!("* you were {reason} from {room}{}{}", Escaped(&by), Escaped(&text)));
         }
         Event::Expiring { expires_in_ms } => {
             let seconds = expires_in_ms.div_ceil(1000);
@@ -82,8 +91,17 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
         Answer::Registered { nick, .. } | Answer::Nick { nick } => {
             lines.add(format_args!("* you are now known as {}", Escaped(nick)));
         }
-        Answer::Joined { room, member_count, .. } => {
+        Answer::Joined { room, member_count, topic, role, .. } => {
             lines.add(format_args!("* you are in {}, members: {member_count}", Escaped(room)));
+            if let Some(topic) = topic {
+                let (room, text, by) = (Escaped(room), Escaped(&topic.text), Escaped(&topic.by));
+                lines.add(format_args!("* the topic of {room} is: {text} (set by {by})"));
+            }
+            match role {
+                Some(RoomRole::Muted) => lines.add(format_args!("* you are muted in {}", Escaped(room))),
+                Some(role) => lines.add(format_args!("* you are {} of {}", role.as_str(), Escaped(room))),
+                None => {}
+            }
         }
         Answer::Left { room } => lines.add(format_args!("* you left {}", Escaped(room))),
         Answer::Ack { .. } => {}
@@ -135,6 +153,8 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
                 lines.add(format_args!("* you left {}, your token does not allow it", Escaped(room)));
             }
         }
+        // Its members, the moderator among them, see what was done.
+        Answer::Moderated { .. } => {}
         Answer::Pong => lines.add(format_args!("* pong")),
         Answer::Refused(refusal) => return encode_refusal(refusal),
     }
@@ -148,6 +168,14 @@ fn message(lines: &mut LineBuffer, chat: &ChatMessage) {
     } else {
         lines.add(format_args!("<- {from}: {}", Escaped(&text)));
     }
+}
+
+fn moderated(lines: &mut LineBuffer, room: &str, notice: &Moderation) {
+    let (room, by) = (Escaped(room), Escaped(notice.by.as_deref().unwrap_or("a moderator")));
+    let (did, person, as_role) = moderation::deed(notice);
+    let text = notice.reason.as_ref().or(notice.text.as_ref()).filter(|text| !text.is_empty());
+    let text = text.map(|text| format!(": {text}")).unwrap_or_default();
+    lines.add(format_args!("* {by} {did}{}{as_role} in {room}{}", Escaped(person), Escaped(&text)));
 }
 
 /// Writes the changes in the order in which they apply: a nickname of a member that left may be another's now.

@@ -35,7 +35,15 @@ fn registered(nick: &str) -> Answer {
 }
 
 fn joined(room: &str) -> Answer {
-    Answer::Joined { room: room.into(), epoch: "e1".into(), seq: 131, member_count: 3, recovered: false }
+    Answer::Joined {
+        room: room.into(),
+        epoch: "e1".into(),
+        seq: 131,
+        member_count: 3,
+        recovered: false,
+        topic: None,
+        role: None,
+    }
 }
 
 fn acked(to: &str, delivery: DeliveryStatus) -> Answer {
@@ -364,6 +372,7 @@ fn events_encode_as_frozen() {
         ],
         renamed: vec![Rename { from: "bob".into(), to: "bobby".into() }],
         status: vec![member("ann", Availability::Away, "lunch"), member("joe", Availability::Online, "")],
+        moderation: Vec::new(),
     };
     let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
     for (input, text) in [

@@ -14,6 +14,7 @@ use ::config::{ConfigError, FileFormat, Source, Value, ValueKind};
 use super::SettingsError;
 use super::key::{Key, KeyKind, nearest};
 use super::redis_url::redacted;
+use super::tables;
 
 /// Prefix of the environment variables of both programs. A single `_` would collide with the variables that
 /// orchestrators set for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`).
@@ -154,10 +155,15 @@ fn file_settings(keys: &[Key], path: &Path) -> Result<Vec<GivenSetting>, Setting
         .map_err(|error| SettingsError::File { file: file.clone(), reason: error.to_string() })?;
     let table = ::config::File::from_str(&text, FileFormat::Toml).collect();
     let table = table.map_err(|error| SettingsError::File { file: file.clone(), reason: one_line(&error) })?;
-    let settings = leaves(ValueKind::Table(table)).into_iter().map(|(name, Leaf { text, is_list })| {
+    let settings = leaves(ValueKind::Table(table)).into_iter().map(|(name, Leaf { text, is_list, tables })| {
         let Some((_, kind)) = names(keys).find(|(known, _)| *known == name) else {
             return Err(unknown(keys, name, file.clone()));
         };
+        if kind == KeyKind::Tables {
+            let expected = || invalid(keys, &name, text.as_deref().unwrap_or("[..]"), "expected a list of tables");
+            let tables = tables.ok_or_else(expected)?;
+            return Ok((name, tables));
+        }
         let Some(text) = text else {
             return Err(invalid(keys, &name, "[..]", "expected values, not lists or tables, between the brackets"));
         };
@@ -220,6 +226,8 @@ pub(super) fn read_secret(path: &Path) -> std::io::Result<String> {
 struct Leaf {
     text: Option<String>,
     is_list: bool,
+    /// The JSON of a list that has only tables.
+    tables: Option<String>,
 }
 
 /// Returns the values of a tree by dotted key. An empty section has none.
@@ -235,9 +243,10 @@ fn leaves(kind: ValueKind) -> Vec<(String, Leaf)> {
                 let is_plain = |value: &Value| !matches!(value.kind, ValueKind::Table(_) | ValueKind::Array(_));
                 let texts: Option<Vec<String>> =
                     values.iter().map(|value| is_plain(value).then(|| value.kind.to_string())).collect();
-                all.push((key, Leaf { text: texts.map(|texts| texts.join(",")), is_list: true }));
+                let tables = tables::to_json(&values);
+                all.push((key, Leaf { text: texts.map(|texts| texts.join(",")), is_list: true, tables }));
             }
-            _ => all.push((key, Leaf { text: Some(kind.to_string()), is_list: false })),
+            _ => all.push((key, Leaf { text: Some(kind.to_string()), is_list: false, tables: None })),
         }
     }
     all

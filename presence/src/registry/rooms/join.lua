@@ -4,12 +4,14 @@
 --       owned-members, 10 nick record, 11 session-rooms
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
 --       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
---       11 '0' if the room must exist
--- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} if the caller does not own the
---        nick; {'NO_SUCH_ROOM'} if it must exist and does not
+--       11 '0' if the room must exist, 12 JSON of the room's rules in the configuration or ''
+-- Reply: {'OK', room as shown, epoch, seq, member count, forks, topic as JSON or '', role or ''}; {'FENCED'}; {'STALE'}
+--        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the
+--        caller may not create it; {'BANNED'}, {'INVITE_ONLY'} or {'ROOM_FULL'} if the room does not admit it
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
-local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create = unpack(ARGV)
+local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create, configured =
+  unpack(ARGV)
 
 enter_generation()
 require_open()
@@ -20,7 +22,9 @@ end
 if redis.call('HGET', nick_record, 'owner') ~= token then
   return { 'STALE' }
 end
-if may_create == '0' and redis.call('EXISTS', meta) == 0 then
+local known = stream_meta(meta, 'rules', 'fleeting', 'moderated', 'topic')
+local exists, moderated, topic = known[1] or known[7], known[10], known[11]
+if may_create == '0' and not exists then
   return { 'NO_SUCH_ROOM' }
 end
 local before = redis.call('HGET', members, nick)
@@ -33,10 +37,47 @@ local replaced = old_nick ~= '' and redis.call('HGET', members, old_nick)
 local from = replaced and succeeds(old_token, split_record(replaced)) and shown_nick(replaced, old_nick)
 local to = cjson.encode(shown)
 
-local present, top, _, forks, _, room_shown = touch(meta, log, generation_number, epoch)
+local rules = rules_of(known[8], configured)
+local identity = (rules or moderated) and identity_of(nick, info)
+
+local function is_invited()
+  local role = moderated and role_of(room, identity, now())
+  return role == 'owner' or role == 'moderator' or moderated and redis.call('HEXISTS', meta .. ':invites', identity) == 1
+end
+
+-- Returns the reason not to admit a new member, or nil. A session that returns has kept its place.
+local function refusal()
+  local create = not exists and rules and rules.create
+  if moderated and is_banned(room, identity, now()) then
+    return 'BANNED'
+  elseif create == 'api' or create == 'token' and string.sub(identity, 1, 1) ~= 'u' then
+    return 'NOT_ALLOWED'
+  elseif not rules or not exists or redis.call('SISMEMBER', session_rooms, room) == 1 then
+    return nil
+  elseif rules.invite_only and not is_invited() then
+    return 'INVITE_ONLY'
+  elseif rules.members_max and not before and redis.call('HLEN', members) >= rules.members_max then
+    return 'ROOM_FULL'
+  end
+end
+
+-- A member stays one under a banned nick.
+local refused = not (is_same or from) and refusal()
+if refused then
+  -- A later resume does not try again.
+  redis.call('SREM', session_rooms, room)
+  return { refused }
+end
+
+local present, top, _, forks, _, room_shown = touch(meta, log, generation_number, epoch, known)
 if not room_shown then
   room_shown = display
   redis.call('HSET', meta, 'display', display)
+end
+if not exists and rules and rules.roles then
+  redis.call('HSET', meta .. ':roles', identity, 'owner')
+  redis.call('HSET', meta, 'moderated', '1')
+  moderated = '1'
 end
 redis.call('SADD', session_rooms, room)
 
@@ -59,10 +100,17 @@ if before_owner ~= token or (from and from ~= to) then
   redis.call('SADD', owned_members, room .. ' ' .. nick)
   redis.call('PERSIST', meta)
   count = redis.call('HLEN', members)
-  -- A room with members is listed, and its stream has no TTL.
+  -- A room with members is listed, and its stream has no TTL unless it is ephemeral.
   if count == 1 then
     redis.call('ZADD', rooms, 0, room)
-    redis.call('PERSIST', log)
+    if not known[9] then
+      redis.call('PERSIST', log)
+    end
+    if moderated then
+      for _, list in ipairs({ ':roles', ':bans', ':invites' }) do
+        redis.call('PERSIST', meta .. list)
+      end
+    end
   end
   if from and from ~= to then
     announce(room, '{"renamed":[{"from":' .. from .. ',"to":' .. to .. '}]}')
@@ -76,4 +124,6 @@ if before_owner ~= token or (from and from ~= to) then
     log_event('join', '"room":%s,"nick":%s', cjson.encode(room_shown), to, now())
   end
 end
-return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks }
+local role = moderated and role_of(room, identity, now()) or 'member'
+return { 'OK', room_shown, present, top, count or redis.call('HLEN', members), forks, topic or '',
+  role ~= 'member' and role or '' }

@@ -1,14 +1,14 @@
 //! Rooms in memory: the rules of `join.lua`, `leave.lua`, `drop_member.lua` and `end_room.lua`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::json;
 
-use crate::model::{LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey};
+use crate::model::{
+    Identity, LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, RoomRules,
+};
 use crate::registry::{MemoryRegistry, RegistryError};
-use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, StoreState, now};
+use crate::store::memory::{Leftover, MemberRecord, StoreState, now};
 
-use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
+use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms, RuledRoom};
 
 /// The seq from which a room is not quiet.
 const BUSY_SEQ: u64 = 3;
@@ -20,6 +20,14 @@ impl Rooms for MemoryRegistry {
 
     async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError> {
         Ok(self.store.lock().leave(request))
+    }
+
+    async fn set_room_rules(&self, room: &RoomName, rules: &RoomRules) -> Result<RuledRoom, RegistryError> {
+        Ok(self.store.lock().set_room_rules(room, rules))
+    }
+
+    async fn end_room(&self, room: &RoomName) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().delete_room(room.key()))
     }
 }
 
@@ -44,15 +52,14 @@ impl StoreState {
             }
         };
         let before = self.rooms.member(key, nick.key()).map(|member| (member.owner.clone(), member.info.clone()));
+        let is_member = replaced.is_some() || before.as_ref().is_some_and(|(before, _)| owner.succeeds(before));
+        if !is_member && let Err(refusal) = self.admit(&request, before.is_some()) {
+            self.sessions.forget_room(&owner.session, key);
+            return Err(refusal);
+        }
 
-        self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
-            name: name.clone(),
-            log: MemoryStream::default(),
-            version: 0,
-            members: BTreeMap::new(),
-            listed: BTreeSet::new(),
-            emptied: 0,
-        });
+        self.create_room(&request);
+        let identity = Identity::of(user, nick.key());
         self.sessions.joined(&owner.session, key);
         let info = MemberInfo { nick: nick.as_str().to_owned(), user: user.cloned(), status: status.clone() };
         let from = replaced.as_ref().map(|(_, from)| from).filter(|from| **from != info.nick).cloned();
@@ -79,6 +86,8 @@ impl StoreState {
             seq: room.log.seq(),
             member_count: room.members.len() as u64,
             forks: Vec::new(),
+            topic: room.moderation.as_ref().and_then(|moderation| moderation.topic.clone()),
+            role: self.role_of(key, &identity, now()),
         })
     }
 
@@ -148,6 +157,7 @@ impl StoreState {
     pub(crate) fn end_room(&mut self, room: &RoomKey) {
         match self.rooms.spoken_in_empty(room) {
             None => {}
+            Some(_) if self.rooms.is_moderated(room) => self.retire(Leftover::Room(room.clone())),
             Some(0) => self.rooms.forget(room),
             Some(seq) if seq < BUSY_SEQ => self.quiet_rooms.push(now(), room.clone()),
             Some(_) => self.retire(Leftover::Room(room.clone())),
@@ -156,7 +166,8 @@ impl StoreState {
 
     /// Returns the time since which a quiet room has been empty.
     pub(crate) fn quiet_since(&self, room: &RoomKey) -> Option<u64> {
-        self.rooms.spoken_in_empty(room).filter(|seq| *seq < BUSY_SEQ).and_then(|_| self.rooms.emptied_at(room))
+        let is_quiet = |seq: &u64| *seq < BUSY_SEQ && !self.rooms.is_moderated(room);
+        self.rooms.spoken_in_empty(room).filter(is_quiet).and_then(|_| self.rooms.emptied_at(room))
     }
 
     fn add_member(&mut self, room: &RoomKey, nick: &NickKey, owner: &Owner, info: MemberInfo) {

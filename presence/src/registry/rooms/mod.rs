@@ -4,12 +4,18 @@
 //! silently; `leave.lua` ends only a record of the caller's claim or of an older one of its session.
 
 mod memory;
+mod moderation;
+mod moderation_memory;
 mod redis;
+mod rules_memory;
 
+use crate::model::moderation::{RoomRole, RoomTopic};
 use crate::model::stream::Fork;
-use crate::model::{LeftReason, Nick, Owner, RoomName, Status, UserId};
+use crate::model::{LeftReason, Nick, Owner, RoomName, RoomRules, Status, UserId};
 
 use super::RegistryError;
+
+pub use self::moderation::{ModerationCaller, ModerationError, ModerationRequest};
 
 /// A request to join a room.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +58,10 @@ pub struct JoinedAt {
     pub member_count: u64,
     /// The ends of the room's former epochs, oldest first.
     pub forks: Vec<Fork>,
+    /// The topic of the room.
+    pub topic: Option<RoomTopic>,
+    /// The role of the member; `None` for a plain one.
+    pub role: Option<RoomRole>,
 }
 
 impl JoinedAt {
@@ -61,6 +71,15 @@ impl JoinedAt {
     pub fn is_first_entry(&self) -> bool {
         self.member_count == 1 && self.seq == 0
     }
+}
+
+/// A room whose rules were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuledRoom {
+    /// The room's name in its first spelling, which all members see.
+    pub room: RoomName,
+    /// True if the call created it.
+    pub is_new: bool,
 }
 
 /// A request to end a membership.
@@ -96,7 +115,8 @@ contract! {
         ///
         /// # Errors
         /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more). `NoSuchRoom` if the
-        /// room must exist and does not.
+        /// room must exist and does not. `Banned`, `NotAllowed`, `RoomFull` or `InviteOnly` by the rules of the room.
+        /// A session that returns needs no place and no invite; a member with another nickname is never refused.
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
         /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns
@@ -105,5 +125,20 @@ contract! {
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError>;
+
+        /// Writes the rules of a room in place of those of the configuration, and creates the room if there is none.
+        /// From then on it exists until it is ended, also without members. Members stay, whatever the rules are.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn set_room_rules(&self, room: &RoomName, rules: &RoomRules) -> Result<RuledRoom, RegistryError>;
+
+        /// Removes all members from a room, and deletes it with its messages, rules, roles, bans and invites. Members
+        /// see each other leave as kicked, and a resume restores the room for none of them. Returns false if there is
+        /// no such room. A call that fails may have removed some members; repeat it.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn end_room(&self, room: &RoomName) -> Result<bool, RegistryError>;
     }
 }

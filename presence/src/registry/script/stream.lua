@@ -10,12 +10,17 @@ local function digits(number)
   return string.format('%d', number)
 end
 
--- Returns a stream's epoch, seq, time, forks, oldest and display. A stream without an epoch, or with one from another
--- generation, begins the `fresh` one: messages of the former generation may be lost, and their seqs are about to be
--- used again. Meta and stream are written together; after one of them was lost or restored alone, the higher seq wins.
--- So only entries beyond the meta are read, normally none.
-local function touch(meta, log, generation, fresh)
-  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest', 'display')
+-- Reads what `touch` needs of a meta, and these fields after it.
+local function stream_meta(meta, ...)
+  return redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest', 'display', ...)
+end
+
+-- Returns a stream's epoch, seq, time, forks, oldest and display; `known` is its `stream_meta` if that was read. A
+-- stream without an epoch, or with one from another generation, begins the `fresh` one: messages of the former
+-- generation may be lost, and their seqs are about to be used again. Meta and stream are written together; after one of
+-- them was lost or restored alone, the higher seq wins. So only entries beyond the meta are read, normally none.
+local function touch(meta, log, generation, fresh, known)
+  known = known or stream_meta(meta)
   local epoch, seq, time, forks = known[1], tonumber(known[3]) or 0, tonumber(known[4]) or 0, known[5] or ''
   local newest = redis.call('XREVRANGE', log, '+', digits(seq + 1), 'COUNT', 1)[1]
   if newest then

@@ -27,9 +27,12 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "assign_nick",
         "drop_member",
         "end_room",
+        "order_removal",
+        "rules",
         "lease_table",
         "open_generation",
         "restore",
+        "roles",
         "user_rows",
     ];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
@@ -37,7 +40,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
 
 #[test]
 fn every_script_states_its_flags_for_full_redis() {
-    let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
+    let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "set_rules.lua", "status.lua"];
     let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
     for (name, text) in scripts() {
         let expected = match name.as_str() {

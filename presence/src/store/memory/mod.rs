@@ -6,7 +6,8 @@
 //!
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
-//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `R <session> <len>\n<RoomRemoval as JSON>`,
+//!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -27,7 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::host::reloadable::Reloadable;
 use crate::model::keys::Keys;
 use crate::model::stream::{PageLimit, StreamEnd, StreamId};
-use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
+use crate::model::{EPHEMERAL_AGE, NickKey, Owner, Retention, RoomKey, RoomName, RoomPolicies, SessionId};
 use crate::store::{AnswerClock, ReadTurns};
 
 use self::channels::Channels;
@@ -36,9 +37,8 @@ use self::events::EventLog;
 pub(crate) use self::leases::{LeaseRecord, Leases};
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 use self::retired::RetirementQueue;
-pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
+pub(crate) use self::rooms::{MemberRecord, ModerationRecord, RoomState, Rooms};
 pub(crate) use self::sessions::Sessions;
-pub(crate) use self::streams::MemoryStream;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
 use self::streams::{Inboxes, SeenKeys};
 
@@ -99,6 +99,12 @@ impl Store {
         self.lock().whereabouts(nick)
     }
 
+    /// Returns true for a member that is muted in a room.
+    #[must_use]
+    pub fn is_muted(&self, room: &RoomKey, nick: &NickKey) -> bool {
+        self.lock().mute_of(room, nick, now()).is_some()
+    }
+
     /// Publishes a text on a channel. Nothing is stored.
     pub fn publish(&self, channel: &str, text: &str) {
         // Under the lock, like every publish, so that all listeners receive one order.
@@ -143,7 +149,10 @@ pub(crate) struct StoreState {
     pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
     pub(crate) quiet_rooms: RetirementQueue<RoomKey>,
+    /// Ephemeral rooms with messages.
+    pub(crate) fleeting_rooms: RetirementQueue<RoomKey>,
     pub(crate) retention: Reloadable<Retention>,
+    pub(crate) room_policies: Reloadable<RoomPolicies>,
     pub(crate) channels: Channels,
     pub(crate) keys: Keys,
 }
@@ -169,7 +178,9 @@ impl StoreState {
             events: EventLog::default(),
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),
+            fleeting_rooms: RetirementQueue::default(),
             retention,
+            room_policies: Reloadable::default(),
             channels,
             keys: Keys::new("parley"),
         }
@@ -200,6 +211,20 @@ impl StoreState {
             match self.quiet_since(&room) {
                 Some(again) if again >= limit => self.quiet_rooms.push(again, room),
                 Some(_) => self.rooms.forget(&room),
+                None => {}
+            }
+        }
+        self.delete_fleeting(now);
+    }
+
+    /// Deletes the messages of ephemeral rooms in which nothing was said for their lifetime.
+    fn delete_fleeting(&mut self, now: u64) {
+        let limit = now.saturating_sub(EPHEMERAL_AGE.as_millis() as u64);
+        while let Some(room) = self.fleeting_rooms.pop_before(limit) {
+            let is_ephemeral = self.rules_of(&room).ephemeral;
+            match self.rooms.get_mut(&room).filter(|_| is_ephemeral) {
+                Some(state) if state.log.time >= limit => self.fleeting_rooms.push(state.log.time, room),
+                Some(state) => state.log.clear(),
                 None => {}
             }
         }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{MemberInfo, NickKey, Owner, RoomKey, RoomName};
+use crate::model::moderation::{RoomRole, RoomTopic};
+use crate::model::{Identity, MemberInfo, NickKey, Owner, RoomKey, RoomName, RoomRules};
 
 use super::streams::MemoryStream;
 
@@ -25,12 +26,46 @@ pub(crate) struct RoomState {
     pub(crate) listed: BTreeSet<(u64, NickKey)>,
     /// Unix ms when the last member left.
     pub(crate) emptied: u64,
+    /// Set once the room has had a topic, role, ban or invite.
+    pub(crate) moderation: Option<Box<ModerationRecord>>,
+    /// The rules that the API has written.
+    pub(crate) rules: Option<RoomRules>,
+    /// Unix ms of the last messages of members that the slow mode makes wait.
+    pub(crate) slow: HashMap<Identity, u64>,
+}
+
+/// The topic, roles, bans and invites of a room. Times are Unix ms; an end of 0 never comes.
+#[derive(Debug, Default)]
+pub(crate) struct ModerationRecord {
+    pub(crate) topic: Option<RoomTopic>,
+    /// Roles, with the end of a mute.
+    pub(crate) roles: HashMap<Identity, (RoomRole, u64)>,
+    /// Ends of bans.
+    pub(crate) bans: HashMap<Identity, u64>,
+    pub(crate) invites: HashMap<Identity, u64>,
 }
 
 #[derive(Debug)]
 pub(crate) struct MemberRecord {
     pub(crate) owner: Owner,
     pub(crate) info: MemberInfo,
+}
+
+impl RoomState {
+    /// An empty room.
+    pub(crate) fn new(name: &RoomName) -> Self {
+        Self {
+            name: name.clone(),
+            log: MemoryStream::default(),
+            version: 0,
+            members: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            emptied: 0,
+            moderation: None,
+            rules: None,
+            slow: HashMap::new(),
+        }
+    }
 }
 
 impl Rooms {
@@ -82,8 +117,17 @@ impl Rooms {
         self.rooms.get(room).filter(|room| room.members.is_empty()).map(|room| room.emptied)
     }
 
+    /// Forgets a room without members. One that the API has created stays, without its messages.
     pub(crate) fn forget(&mut self, room: &RoomKey) {
-        self.rooms.remove(room);
+        match self.rooms.get_mut(room) {
+            Some(kept) if kept.rules.is_some() => kept.log.clear(),
+            _ => drop(self.rooms.remove(room)),
+        }
+    }
+
+    /// Returns true for a room that has had a topic, role, ban or invite.
+    pub(crate) fn is_moderated(&self, room: &RoomKey) -> bool {
+        self.rooms.get(room).is_some_and(|room| room.moderation.is_some())
     }
 
     /// Returns the seq of the newest message of a room without members.

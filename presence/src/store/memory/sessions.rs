@@ -75,6 +75,11 @@ impl Sessions {
         }
     }
 
+    /// Returns true if a resume of the session restores this room.
+    pub(crate) fn has_room(&self, session: &SessionId, room: &RoomKey) -> bool {
+        self.0.get(session).is_some_and(|known| known.rooms.contains(room))
+    }
+
     pub(crate) fn forget_room(&mut self, session: &SessionId, room: &RoomKey) {
         if let Some(known) = self.0.get_mut(session) {
             known.rooms.remove(room);

@@ -58,6 +58,18 @@ pub enum AppendError {
     Fenced,
     /// The member record is missing or another owner's.
     NotInRoom,
+    /// The sender is muted in the room.
+    Muted {
+        /// The time until the mute ends; `None` if it does not.
+        retry_after: Option<Duration>,
+    },
+    /// The rules of the room do not let the sender send.
+    NotAllowed,
+    /// The slow mode of the room makes the sender wait.
+    SlowMode {
+        /// The time until the next message of the sender.
+        retry_after: Duration,
+    },
     /// No session can receive it: the nick was never claimed, or its last session is over for good.
     NoSuchUser,
     /// The bucket of idempotency keys, or the sender's share of it, is full until about then.
@@ -156,6 +168,12 @@ impl MemoryStream {
             (trimmed, freed) = (trimmed + 1, freed + dropped.payload.len());
         }
         (self.seq, self.time)
+    }
+
+    /// Deletes all messages. Their seqs are not used again.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Returns a page of the entries with these seqs, from the oldest or the newest one on. Seqs are dense, so entries
@@ -302,11 +320,21 @@ impl StoreState {
         if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(first);
         }
+        let slowed = self.check_sender(room, message.from)?;
+        let rules = self.rules_of(room);
+        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
-        let (seq, time) = state.log.push(message.payload, now(), StreamLimits::of_room(self.retention.get()));
+        let keep = StreamLimits::of_room(rules.history(self.retention.get()));
+        let (seq, time) = state.log.push(message.payload, now(), keep);
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.log.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
+        if let Some(slowed) = slowed {
+            self.note_sender(room, slowed);
+        }
+        if rules.ephemeral {
+            self.fleeting_rooms.push(now(), room.clone());
+        }
         Ok(appended)
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
+use crate::model::{Incarnation, LeftReason, Nick, Owner, RoomRules, Status, TokenHash};
 use crate::registry::{
     ClaimRequest, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest,
     ResumeTicket,
@@ -400,6 +400,29 @@ fn quiet_rooms_are_deleted_after_their_own_time() {
     assert_eq!(join(&mut state).seq, 0);
     assert!(leave(&mut state));
     assert!(state.room(lobby.key()).is_none(), "a room without messages is forgotten at once");
+}
+
+#[test]
+fn messages_of_ephemeral_rooms_are_deleted() {
+    let World { store, lobby, ann, .. } = world();
+    let rules = RoomRules { ephemeral: true, ..RoomRules::default() };
+    store.lock().set_room_rules(&lobby, &rules);
+    let lifetime = EPHEMERAL_AGE.as_millis() as u64;
+    let kept = |state: &StoreState| state.rooms.get(lobby.key()).unwrap().log.entries.len();
+    for (key, expected) in [("k1", 1), ("k2", 1)] {
+        store.append(&lobby, message(&ann, key, "x")).unwrap();
+        let mut state = store.lock();
+        state.delete_expired(now() + lifetime - 1000);
+        assert_eq!(kept(&state), expected);
+        state.delete_expired(now() + lifetime + 1000);
+        assert_eq!(kept(&state), 0);
+    }
+    store.append(&lobby, message(&ann, "k3", "x")).unwrap();
+    let mut state = store.lock();
+    state.set_room_rules(&lobby, &RoomRules::default());
+    state.delete_expired(now() + lifetime + 1000);
+    assert_eq!(kept(&state), 1, "the room is not ephemeral any more");
+    assert_eq!(state.rooms.get(lobby.key()).unwrap().log.seq(), 3);
 }
 
 #[test]

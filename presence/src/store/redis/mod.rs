@@ -67,6 +67,10 @@ const PIPELINE: usize = 1024;
 pub const GENERATION: &str = include_str!("../../registry/script/generation.lua");
 /// Script fragment for the sequence numbers of a stream; its `touch` is the only access to the epoch of a stream.
 pub const STREAM: &str = include_str!("../../registry/script/stream.lua");
+/// Script fragment that reads the roles of a room; scripts of both crates contain it.
+pub const ROLES: &str = include_str!("../../registry/rooms/roles.lua");
+/// Script fragment that finds the rules of a room; scripts of both crates contain it.
+pub const RULES: &str = include_str!("../../registry/rooms/rules.lua");
 
 impl<U: Unit> redis::ToRedisArgs for UnitKey<U> {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {

@@ -12,7 +12,9 @@ use gateway::backplane::{
 };
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::host::reloadable::Reloadable;
-use presence::model::{Incarnation, LeftReason, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
+use presence::model::{
+    Incarnation, LeftReason, Nick, Owner, Retention, RoomName, RoomPolicies, SessionId, Status, TokenHash,
+};
 use presence::registry::{
     ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, ReassertBatch,
     RedisRegistry, Registry,
@@ -33,28 +35,41 @@ pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: imp
     harness::eventually(patience, what, async || holds().await.ok_or("not yet")).await
 }
 
+/// The settings that all nodes of a store share.
+#[derive(Clone, Default)]
+pub(crate) struct SharedSettings {
+    retention: Reloadable<Retention>,
+    rooms: Reloadable<RoomPolicies>,
+}
+
 /// One store that nodes are started on.
 pub(crate) enum StoreFixture {
-    Memory(Store, Reloadable<Retention>),
-    Redis(Box<harness::Redis>, Reloadable<Retention>),
+    Memory(Store, SharedSettings),
+    Redis(Box<harness::Redis>, SharedSettings),
 }
 
 impl StoreFixture {
     pub(crate) fn memory() -> Self {
-        let retention = Reloadable::<Retention>::default();
-        Self::Memory(Store::with_retention(retention.clone()), retention)
+        let shared = SharedSettings::default();
+        Self::Memory(Store::with_retention(shared.retention.clone()), shared)
     }
 
     pub(crate) async fn redis() -> Self {
         let mut server = harness::Redis::not_started().setting("appendfsync", "always");
         server.start().await;
-        Self::Redis(Box::new(server), Reloadable::default())
+        Self::Redis(Box::new(server), SharedSettings::default())
     }
 
     /// Changes the retention of all nodes.
     pub(crate) fn retain(&self, retention: Retention) {
         let (Self::Memory(_, shared) | Self::Redis(_, shared)) = self;
-        shared.set(retention);
+        shared.retention.set(retention);
+    }
+
+    /// Changes the rules of rooms in the configuration of all nodes.
+    pub(crate) fn rule(&self, policies: &str) {
+        let (Self::Memory(_, shared) | Self::Redis(_, shared)) = self;
+        shared.rooms.set(RoomPolicies::from_json(policies).unwrap());
     }
 
     pub(crate) fn server(&mut self) -> &mut harness::Redis {
@@ -75,18 +90,22 @@ impl StoreFixture {
         let recorder = deliveries.clone();
         let sink = Arc::new(move |delivery: Delivery| recorder.0.lock().unwrap().push(delivery));
         let (read_turns, backplane, registry) = match self {
-            Self::Memory(store, _) => (
+            Self::Memory(store, shared) => (
                 store.read_turns().clone(),
                 Backplane::Memory(MemoryBackplane::start(store.clone(), sink)),
-                Registry::Memory(MemoryRegistry::new(store.clone())),
+                Registry::Memory(MemoryRegistry::new(store.clone()).with_room_policies(shared.rooms.clone())),
             ),
-            Self::Redis(server, retention) => {
+            Self::Redis(server, shared) => {
                 let redis = RedisStore::open(&server.url(), "parley").unwrap();
-                let settings = RedisBackplaneSettings { retention: retention.clone(), republish_bytes: RING_BYTES };
+                let settings = RedisBackplaneSettings {
+                    retention: shared.retention.clone(),
+                    rooms: shared.rooms.clone(),
+                    republish_bytes: RING_BYTES,
+                };
                 (
                     redis.read_turns().clone(),
                     Backplane::Redis(RedisBackplane::start(redis.clone(), settings, sink)),
-                    Registry::Redis(RedisRegistry::new(redis)),
+                    Registry::Redis(RedisRegistry::new(redis).with_room_policies(shared.rooms.clone())),
                 )
             }
         };

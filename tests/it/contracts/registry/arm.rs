@@ -48,6 +48,10 @@ impl RegistryArm {
         }
     }
 
+    pub(super) fn is_redis(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Sends a command to the server behind the Redis arm, past the registry.
     pub(super) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         self.server.as_ref().unwrap().ask(words).await

@@ -93,7 +93,7 @@ impl ReturnedSession {
 }
 
 impl NickSession {
-    async fn leave_for_now(&self, name: &str) -> bool {
+    pub(super) async fn leave_for_now(&self, name: &str) -> bool {
         self.leave_with(name, LeftReason::Closed, LeaveIntent::ForNow).await
     }
 

@@ -31,6 +31,18 @@ fn half_done_resume_ends_the_connection() {
     assert_eq!(summary(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
 
+#[test]
+fn resume_goes_on_without_a_refused_room() {
+    let mut core = core();
+    resume_to(&mut core, resume("ann", &["#a"]), &["#a", "#b"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::NotAdmitted)), ["do Rejoin"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#b"))), ["do FindInboxEnd"]);
+    let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
+    assert_eq!(summary(&last), ["Registered", "enter ann after i 2"]);
+    assert!(!format!("{:?}", last[0]).contains("#a"), "{last:?}");
+    assert_eq!(core.rooms().map(RoomName::as_str).collect::<Vec<_>>(), ["#b"]);
+}
+
 /// A table of quotas with one registration a minute of an address, and three messages.
 fn quotas() -> Quotas {
     let address = OwnerLimits::from_each(|kind| match kind {

@@ -52,7 +52,15 @@ fn replies_encode_as_frozen() {
             r##"{"type":"registered","id":1,"nick":"Ann","user":"user:1","expires_in_ms":900000,"session":"s1","resume":"s1.secret","rooms":[{"room":"#lobby","epoch":"e1","seq":131}],"inbox":{"epoch":"e2","seq":3},"heartbeat_ms":30000,"node":"g1","time":7}"##,
         ),
         (
-            Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57, recovered: false },
+            Answer::Joined {
+                room: "#lobby".into(),
+                epoch: "e1".into(),
+                seq: 131,
+                member_count: 57,
+                recovered: false,
+                topic: None,
+                role: None,
+            },
             r##"{"type":"joined","id":1,"room":"#lobby","epoch":"e1","seq":131,"member_count":57,"recovered":false}"##,
         ),
         (
@@ -161,6 +169,7 @@ fn events_encode_as_frozen() {
         left: vec![MemberLeft { nick: "eve".into(), reason: LeftReason::GatewayLost }],
         renamed: vec![Rename { from: "x".into(), to: "y".into() }],
         status: vec![member("ann", Availability::Away, "lunch")],
+        moderation: Vec::new(),
     };
     let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
     for (input, text) in [

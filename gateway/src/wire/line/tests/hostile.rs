@@ -64,6 +64,7 @@ proptest! {
             left: vec![MemberLeft { nick: name.clone(), reason: LeftReason::Closed }],
             renamed: vec![Rename { from: name.clone(), to: text.clone() }],
             status: vec![member()],
+            moderation: Vec::new(),
         };
         check_harmless(&encode_event(&Event::Message(message())), 1);
         check_harmless(&encode_event(&Event::Presence { room: name.clone(), delta, resync: true }), 5);
