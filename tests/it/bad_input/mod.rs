@@ -9,6 +9,7 @@ mod corpora;
 mod matrix;
 mod neighbours;
 mod redis_garbage;
+mod replies;
 mod resources;
 mod row;
 mod rows;

@@ -5,8 +5,8 @@
 //! does not recurse (serde_json skips values with a loop); the depth is checked before a body is read.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -52,9 +52,10 @@ pub fn decode(text: &str) -> Result<Request, (CorrelationId, Refusal)> {
     }
 }
 
-/// The fields of one JSON object, by name, as they were written.
+/// The fields of one JSON object, by name, as they were written. Sorted, so that a frame with two faults is always
+/// refused for the same one.
 struct JsonFields<'a> {
-    values: HashMap<Cow<'a, str>, &'a RawValue>,
+    values: BTreeMap<Cow<'a, str>, &'a RawValue>,
     repeated: Vec<Cow<'a, str>>,
 }
 
@@ -281,7 +282,7 @@ impl<'de> Visitor<'de> for JsonFieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = JsonFields { values: HashMap::with_capacity(8), repeated: Vec::new() };
+        let mut fields = JsonFields { values: BTreeMap::new(), repeated: Vec::new() };
         while let Some((JsonString(name), value)) = map.next_entry()? {
             match fields.values.entry(name) {
                 Entry::Vacant(vacant) => drop(vacant.insert(value)),

@@ -171,6 +171,26 @@ fn frame_over_the_limit_is_too_large() {
 }
 
 #[test]
+fn frame_is_decoded_alike_every_time() {
+    let resume = |positions: &str| {
+        let start = r#"{"type":"register","nick":"ann","resume":"t","since":"#;
+        match decode(&format!("{start}{{{positions}}}}}")) {
+            Ok(request) => plain(request.command),
+            Err((_, refusal)) => refusal.message().to_owned(),
+        }
+    };
+    let position = |room: &str| format!(r#""{room}":{{"epoch":"e","seq":1}}"#);
+    let rooms = ["#a", "#b", "#c", "#d", "#e", "#f"].map(position).join(",");
+    let two_faults = format!(r##"{},"#y":0"##, position("no room"));
+    for positions in [rooms, two_faults] {
+        let first = resume(&positions);
+        for _ in 0..64 {
+            assert_eq!(resume(&positions), first, "{positions}");
+        }
+    }
+}
+
+#[test]
 fn refusal_keeps_the_id_and_names_the_field() {
     let deep = format!(r#""type":"send","to":"bob","body":{}{}"#, "[".repeat(32), "]".repeat(32));
     let deeper = format!(r#""type":"ping","a":{}1{}"#, "{\"a\":".repeat(10_000), "}".repeat(10_000));

@@ -66,7 +66,7 @@ impl RedisRegistry {
         let replies: Vec<redis::Value> = self.redis.asked(&about, pipeline.query_async(&mut connection)).await?;
         let mut replies = replies.into_iter();
         let (seconds, micros): (u64, u64) = next_value(replies.next())?;
-        let now = seconds * 1000 + micros / 1000;
+        let now = seconds.saturating_mul(1000).saturating_add(micros / 1000);
         let summary = |row: LeaseRow| {
             let beaten: Option<u64> = next_value(replies.next())?;
             Ok(LeaseSummary {

@@ -89,7 +89,7 @@ impl Listing for RedisRegistry {
 
     async fn stats(&self) -> Result<ClusterStats, RegistryError> {
         let (_, rows) = lease_rows(&self.redis).await?;
-        let users_online = self.users_of(&rows).await?.into_iter().sum();
+        let users_online = self.users_of(&rows).await?.into_iter().fold(0, u64::saturating_add);
         let mut connection = self.redis.query().await?;
         let (mut count, set) = (redis::cmd("ZCARD"), self.redis.keys().rooms());
         let rooms = self.redis.asked(&set, count.arg(set.as_str()).query_async(&mut connection)).await?;

@@ -52,7 +52,7 @@ impl SampleCounts {
     /// Adds a key with its memory. `kind` is `None` for a key of another program.
     fn add(&mut self, kind: Option<&str>, bytes: u64) {
         let count = self.kinds.entry(kind.unwrap_or("other").to_owned()).or_default();
-        *count = (count.0 + 1, count.1 + bytes);
+        *count = (count.0 + 1, count.1.saturating_add(bytes));
         self.sampled += 1;
     }
 

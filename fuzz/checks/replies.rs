@@ -1,0 +1,276 @@
+//! Any replies of Redis lead each call to a value or to an error in words: never to a panic, never to a wait.
+//!
+//! An input is the name of a call, a line feed, and the replies to its commands in RESP. [`CALLS`] are the calls of
+//! registry, store and backplane. Their order is a story, which the recorder of the corpus plays on a real Redis.
+
+use std::fmt::{Debug, Display};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use gateway::backplane::{
+    Backplane, PageLimit, PriorPosition, PublishAttempt, PublishRequest, Range, RedisBackplane, RedisBackplaneSettings,
+    StreamId,
+};
+use gateway::message::{Accepted, Body, Target};
+use presence::model::{
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
+    UserId,
+};
+use presence::registry::{
+    BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry, JoinRequest, LeaseTransition,
+    LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, RedisRegistry, Registry, ResumeTicket,
+};
+use presence::store::redis::RedisStore;
+use tokio::runtime::Runtime;
+
+use super::scripted_redis::ScriptedRedis;
+
+/// The time within which every call must end: above the 4 s for which a publish is repeated.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A value or an error in words.
+pub(crate) type CallOutcome = Result<String, String>;
+type MakeCall = for<'a> fn(&'a StoreCalls) -> Pin<Box<dyn Future<Output = CallOutcome> + 'a>>;
+
+/// Makes the call that the input names, with the replies behind the name. Publishes with an unknown outcome are
+/// repeated for this time at most.
+pub(crate) fn check(input: &[u8], repeats: Duration) {
+    let Some(line) = input.iter().position(|byte| *byte == b'\n') else { return };
+    let (name, replies) = (&input[..line], &input[line + 1..]);
+    let Some((name, call)) = CALLS.iter().find(|(of, _)| of.as_bytes() == name) else { return };
+    SERVER.with(|(runtime, server)| {
+        server.set_replies(replies);
+        runtime.block_on(async {
+            let calls = StoreCalls { repeats, ..StoreCalls::on(Rc::clone(server)) };
+            let outcome = tokio::time::timeout(PATIENCE, call(&calls)).await;
+            let outcome = outcome.unwrap_or_else(|_| panic!("{name} waits"));
+            assert!(outcome.as_ref().err().is_none_or(|error| !error.is_empty()), "{name}");
+        });
+    });
+}
+
+thread_local! {
+    /// One for all inputs: a client whose connection broke frees it once it has connected again.
+    static SERVER: (Runtime, Rc<ScriptedRedis>) = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let server = runtime.block_on(async { ScriptedRedis::with_replies(b"") });
+        (runtime, Rc::new(server))
+    };
+}
+
+/// The stores of a gateway on one Redis, and the session that makes the calls.
+pub(crate) struct StoreCalls {
+    pub(crate) server: Rc<ScriptedRedis>,
+    redis: RedisStore,
+    registry: RedisRegistry,
+    names: Registry,
+    backplane: Backplane,
+    info: GatewayInfo,
+    nick: Nick,
+    user: UserId,
+    room: RoomName,
+    owner: Owner,
+    tokens: [TokenHash; 2],
+    status: Status,
+    repeats: Duration,
+}
+
+impl StoreCalls {
+    pub(crate) fn on(server: Rc<ScriptedRedis>) -> Self {
+        let redis = RedisStore::open(&server.url(), "parley").expect("a valid address");
+        let registry = RedisRegistry::new(redis.clone());
+        let sink = std::sync::Arc::new(|_: gateway::backplane::Delivery| {});
+        let backplane = RedisBackplane::start(redis.clone(), RedisBackplaneSettings::default(), sink);
+        let [node, version, ws, tcp, admin] = ["n1", "1.0.0", "127.0.0.1:1", "127.0.0.1:2", ""].map(str::to_owned);
+        let (incarnation, session) = (Incarnation::from_store("g1"), SessionId::from_store("s1"));
+        Self {
+            server,
+            names: Registry::Redis(registry.clone()),
+            backplane: Backplane::Redis(backplane),
+            redis,
+            registry,
+            info: GatewayInfo { node, version, ws, tcp, admin },
+            nick: Nick::parse("ann").expect("a nickname"),
+            user: UserId::parse("u1").expect("a user"),
+            room: RoomName::parse("#home").expect("a room"),
+            owner: Owner { incarnation, session, fence: Fence(1) },
+            tokens: [TokenHash::of(b"first"), TokenHash::of(b"second")],
+            status: Status::default(),
+            repeats: PATIENCE,
+        }
+    }
+
+    fn claim(&self) -> LocalClaim {
+        let (nick, owner, user) = (self.nick.clone(), self.owner.clone(), Some(self.user.clone()));
+        let (status, rooms, token) = (self.status.clone(), vec![self.room.clone()], self.tokens[0].clone());
+        LocalClaim { nick, owner, user, status, rooms, token, detached: false }
+    }
+
+    fn message(&self, key: Option<&str>) -> PublishRequest {
+        PublishRequest {
+            msg_id: "m1".to_owned(),
+            key: key.map(str::to_owned),
+            from: self.nick.clone(),
+            from_user: Some(self.user.clone()),
+            owner: self.owner.clone(),
+            body: Body::from_text("hello"),
+            accepted: Accepted::at(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    async fn generation(&self) -> Result<u64, String> {
+        let beat = self.names.beat(&self.owner.incarnation, &[]).await;
+        beat.map(|beat| beat.generation.number).map_err(|error| error.to_string())
+    }
+
+    async fn publish(&self, key: Option<&str>) -> CallOutcome {
+        let (message, first) = (self.message(key), PriorPosition::default());
+        let published = self.backplane.publish(&self.room, &message, PublishAttempt::First(&first));
+        self.repeated(async { outcome(published.await) }).await
+    }
+
+    async fn direct(&self) -> CallOutcome {
+        let message = self.message(Some("k1"));
+        self.repeated(async { outcome(self.backplane.direct(self.nick.key(), &message).await) }).await
+    }
+
+    /// Waits for a call that is repeated.
+    async fn repeated(&self, call: impl Future<Output = CallOutcome>) -> CallOutcome {
+        tokio::time::timeout(self.repeats, call).await.unwrap_or_else(|_| Err("still repeated".to_owned()))
+    }
+
+    /// Republishes a published message in the next generation, until that is done or Redis refuses.
+    async fn republish(&self) -> CallOutcome {
+        let note_beat = |generation| {
+            self.backplane.note_beat(&self.owner.incarnation, generation, Instant::now(), Instant::now());
+        };
+        let generation = self.generation().await?;
+        note_beat(generation);
+        self.publish(None).await?;
+        let (next, mut republished) = (generation.wrapping_add(1), 0);
+        note_beat(next);
+        let ended = async {
+            while !self.backplane.has_all_acknowledged(next) && !self.server.is_spent() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = self.backplane.republish(|count| republished += count) => {}
+            () = ended => {}
+        }
+        assert!(republished <= 1, "one message was published");
+        Ok(format!("{republished}"))
+    }
+
+    fn room_stream(&self) -> StreamId {
+        StreamId::Room(self.room.key().clone())
+    }
+
+    fn keys(&self) -> [NickKey; 2] {
+        [self.nick.key().clone(), NickKey::from_store("bob")]
+    }
+}
+
+fn outcome<T: Debug, E: Display>(result: Result<T, E>) -> CallOutcome {
+    result.map(|value| format!("{value:?}")).map_err(|error| error.to_string())
+}
+
+/// Declares the calls: name, and the result with these calls' values.
+macro_rules! calls {
+    ($($name:ident = |$calls:ident| $result:expr;)*) => {
+        pub(crate) const CALLS: &[(&str, MakeCall)] =
+            &[$((stringify!($name), |$calls| Box::pin(async move { $result }))),*];
+    };
+}
+
+const HOLD: HoldTerms = HoldTerms { hold: Duration::from_secs(60), after: Duration::ZERO };
+const LIMIT: PageLimit = PageLimit { messages: 20, bytes: 65_536 };
+
+calls! {
+    open_lease = |s| outcome(s.names.open_lease(&s.owner.incarnation, &s.info).await);
+    open_first_lease = |s| {
+        let ended = [Incarnation::from_store("g0")];
+        outcome(s.names.open_first_lease(&Incarnation::from_store("g2"), &s.info, &ended).await)
+    };
+    send_beat = |s| {
+        let report = BeatReport { active: &s.keys(), usage: "u", usage_seen: "" };
+        outcome(s.names.send_beat(&s.owner.incarnation, report).await)
+    };
+    claim = |s| {
+        let (incarnation, session) = (&s.owner.incarnation, &s.owner.session);
+        let (nick, token, user) = (&s.nick, &s.tokens[0], Some(&s.user));
+        outcome(s.names.claim(ClaimRequest { incarnation, session, nick, token, user }).await)
+    };
+    join = |s| {
+        let (nick, owner, user, status) = (&s.nick, &s.owner, Some(&s.user), &s.status);
+        outcome(s.names.join(JoinRequest { room: &s.room, nick, owner, user, status, entry: JoinEntry::New }).await)
+    };
+    reassert = |s| {
+        let (incarnation, claims, generation) = (&s.owner.incarnation, [s.claim()], s.generation().await?);
+        let batch = ReassertBatch { incarnation, info: &s.info, generation, claims: &claims, last: true };
+        outcome(s.names.reassert(batch).await)
+    };
+    set_status = |s| {
+        let member = MemberInfo { nick: "ann".to_owned(), user: None, status: s.status.clone() };
+        outcome(s.names.set_status(s.nick.key(), &s.owner, &member, &[s.room.key().clone()]).await)
+    };
+    publish = |s| s.publish(None).await;
+    publish_with_key = |s| s.publish(Some("k1")).await;
+    direct = |s| s.direct().await;
+    typing = |s| outcome(s.backplane.typing(&Target::Nick(s.nick.clone()), &s.nick, &s.owner.session).await);
+    history = |s| outcome(s.backplane.history(s.room.key(), Range::Newest, LIMIT).await);
+    read_after = |s| outcome(s.backplane.read_after(&s.room_stream(), 0, LIMIT).await);
+    read_ends = |s| {
+        let inbox = StreamId::Inbox(s.owner.session.clone());
+        outcome(s.backplane.read_ends(&[s.room_stream(), inbox]).await)
+    };
+    republish = |s| s.repeated(s.republish()).await;
+    user = |s| outcome(s.names.user(s.nick.key()).await);
+    lookup = |s| outcome(s.names.lookup(&s.keys()).await);
+    of_user = |s| outcome(s.names.of_user(&s.user).await);
+    users = |s| outcome(s.names.users(None, 2).await);
+    rooms = |s| outcome(s.names.rooms(None, 2).await);
+    room = |s| outcome(s.names.room(s.room.key()).await);
+    members = |s| outcome(s.names.members(s.room.key(), None, 2).await);
+    gateways = |s| outcome(s.names.gateways().await);
+    stats = |s| outcome(s.names.stats().await);
+    events = |s| outcome(s.names.events(Some("0-0"), 10).await);
+    event_log_ends = |s| outcome(s.names.event_log_ends().await);
+    leases = |s| outcome(s.names.leases().await);
+    observe = |s| outcome(s.names.observe().await);
+    audit = |s| outcome(s.names.audit(&s.owner.incarnation, &[s.claim()]).await);
+    audit_of_nothing = |s| outcome(s.names.audit(&s.owner.incarnation, &[]).await);
+    lease_summaries = |s| outcome(s.registry.lease_summaries().await);
+    owners = |s| outcome(s.registry.owners(&s.keys()).await);
+    largest_streams = |s| outcome(s.registry.largest_streams(10).await);
+    inventory = |s| {
+        let rooms = vec![RoomKey::from_store("other")];
+        let held = HeldSession { nick: NickKey::from_store("bob"), owner: s.owner.token(), rooms };
+        outcome(s.registry.inventory(&[held]).await)
+    };
+    is_fit = |s| outcome(s.redis.is_fit().await);
+    server = |s| outcome(s.redis.server().await);
+    vitals = |s| outcome(s.redis.vitals().await);
+    sample_keys = |s| outcome(s.redis.sample_keys().await);
+    read = |s| outcome(s.names.read(&s.owner.session, 1).await);
+    confirm = |s| outcome(s.names.confirm(&s.owner.session, &s.tokens[0]).await);
+    kick = |s| outcome(s.names.kick(s.nick.key()).await);
+    drain = |s| outcome(s.names.drain(&s.owner.incarnation).await);
+    beat_with_orders = |s| outcome(s.names.beat(&s.owner.incarnation, &[]).await);
+    detach = |s| outcome(s.names.detach(&s.nick, &s.owner, HOLD).await);
+    resume = |s| {
+        let (session, presented, user) = (s.owner.session.clone(), s.tokens[0].clone(), Some(s.user.clone()));
+        let ticket = ResumeTicket { session, presented, user };
+        outcome(s.names.resume(&s.owner.incarnation, &ticket, &s.nick, &s.tokens[1]).await)
+    };
+    leave = |s| {
+        let (nick, owner, reason, intent) = (&s.nick, &s.owner, LeftReason::Left, LeaveIntent::ForGood);
+        outcome(s.names.leave(LeaveRequest { room: &s.room, nick, owner, reason, intent }).await)
+    };
+    expire_detached = |s| outcome(s.names.expire_detached(&s.nick, &s.owner, LeftReason::Closed).await);
+    release = |s| outcome(s.names.release(&s.nick, &s.owner, None).await);
+    set_lease = |s| outcome(s.names.set_lease(&s.owner.incarnation, LeaseTransition::Draining).await);
+    fence = |s| outcome(s.names.fence(&s.owner.incarnation, 2).await);
+    reap = |s| outcome(s.names.reap(&s.owner.incarnation, 100).await);
+}
