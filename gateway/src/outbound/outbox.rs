@@ -91,8 +91,9 @@ struct OutboxQueue {
     write_turn: WriteTurn,
     /// The transport was refused the write turn because the hub held it.
     transport_waits: bool,
-    /// The part of a batch that the socket refused after it had accepted the beginning.
-    remainder: Option<Bytes>,
+    /// The part of a batch that the socket refused after it had accepted the beginning. Boxed: an idle connection has
+    /// none.
+    remainder: Option<Box<Bytes>>,
     items: VecDeque<Outgoing>,
     bytes: usize,
     /// The time since which something has been queued.
@@ -264,7 +265,7 @@ impl Outbox {
             queue.queued_accepted = queue.queued_accepted.earlier(accepted);
             queue.count_queued(bytes.len() - written + ITEM_OVERHEAD_BYTES);
             if written > 0 {
-                queue.remainder = Some(bytes.slice(written..));
+                queue.remainder = Some(Box::new(bytes.slice(written..)));
             } else if queue.close.is_none() {
                 queue.items.push_front(Outgoing::Batch(bytes.clone()));
             }
@@ -378,7 +379,7 @@ impl Outbox {
         let (mut items, stale_rooms) = (mem::take(&mut queue.items), mem::take(&mut queue.stale_rooms));
         let close = queue.close;
         if let Some(remainder) = queue.remainder.take() {
-            items.push_front(Outgoing::Remainder(remainder));
+            items.push_front(Outgoing::Remainder(*remainder));
         }
         queue.unwritten_accepted = queue.unwritten_accepted.earlier(mem::take(&mut queue.queued_accepted));
         let has_messages = !queue.unwritten_accepted.is_unknown();
@@ -410,7 +411,7 @@ impl Outbox {
                 queue.socket = None;
                 (queue.queued_reservation, queue.unwritten_reservation) = (None, None);
                 if queue.turn_to_transport() {
-                    return queue.remainder.take();
+                    return queue.remainder.take().map(|remainder| *remainder);
                 }
             }
             notified.await;

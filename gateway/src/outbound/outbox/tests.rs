@@ -51,6 +51,12 @@ fn take_shown(outbox: &Outbox) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn idle_outbox_stays_within_its_size() {
+    // With the two counters of its `Arc` a size class of the allocator; the next one has 64 bytes more.
+    assert!(size_of::<OutboxShared>() <= 256 - 16, "{} bytes", size_of::<OutboxShared>());
+}
+
+#[test]
 fn slow_reader_loses_presence_first_and_resyncs_once() {
     let outbox = Outbox::new(Dialect::Json);
     assert_eq!(outbox.push_event(&presence("#early")), PushOutcome::Queued);
