@@ -52,6 +52,7 @@ pub mod retry;
 mod rooms;
 mod script;
 mod sessions;
+mod webhooks;
 
 pub use self::error::RegistryError;
 pub use self::leases::{
@@ -69,6 +70,9 @@ pub use self::redis::RedisRegistry;
 pub use self::rooms::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest};
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
+};
+pub use self::webhooks::{
+    EventLogBounds, LoggedEvent, TakenEvents, WebhookLead, WebhookLogTail, WebhookRow, WebhookRows, WebhookSettlement,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.

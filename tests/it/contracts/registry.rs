@@ -17,6 +17,7 @@ mod redis_only;
 mod rooms;
 mod sessions;
 mod users;
+mod webhooks;
 
 use std::time::Duration;
 

@@ -23,10 +23,11 @@ fn table(keys: &[Key]) -> String {
             KeyKind::Flag => "boolean",
             KeyKind::List => "list",
             KeyKind::Secret => "secret",
+            KeyKind::Tables => "tables",
         };
         let default = match (key.default, key.kind) {
             (Some(value), _) => format!("`{value}`"),
-            (None, KeyKind::List) => "empty".to_owned(),
+            (None, KeyKind::List | KeyKind::Tables) => "empty".to_owned(),
             (None, _) => "none".to_owned(),
         };
         let reload = if key.live { "yes" } else { "" };

@@ -122,6 +122,7 @@ local function publish_in(meta, log, members, channel, at, last)
     repeats = find_repeats({ key = log, epoch = epoch, seq = seq, is_stale = is_stale }, meta, at, last, WORDS)
   end
   local answers, count, stored, is_new = nil, 0, 0, false
+  local is_for_webhooks = wanted_events and has_wanted_room(wanted_events, ARGV[at - 2])
   local stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
     count = count + 1
@@ -141,6 +142,9 @@ local function publish_in(meta, log, members, channel, at, last)
       seq, at_seq, time, stamp = append(log, stream_bound, seq, time, stamp, payload)
       stored, bytes, is_new = stored + 1, bytes + #payload, is_new or seq == 1
       marks = with_mark(marks, limits, seq, bytes, #payload)
+      if is_for_webhooks then
+        log_for_webhooks(wanted_events, 'message', stamp, epoch .. ' ' .. at_seq, payload)
+      end
       local sent = head('M ' .. epoch, at_seq, stamp, payload) .. payload
       if not frame then
         frame = sent

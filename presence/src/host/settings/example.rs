@@ -19,7 +19,9 @@ pub fn example(program: &str, keys: &[Key]) -> String {
         let _ = write!(text, "\n# {}{reloads}\n", key.meaning);
         let _ = match (key.default, key.kind) {
             (Some(value), _) => writeln!(text, "#{} = {}", key.name, key.toml(value)),
-            (None, KeyKind::List) => writeln!(text, "# {} = {}\n#{} = []", key.name, key.toml(key.sample), key.name),
+            (None, KeyKind::List | KeyKind::Tables) => {
+                writeln!(text, "# {} = {}\n#{} = []", key.name, key.toml(key.sample), key.name)
+            }
             (None, _) => writeln!(text, "# {} = {}", key.name, key.toml(key.sample)),
         };
         if let Some(file) = key.file_name() {

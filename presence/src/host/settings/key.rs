@@ -3,6 +3,8 @@
 //! Loading, validation of names, the example file, `--check`, the reload and docs/CONFIGURATION.md all read these rows,
 //! so a setting is described once. Pure values; nothing here reads a file.
 
+use super::tables;
+
 /// Type of the value of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
@@ -16,6 +18,8 @@ pub enum KeyKind {
     Flag,
     /// Several words: an array in TOML, separated by commas in the environment.
     List,
+    /// Several tables with their own secrets: an array of tables in TOML, the same as JSON in the environment.
+    Tables,
     /// A string that is never displayed. It may be read from a file, named by the same key with the suffix `_file`.
     Secret,
 }
@@ -122,6 +126,12 @@ impl Key {
         Self::new(name, KeyKind::List)
     }
 
+    /// Creates a key with several tables, none by default.
+    #[must_use]
+    pub const fn tables(name: &'static str) -> Self {
+        Self::new(name, KeyKind::Tables)
+    }
+
     /// Creates a key with a string that is never displayed.
     #[must_use]
     pub const fn secret(name: &'static str) -> Self {
@@ -172,6 +182,7 @@ impl Key {
             KeyKind::Number | KeyKind::Flag => value.to_owned(),
             KeyKind::Text | KeyKind::Address | KeyKind::Secret => format!("{value:?}"),
             KeyKind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
+            KeyKind::Tables => tables::toml(value),
         }
     }
 }

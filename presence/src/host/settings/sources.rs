@@ -14,6 +14,7 @@ use ::config::{ConfigError, FileFormat, Source, Value, ValueKind};
 use super::SettingsError;
 use super::key::{Key, KeyKind, nearest};
 use super::redis_url::redacted;
+use super::tables;
 
 /// Prefix of the environment variables of both programs. A single `_` would collide with the variables that
 /// orchestrators set for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`).
@@ -118,8 +119,12 @@ fn is_service_link(name: &str) -> bool {
 }
 
 pub(super) fn invalid(keys: &[Key], name: &str, text: &str, reason: impl fmt::Display) -> SettingsError {
-    let is_secret = keys.iter().any(|key| key.name == name && key.kind == KeyKind::Secret);
-    let value = if is_secret { redacted(text) } else { text.to_owned() };
+    let kind = keys.iter().find(|key| key.name == name).map(|key| key.kind);
+    let value = match kind {
+        Some(KeyKind::Secret) => redacted(text),
+        Some(KeyKind::Tables) => tables::redacted(text),
+        _ => text.to_owned(),
+    };
     SettingsError::Invalid { key: name.to_owned(), value, reason: reason.to_string() }
 }
 
@@ -154,10 +159,14 @@ fn file_settings(keys: &[Key], path: &Path) -> Result<Vec<GivenSetting>, Setting
         .map_err(|error| SettingsError::File { file: file.clone(), reason: error.to_string() })?;
     let table = ::config::File::from_str(&text, FileFormat::Toml).collect();
     let table = table.map_err(|error| SettingsError::File { file: file.clone(), reason: one_line(&error) })?;
-    let settings = leaves(ValueKind::Table(table)).into_iter().map(|(name, Leaf { text, is_list })| {
+    let settings = leaves(ValueKind::Table(table)).into_iter().map(|(name, Leaf { text, tables, is_list })| {
         let Some((_, kind)) = names(keys).find(|(known, _)| *known == name) else {
             return Err(unknown(keys, name, file.clone()));
         };
+        if kind == KeyKind::Tables {
+            let json = tables.ok_or_else(|| invalid(keys, &name, "[..]", "expected tables between the brackets"))?;
+            return Ok((name, json));
+        }
         let Some(text) = text else {
             return Err(invalid(keys, &name, "[..]", "expected values, not lists or tables, between the brackets"));
         };
@@ -197,6 +206,9 @@ fn flag_setting(keys: &[Key], flag: &str) -> GivenSetting {
     let (given, value) = (given.trim().to_owned(), value.trim().to_owned());
     match names(keys).find(|(known, _)| *known == given) {
         None => Err(unknown(keys, given, "the flags".to_owned())),
+        Some((_, KeyKind::Tables)) => {
+            Err(invalid(keys, &given, "***", "a command line must not contain a secret: set it in a file"))
+        }
         Some((_, KeyKind::Secret)) => {
             let reason = format!("a command line must not contain a secret: set {given}_file to the name of its file");
             Err(invalid(keys, &given, "***", reason))
@@ -216,9 +228,11 @@ pub(super) fn read_secret(path: &Path) -> std::io::Result<String> {
     Ok(secret)
 }
 
-/// A value of the file. The text of a list is its values joined with commas; a list of tables or lists has no text.
+/// A value of the file. The text of a list is its values joined with commas; a list of tables or lists has no text. A
+/// list of tables, and an empty one, is also JSON.
 struct Leaf {
     text: Option<String>,
+    tables: Option<String>,
     is_list: bool,
 }
 
@@ -235,9 +249,10 @@ fn leaves(kind: ValueKind) -> Vec<(String, Leaf)> {
                 let is_plain = |value: &Value| !matches!(value.kind, ValueKind::Table(_) | ValueKind::Array(_));
                 let texts: Option<Vec<String>> =
                     values.iter().map(|value| is_plain(value).then(|| value.kind.to_string())).collect();
-                all.push((key, Leaf { text: texts.map(|texts| texts.join(",")), is_list: true }));
+                let tables = tables::json(&values);
+                all.push((key, Leaf { text: texts.map(|texts| texts.join(",")), tables, is_list: true }));
             }
-            _ => all.push((key, Leaf { text: Some(kind.to_string()), is_list: false })),
+            _ => all.push((key, Leaf { text: Some(kind.to_string()), tables: None, is_list: false })),
         }
     }
     all

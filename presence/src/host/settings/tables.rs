@@ -1,0 +1,82 @@
+//! Settings that are several tables: JSON within the program, an array of tables in TOML.
+//!
+//! Invariant: a field whose name contains `secret` is shown as `***`.
+
+use ::config::{Value, ValueKind};
+use serde_json::{Map, Value as Json};
+
+/// Returns a list of tables as JSON; `None` if it is none. An empty list is one.
+pub(super) fn json(values: &[Value]) -> Option<String> {
+    let is_table = |value: &Value| matches!(value.kind, ValueKind::Table(_));
+    values
+        .iter()
+        .all(is_table)
+        .then(|| Json::Array(values.iter().map(|value| json_of(&value.kind)).collect()).to_string())
+}
+
+fn json_of(kind: &ValueKind) -> Json {
+    match kind {
+        ValueKind::Table(table) => {
+            let fields: Map<String, Json> =
+                table.iter().map(|(name, value)| (name.clone(), json_of(&value.kind))).collect();
+            Json::Object(fields)
+        }
+        ValueKind::Array(values) => Json::Array(values.iter().map(|value| json_of(&value.kind)).collect()),
+        ValueKind::Boolean(flag) => Json::Bool(*flag),
+        ValueKind::I64(number) => (*number).into(),
+        ValueKind::Nil => Json::Null,
+        other => Json::String(other.to_string()),
+    }
+}
+
+/// Returns JSON without its secrets; `***` for anything else, which may be a secret.
+pub(super) fn redacted(text: &str) -> String {
+    fn hide(value: &mut Json) {
+        match value {
+            Json::Object(fields) => fields.iter_mut().for_each(|(name, value)| match name.contains("secret") {
+                true => *value = "***".into(),
+                false => hide(value),
+            }),
+            Json::Array(values) => values.iter_mut().for_each(hide),
+            _ => {}
+        }
+    }
+    match serde_json::from_str::<Json>(text) {
+        Ok(mut value @ Json::Array(_)) => {
+            hide(&mut value);
+            value.to_string()
+        }
+        _ => "***".to_owned(),
+    }
+}
+
+/// Formats JSON as TOML on one line; anything else as a text.
+pub(super) fn toml(json: &str) -> String {
+    fn written(value: &Json) -> String {
+        match value {
+            Json::Object(fields) => {
+                let fields: Vec<String> =
+                    fields.iter().map(|(name, value)| format!("{name} = {}", written(value))).collect();
+                format!("{{ {} }}", fields.join(", "))
+            }
+            Json::Array(values) => format!("[{}]", values.iter().map(written).collect::<Vec<_>>().join(", ")),
+            other => other.to_string(),
+        }
+    }
+    serde_json::from_str(json).map_or_else(|_| format!("{json:?}"), |value| written(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_tables_are_hidden() {
+        let json = r#"[{"events":["join"],"previous_secret":"b","secret":"a","url":"https://x.example/"}]"#;
+        let shown = toml(&redacted(json));
+        let expected =
+            r#"[{ events = ["join"], previous_secret = "***", secret = "***", url = "https://x.example/" }]"#;
+        assert_eq!(shown, expected);
+        assert_eq!((redacted("not json"), redacted("\"secret\"")), ("***".to_owned(), "***".to_owned()));
+    }
+}
