@@ -1,8 +1,8 @@
 //! [`CallbackClient`]: HTTP calls from Parley to addresses of an application.
 //!
-//! Webhooks use it. Invariants: a call ends within its deadline, whatever the other side does; it connects only to an
-//! address that it has checked itself, so no name can lead to this machine or its neighbourhood; it follows no redirect,
-//! uses no proxy, and reads a bounded answer. It does not retry.
+//! Webhooks use it. Invariants: a call ends within its deadline, whatever the other side does. It connects only to an
+//! address that it has checked itself, so no name can lead to this machine or its neighbourhood. It follows no
+//! redirect, uses no proxy, and reads a bounded answer. It does not retry.
 
 mod address;
 mod url;

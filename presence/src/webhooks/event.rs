@@ -81,7 +81,7 @@ struct StoredPayload<'a> {
 
 /// The JSON of a message in a room.
 #[derive(Serialize)]
-struct MessageEvent<'a> {
+struct RoomMessageJson<'a> {
     id: &'a str,
     r#type: &'static str,
     time: u64,
@@ -96,7 +96,7 @@ struct MessageEvent<'a> {
 
 /// The JSON of a direct message to a user that is offline.
 #[derive(Serialize)]
-struct DirectEvent<'a> {
+struct DirectMessageJson<'a> {
     id: &'a str,
     r#type: &'static str,
     time: u64,
@@ -129,14 +129,14 @@ impl OutgoingEvent {
                 let (epoch, seq) = at.split_once(' ')?;
                 let (user, seq) = (user.as_deref(), seq.parse().ok()?);
                 let (id, room, from, r#type) = (&id, &to, &from, kind.name());
-                let event = MessageEvent { id, r#type, time: *time, room, from, user, epoch, seq, body };
+                let event = RoomMessageJson { id, r#type, time: *time, room, from, user, epoch, seq, body };
                 (Some(to.clone()), serde_json::value::to_raw_value(&event).ok()?)
             }
             EventKind::DirectOffline => {
                 let StoredPayload { to, from, id, user, body } = serde_json::from_str(data).ok()?;
                 let (user, to_user) = (user.as_deref(), Some(at.as_str()).filter(|user| !user.is_empty()));
                 let (id, to, from, r#type) = (&id, &to, &from, kind.name());
-                let event = DirectEvent { id, r#type, time: *time, to, to_user, from, user, body };
+                let event = DirectMessageJson { id, r#type, time: *time, to, to_user, from, user, body };
                 (None, serde_json::value::to_raw_value(&event).ok()?)
             }
             _ => (serde_json::from_str::<EventRoom>(data).ok()?.room, tagged(logged)?),

@@ -2,8 +2,8 @@
 //!
 //! [`WebhookDispatcher`] runs in every presence process that has webhooks; one of them leads and has a worker for each
 //! webhook. A worker takes events from the log (`registry/webhooks`), sends them, and moves the cursor of its webhook.
-//! Invariant: a cursor moves only past events that the receiver has accepted with 2xx, or that are kept as dead letters.
-//! Chat never waits for any of this.
+//! Invariant: a cursor moves only past events that the receiver has accepted with 2xx, or that are kept as dead
+//! letters. Chat never waits for any of this.
 
 mod config;
 mod dispatcher;

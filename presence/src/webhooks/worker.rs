@@ -57,7 +57,7 @@ struct Batch {
 
 /// The body of a delivery.
 #[derive(Serialize)]
-struct Delivery<'a> {
+struct DeliveryBody<'a> {
     sent: u64,
     events: Vec<&'a RawValue>,
 }
@@ -191,7 +191,7 @@ impl WebhookWorker {
 
     async fn deliver(&self, batch: &Batch) -> Result<(), String> {
         let delivery =
-            Delivery { sent: unix_ms(), events: batch.events.iter().map(|(_, event)| &*event.json).collect() };
+            DeliveryBody { sent: unix_ms(), events: batch.events.iter().map(|(_, event)| &*event.json).collect() };
         let body = serde_json::to_vec(&delivery).map_err(|error| error.to_string())?;
         let signed = signature::sign(&self.webhook.secrets, delivery.sent / 1000, &body);
         let (url, header, deadline) = (&self.webhook.url, (signature::HEADER, signed), self.rules.deadline);

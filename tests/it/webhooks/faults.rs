@@ -71,7 +71,7 @@ async fn leader(cluster: &Cluster, former: Option<usize>) -> usize {
 }
 
 #[tokio::test]
-async fn no_event_is_lost_over_kills_of_leader_and_redis() {
+async fn kills_of_leader_and_redis_lose_no_event() {
     let receiver = WebhookReceiver::start(SECRET).await;
     let webhooks = json!([webhook("app", &receiver, &["message"])]);
     let mut cluster = cluster_with(&webhooks).gateways(2).presence(2).start().await;

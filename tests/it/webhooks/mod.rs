@@ -1,6 +1,7 @@
 //! Webhooks: events reach the addresses of an application, whatever fails.
 
 mod delivery;
+mod example;
 mod faults;
 mod receivers;
 

@@ -1,8 +1,8 @@
 -- WEBHOOK LOG: appends events to the log that webhooks are sent from. Part of every script that logs an event, so an
 -- event is logged in the same step as its cause. Needs only ARGV[1], the base of all keys. Reader: registry/webhooks.
 --
--- `wanted` is the field `webhooks` of the generation record, nil without webhooks: '<maximum number of entries> <maximum
--- number of bytes> ', then for each kind '<kind> ', and for messages 'message:<beginning of the keys of their rooms> '.
+-- `wanted` is the field `webhooks` of the generation record, nil without webhooks: '<maximum number of entries>
+-- <maximum number of bytes> ', then for each kind '<kind> ', and for messages 'message:<beginning of the room keys> '.
 -- The ids are '<number>-0', without holes, so a reader can count the entries that it missed. A log that cannot be
 -- written changes nothing else.
 

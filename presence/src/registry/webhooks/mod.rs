@@ -1,9 +1,9 @@
 //! The log that webhooks are sent from, and the position of each webhook in it. In Redis only.
 //!
-//! The scripts that store a message or change a presence also append to the log (`script/webhook_log.lua`), if a webhook
-//! wants the event. One process leads: it reads the events after the cursor of a webhook and moves the cursor once they
-//! are settled. Invariant: a cursor never passes an event that was neither accepted by the receiver nor kept as a dead
-//! letter, except for those that the bounds of the log have cut. Nothing here knows a receiver.
+//! The scripts that store a message or change a presence also append to the log (`script/webhook_log.lua`), if a
+//! webhook wants the event. One process leads: it reads the events after the cursor of a webhook, and moves the cursor
+//! once they are settled. Invariant: a cursor passes only events that the receiver has accepted, that are kept as dead
+//! letters, or that the bounds of the log have cut. Nothing here knows a receiver.
 
 mod redis;
 mod tail;

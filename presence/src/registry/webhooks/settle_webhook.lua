@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- SETTLE WEBHOOK: moves the cursor of a webhook after its receiver has accepted events or has refused them for too long.
+-- SETTLE WEBHOOK: moves the cursor of a webhook after its receiver has accepted events, or has refused them for too
+-- long.
 -- KEYS: 1 generation, 2 leases, 3 webhook-lead, 4 webhook-cursors, 5 webhook-states, 6 webhook-dead (of the webhook)
 -- ARGV: 1 base, 2 process, 3 webhook, 4 its cursor, 5 its new cursor, 6 JSON about its deliveries, 7 maximum number of
 --       dead letters, then for each dead letter: original number, kind, time, at, data

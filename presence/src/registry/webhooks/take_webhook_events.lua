@@ -3,8 +3,8 @@
 -- KEYS: 1 generation, 2 leases, 3 webhook-lead, 4 webhook-log, 5 webhook-events, 6 webhook-cursors
 -- ARGV: 1 base, 2 process, 3 webhook, 4 maximum number of events, 5 their maximum number of bytes, except for the first
 -- Reply: {'OK', 0} if another process leads, or none; else {'OK', 1, cursor, number of all events so far, time,
---        {number, kind, time, at, data, original number, time of the replay, webhook}..}. The last three are '' except for
---        a replayed event
+--        {number, kind, time, at, data, original number, time of the replay, webhook}..}. The last three are '' except
+--        for a replayed event
 -- Called by RedisRegistry::take_webhook_events.
 local _, _, lead, state, events, cursors = unpack(KEYS)
 local process, webhook, bytes_max = ARGV[2], ARGV[3], tonumber(ARGV[5])

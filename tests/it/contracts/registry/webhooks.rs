@@ -60,7 +60,7 @@ async fn log_has_wanted_events_after_the_lead_only() {
 }
 
 #[tokio::test]
-async fn only_the_leader_moves_a_cursor_from_its_place() {
+async fn only_the_leader_moves_a_cursor() {
     let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     assert!(arm.lead("p1", WANTED).await);
