@@ -9,4 +9,5 @@ pub mod store;
 pub mod registry;
 pub mod lease;
 pub mod host;
+pub mod webhooks;
 pub mod service;

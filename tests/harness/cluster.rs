@@ -22,6 +22,7 @@ pub struct ClusterBuilder {
     nginx: bool,
     fault_proxies: bool,
     settings: Vec<(String, String)>,
+    presence_settings: Vec<(String, String)>,
     redis: Redis,
 }
 
@@ -61,6 +62,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Sets a variable in the environment of every presence process.
+    #[must_use]
+    pub fn presence_setting(mut self, key: &str, value: &str) -> Self {
+        self.presence_settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Trusts proxies of this machine, such as the production nginx, as gateways do by default.
     #[must_use]
     pub fn local_proxies(self) -> Self {
@@ -83,7 +91,9 @@ impl ClusterBuilder {
         redis.start().await;
         let mut presence = Vec::new();
         for number in 1..=self.presence {
-            presence.push(Node::presence(&format!("p{number}")).redis(&redis).start().await);
+            let node = Node::presence(&format!("p{number}")).redis(&redis);
+            let node = self.presence_settings.iter().fold(node, |node, (key, value)| node.setting(key, value));
+            presence.push(node.start().await);
         }
         let (mut gateways, mut proxies) = (Vec::new(), Vec::new());
         for number in 1..=self.gateways {
@@ -134,6 +144,7 @@ impl Cluster {
             nginx: false,
             fault_proxies: false,
             settings: Vec::new(),
+            presence_settings: Vec::new(),
             redis: Redis::not_started(),
         }
     }

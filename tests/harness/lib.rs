@@ -24,6 +24,7 @@ pub mod process;
 pub mod prometheus;
 pub mod protocol_doc;
 pub mod redis;
+pub mod webhook_receiver;
 
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,7 @@ pub use self::node::Node;
 pub use self::process::{ChildProgram, ExitedProcess, Process};
 pub use self::prometheus::Prometheus;
 pub use self::redis::Redis;
+pub use self::webhook_receiver::{ReceivedEvent, ReceiverMode, WebhookReceiver};
 
 /// Returns the root of the repository.
 #[must_use]

@@ -14,3 +14,4 @@ mod messages;
 mod names;
 mod operators;
 mod sessions;
+mod webhooks;

@@ -16,6 +16,7 @@ mod drain;
 mod kick;
 mod status;
 mod table;
+mod webhooks;
 mod who;
 
 use std::collections::BTreeSet;
@@ -71,6 +72,12 @@ enum CtlCommand {
         /// Address of the admin port of a gateway; overrides the address in its lease. May be repeated
         #[arg(long = "gateway", value_name = "NODE=HOST:PORT")]
         gateways: Vec<String>,
+    },
+    /// Show the webhooks: events that wait, dead letters, last error
+    Webhooks {
+        /// Send the dead letters of this webhook again
+        #[arg(long, value_name = "WEBHOOK")]
+        replay: Option<String>,
     },
     /// Drain a gateway as on SIGTERM: its clients reconnect to other gateways, then it exits with 0
     Drain {
@@ -181,6 +188,8 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
             CtlCommand::Who { whom } => who::who(&cluster, whom.as_deref()).await,
             CtlCommand::Kick { nick } => kick::kick(&cluster, nick).await,
             CtlCommand::Audit { gateways } => audit::audit(&cluster, gateways).await,
+            CtlCommand::Webhooks { replay: None } => webhooks::show(&cluster).await,
+            CtlCommand::Webhooks { replay: Some(webhook) } => webhooks::replay(&cluster, webhook).await,
             CtlCommand::Drain { node } => drain::drain(&cluster, node).await,
         };
         match answer {

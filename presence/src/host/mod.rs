@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod metrics;
 pub mod accept_failures;
 pub mod admin;
+pub mod callback;
 pub mod client_address;
 pub mod crypto;
 pub mod entity_tag;

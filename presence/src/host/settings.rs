@@ -240,8 +240,15 @@ impl Settings {
         match (self.values.get(key.name), key.kind) {
             (None, _) => "unset".to_owned(),
             (Some(secret), KeyKind::Secret) => key.toml(&redacted(secret)),
+            (Some(value), KeyKind::Tables) => key.toml(&tables::redacted(value)),
             (Some(value), _) => key.toml(value),
         }
+    }
+
+    /// Returns a list of tables in effect as TOML, without secrets.
+    #[must_use]
+    pub fn shown_tables(&self, key: &'static str) -> String {
+        self.values.get(key).map_or_else(|| "[]".to_owned(), |value| tables::toml(&tables::redacted(value)))
     }
 
     /// Returns the parsed value of a key; `None` if it is not set and has no default.

@@ -42,6 +42,8 @@ units! {
     UserUnit => "users"
     /// The keys of one skeleton, which look-alike nicknames share.
     SkeletonUnit => "skeletons"
+    /// The keys of one webhook.
+    WebhookUnit => "webhooks"
     /// The keys of one session.
     SessionUnit => "sessions"
     /// The keys of one gateway incarnation.
@@ -277,6 +279,12 @@ impl Keys {
         NodeKeys { base: &self.base, name: incarnation.as_str() }
     }
 
+    /// The keys of a webhook.
+    #[must_use]
+    pub fn webhook<'a>(&'a self, webhook: &'a str) -> WebhookKeys<'a> {
+        WebhookKeys { base: &self.base, name: webhook }
+    }
+
     /// The keys of a nickname's skeleton, which look-alike nicknames share.
     #[must_use]
     pub fn skeleton<'a>(&'a self, skeleton: &'a str) -> SkeletonKeys<'a> {
@@ -286,7 +294,7 @@ impl Keys {
     partition_keys! {
         /// Hash: `replid` (the replication id seen), `generation` (its number, never used twice), `phase` (open or
         /// recovering), `since` (Unix ms of its start, or of the end of the last gap in the beats while it recovers),
-        /// `seen` (Unix ms of the last beat then).
+        /// `seen` (Unix ms of the last beat then), `webhooks` (the events that webhooks want, as in webhook_log.lua).
         generation => "generation";
         /// Hash: incarnation -> beat counter.
         beats => "beats";
@@ -315,6 +323,17 @@ impl Keys {
         /// Stream, of the last 10 s: incarnation -> what addresses and users have used of their limits on it since its
         /// report before. They are named by hashes. Expires 60 s after the last report.
         usage => "usage";
+        /// String with a TTL: the presence process that sends webhooks.
+        webhook_lead => "webhook-lead";
+        /// Stream, bounded: the events that webhooks want, ids `<number>-0` without holes.
+        webhook_events => "webhook-events";
+        /// Hash: `count` and `bytes` (of all entries of that stream so far), `mark <n>` (the entry at which the bytes
+        /// passed the nth part of their bound), `led` (Unix ms of the last renewal of the lead).
+        webhook_log => "webhook-log";
+        /// Hash: webhook -> the number of the last entry that it has acknowledged.
+        webhook_cursors => "webhook-cursors";
+        /// Hash: webhook -> JSON about its deliveries, for people to read.
+        webhook_states => "webhook-states";
     }
 }
 
@@ -428,6 +447,14 @@ unit_keys! {
         /// Sorted set: the owned and held nick keys that share the skeleton, scored 0 if shown with characters other
         /// than ASCII, else 1. No TTL while one of them is owned.
         nicks => "skeleton";
+    }
+}
+
+unit_keys! {
+    /// The keys of one webhook.
+    WebhookKeys: WebhookUnit {
+        /// Stream, bounded: the events that its receiver has not accepted in time.
+        dead_letters => "webhook-dead";
     }
 }
 

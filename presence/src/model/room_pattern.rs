@@ -34,6 +34,14 @@ impl RoomPattern {
         Ok(Self { parts: name.split('*').map(fold).collect::<Result<_, _>>()? })
     }
 
+    /// Returns text that the keys of all rooms of the set begin with, for a coarse selection.
+    #[must_use]
+    pub fn key_beginning(&self) -> String {
+        let first = self.parts.first().filter(|part| !part.is_empty());
+        let room = first.and_then(|part| RoomName::parse(&format!("#{part}")).ok());
+        room.map(|room| room.key().as_str().to_owned()).unwrap_or_default()
+    }
+
     /// Returns true if the room is in the set.
     #[must_use]
     pub fn matches(&self, room: &RoomKey) -> bool {

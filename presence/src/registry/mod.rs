@@ -52,6 +52,7 @@ pub mod retry;
 mod rooms;
 mod script;
 mod sessions;
+mod webhooks;
 
 pub use self::error::RegistryError;
 pub use self::leases::{
@@ -72,6 +73,9 @@ pub use self::rooms::{
 };
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
+};
+pub use self::webhooks::{
+    EventLogBounds, LoggedEvent, TakenEvents, WebhookLead, WebhookLogTail, WebhookRow, WebhookRows, WebhookSettlement,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.

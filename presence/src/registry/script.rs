@@ -8,13 +8,13 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use crate::host::failpoints;
-use crate::store::redis::{GENERATION, script_source};
+use crate::store::redis::{GENERATION, WEBHOOK_LOG, script_source};
 
 /// Declares the scripts: name, shared parts, file.
 macro_rules! scripts {
     ($($name:ident = [$($part:literal),*] $file:literal;)*) => { $(
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            assemble(&[GENERATION, $(include_str!(concat!("script/", $part))),*], include_str!($file))
+            assemble(&[GENERATION, WEBHOOK_LOG, $(include_str!(concat!("script/", $part))),*], include_str!($file))
         });
     )* };
 }
@@ -49,6 +49,13 @@ scripts! {
     MEMBERS = ["prelude.lua"] "listing/members.lua";
     ROOMS = ["prelude.lua"] "listing/rooms.lua";
     LARGEST = ["prelude.lua"] "listing/largest.lua";
+    LEAD_WEBHOOKS = ["prelude.lua"] "webhooks/lead_webhooks.lua";
+    RESIGN_WEBHOOKS = ["prelude.lua"] "webhooks/resign_webhooks.lua";
+    FORGET_WEBHOOKS = ["prelude.lua"] "webhooks/forget_webhooks.lua";
+    TAKE_WEBHOOK_EVENTS = ["prelude.lua"] "webhooks/take_webhook_events.lua";
+    SETTLE_WEBHOOK = ["prelude.lua"] "webhooks/settle_webhook.lua";
+    REPLAY_WEBHOOK = ["prelude.lua"] "webhooks/replay_webhook.lua";
+    SHOW_WEBHOOKS = ["prelude.lua"] "webhooks/show_webhooks.lua";
 }
 
 fn assemble(parts: &[&str], script: &str) -> Script {

@@ -14,6 +14,7 @@ use crate::host::settings::key::{self, Key};
 use crate::host::settings::{RedisUrl, Settings, SettingsError};
 use crate::host::telemetry::Logs;
 use crate::store::redis::tls::TlsFiles;
+use crate::webhooks::{self, WebhookConfig};
 
 /// Every key of the presence program. The variable of `api.addr` is `PARLEY__API__ADDR`.
 pub const KEYS: &[Key] = &[
@@ -35,6 +36,12 @@ pub const KEYS: &[Key] = &[
     Key::address("admin.addr")
         .default("127.0.0.1:9190")
         .meaning("IP:PORT or NAME:PORT of /livez, /readyz and /metrics. Never expose it to clients."),
+    webhooks::WEBHOOKS,
+    webhooks::DEADLINE,
+    webhooks::DEAD_LETTERS,
+    webhooks::LOG_EVENTS,
+    webhooks::LOG_MIB,
+    webhooks::ALLOW_PRIVATE,
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_ADDRESSES,
@@ -61,6 +68,8 @@ pub struct PresenceConfig {
     pub proxies: TrustedProxies,
     /// `admin.addr`: address of `/livez`, `/readyz` and `/metrics`.
     pub admin: SocketAddr,
+    /// `webhooks`, `webhook.*` and `callbacks.*`: addresses that get events.
+    pub webhooks: WebhookConfig,
     /// `drain.grace_seconds`: time for open requests at shutdown.
     pub grace: Duration,
     /// `log.*`.
@@ -87,6 +96,7 @@ impl PresenceConfig {
             api: settings.address("api.addr")?,
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
             admin: settings.address("admin.addr")?,
+            webhooks: WebhookConfig::new(settings)?,
             grace: settings.grace()?,
             logs: settings.logs()?,
         })
@@ -104,6 +114,7 @@ impl fmt::Display for PresenceConfig {
         writeln!(f, "api.addr = \"{}\"", self.api)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.proxies.words())?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
+        write!(f, "{}", self.webhooks)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)
     }

@@ -31,6 +31,7 @@ use crate::service::config::PresenceConfig;
 use crate::service::readiness;
 use crate::service::waiting::{CONNECTIONS_MAX, WaitingPool};
 use crate::store::redis::RedisStore;
+use crate::webhooks::{WebhookDispatcher, forget_unused};
 
 /// Listening addresses of a presence process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,12 @@ impl Presence {
         spawn(&tasks, &closing, readiness::log_changes(answer_reasons));
         redis.register_metrics(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
+        if config.webhooks.webhooks.is_empty() {
+            spawn(&tasks, &stop, forget_unused(store.clone()));
+        } else {
+            let dispatcher = WebhookDispatcher::new(store.clone(), &config.node, config.webhooks, &metrics.registry);
+            tasks.spawn(dispatcher.run(closing.clone()));
+        }
         let refresh = numbers::register(&metrics.registry, store, redis);
         let answers = AdminRoutes {
             metrics: metrics.registry.clone(),

@@ -104,6 +104,7 @@ async fn serve(url: &str, api: SocketAddr) -> Presence {
         api,
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),
         admin: free,
+        webhooks: presence::webhooks::WebhookConfig::default(),
         grace: SOON,
         logs: Logs {
             level: "info".to_owned(),

@@ -19,6 +19,7 @@ mod rooms;
 mod rules;
 mod sessions;
 mod users;
+mod webhooks;
 
 use std::time::Duration;
 

@@ -14,3 +14,12 @@ mod numbers;
 mod promql;
 mod query;
 mod runbook;
+
+use harness::cluster::ClusterBuilder;
+
+/// Gives the presence processes a webhook, without which they export no metrics of webhooks. Nothing is sent to it.
+fn with_webhook(builder: ClusterBuilder) -> ClusterBuilder {
+    let webhook =
+        r#"[{"name":"app","url":"https://app.invalid/","secret":"a-secret-of-tests","events":["moderation"]}]"#;
+    builder.presence_setting("PARLEY__WEBHOOKS", webhook)
+}

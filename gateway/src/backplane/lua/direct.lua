@@ -93,6 +93,7 @@ local function deliver_to(record, nick, senders, at, last)
   local is_reachable = session and (gateway or is_republish or (details[2] or '') ~= '')
   local meta, inbox = base .. 'session:' .. (session or ''), base .. 'inbox:' .. (session or '')
   local epoch, seq, time, stamp, bytes, marks, ttl
+  local is_for_webhooks = not gateway and is_wanted(wanted_events, 'direct_offline')
   local answers, count, stored = nil, 0, 0
   for place = at, last, WORDS do
     local seen = ARGV[place + 1] ~= '' and keys_seen or ids_seen
@@ -122,6 +123,10 @@ local function deliver_to(record, nick, senders, at, last)
       end
       -- The session is part of the note, because the nick may have another owner at the time of a retry.
       note(seen, fields[place], at_seq, stamp, id .. ' ' .. session)
+      if is_for_webhooks then
+        local user = redis.pcall('HGET', record, 'user')
+        log_for_webhooks(wanted_events, 'direct_offline', stamp, type(user) == 'string' and user or '', payload)
+      end
       if gateway then
         redis.pcall('PUBLISH', base .. 'ch:gw:' .. gateway,
           head('D ' .. session .. ' ' .. epoch, at_seq, stamp, payload) .. payload)

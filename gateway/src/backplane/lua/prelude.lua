@@ -1,5 +1,5 @@
 -- PRELUDE: the shared beginning of the writing scripts, between a script's first line and its body. Needs
--- generation.lua and stream.lua.
+-- generation.lua, webhook_log.lua and stream.lua.
 --
 -- KEYS of every script: 1 generation record, 2 lease table. ARGV of every script: 1 `base`, the prefix of the
 -- partition's keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum number of notes in a
@@ -19,7 +19,7 @@ end
 
 -- The reason to refuse writes, or nil. A restarted store may lack the newest acknowledged messages: new messages get no
 -- seq until the restart is noticed and all lost messages are republished.
-local number, phase, is_noticed = generation()
+local number, phase, is_noticed, wanted_events = generation()
 local refusal
 if phase ~= 'open' and not (is_republish and is_noticed) then
   refusal = 'RECOVERING the gateways are still reasserting their claims'

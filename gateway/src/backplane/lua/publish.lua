@@ -168,6 +168,7 @@ local function publish_in(meta, log, members, channel, at, last)
   local terms = (known[7] or ARGV[at - 3] ~= '') and room_terms(meta, ARGV[at - 2], ARGV[at - 3], known[7])
   local bounds, senders = terms and terms.bounds or cluster_bounds, terms and terms.senders
   local answers, count, stored, is_new = nil, 0, 0, false
+  local is_for_webhooks = wanted_events and has_wanted_room(wanted_events, ARGV[at - 2])
   local stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
     count = count + 1
@@ -187,6 +188,9 @@ local function publish_in(meta, log, members, channel, at, last)
       seq, at_seq, time, stamp = append(log, bounds, seq, time, stamp, payload)
       stored, bytes, is_new = stored + 1, bytes + #payload, is_new or seq == 1
       marks = with_mark(marks, bounds.sizes, seq, bytes, #payload)
+      if is_for_webhooks then
+        log_for_webhooks(wanted_events, 'message', stamp, epoch .. ' ' .. at_seq, payload)
+      end
       if senders then
         senders.note(ARGV[place + 1], member_info(place, records[count]))
       end

@@ -27,7 +27,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::stream::{PageLimit, StreamEnd};
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, RoomPolicies, SessionId};
 use presence::registry::RegistryError;
-use presence::store::redis::{GENERATION, RedisStore, STREAM, script_source};
+use presence::store::redis::{GENERATION, RedisStore, STREAM, WEBHOOK_LOG, script_source};
 use redis::Script;
 use tokio::sync::Semaphore;
 
@@ -197,7 +197,9 @@ impl BackplaneContract for RedisBackplane {
 /// Assembles a script: its first line must be the very first bytes, so the shared parts follow it.
 fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    script_source::script(&failpoints::script(&[&[first, GENERATION, STREAM], shared, &[body]].concat().join("\n")))
+    script_source::script(&failpoints::script(
+        &[&[first, GENERATION, WEBHOOK_LOG, STREAM], shared, &[body]].concat().join("\n"),
+    ))
 }
 
 /// Returns an unused epoch, for a stream that has to begin one.

@@ -18,7 +18,7 @@ pub enum KeyKind {
     Flag,
     /// Several words: an array in TOML, separated by commas in the environment.
     List,
-    /// Several tables: an array of tables in TOML, their JSON in the environment.
+    /// Several tables with their own secrets: an array of tables in TOML, the same as JSON in the environment.
     Tables,
     /// A string that is never displayed. It may be read from a file, named by the same key with the suffix `_file`.
     Secret,
@@ -126,7 +126,7 @@ impl Key {
         Self::new(name, KeyKind::List)
     }
 
-    /// Creates a key with a list of tables, empty by default. Its value is their JSON.
+    /// Creates a key with several tables, none by default.
     #[must_use]
     pub const fn tables(name: &'static str) -> Self {
         Self::new(name, KeyKind::Tables)
@@ -182,7 +182,7 @@ impl Key {
             KeyKind::Number | KeyKind::Flag => value.to_owned(),
             KeyKind::Text | KeyKind::Address | KeyKind::Secret => format!("{value:?}"),
             KeyKind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
-            KeyKind::Tables => tables::to_toml(value),
+            KeyKind::Tables => tables::toml(value),
         }
     }
 }

@@ -119,8 +119,12 @@ fn is_service_link(name: &str) -> bool {
 }
 
 pub(super) fn invalid(keys: &[Key], name: &str, text: &str, reason: impl fmt::Display) -> SettingsError {
-    let is_secret = keys.iter().any(|key| key.name == name && key.kind == KeyKind::Secret);
-    let value = if is_secret { redacted(text) } else { text.to_owned() };
+    let kind = keys.iter().find(|key| key.name == name).map(|key| key.kind);
+    let value = match kind {
+        Some(KeyKind::Secret) => redacted(text),
+        Some(KeyKind::Tables) => tables::redacted(text),
+        _ => text.to_owned(),
+    };
     SettingsError::Invalid { key: name.to_owned(), value, reason: reason.to_string() }
 }
 
@@ -155,14 +159,13 @@ fn file_settings(keys: &[Key], path: &Path) -> Result<Vec<GivenSetting>, Setting
         .map_err(|error| SettingsError::File { file: file.clone(), reason: error.to_string() })?;
     let table = ::config::File::from_str(&text, FileFormat::Toml).collect();
     let table = table.map_err(|error| SettingsError::File { file: file.clone(), reason: one_line(&error) })?;
-    let settings = leaves(ValueKind::Table(table)).into_iter().map(|(name, Leaf { text, is_list, tables })| {
+    let settings = leaves(ValueKind::Table(table)).into_iter().map(|(name, Leaf { text, tables, is_list })| {
         let Some((_, kind)) = names(keys).find(|(known, _)| *known == name) else {
             return Err(unknown(keys, name, file.clone()));
         };
         if kind == KeyKind::Tables {
-            let expected = || invalid(keys, &name, text.as_deref().unwrap_or("[..]"), "expected a list of tables");
-            let tables = tables.ok_or_else(expected)?;
-            return Ok((name, tables));
+            let json = tables.ok_or_else(|| invalid(keys, &name, "[..]", "expected tables between the brackets"))?;
+            return Ok((name, json));
         }
         let Some(text) = text else {
             return Err(invalid(keys, &name, "[..]", "expected values, not lists or tables, between the brackets"));
@@ -203,6 +206,9 @@ fn flag_setting(keys: &[Key], flag: &str) -> GivenSetting {
     let (given, value) = (given.trim().to_owned(), value.trim().to_owned());
     match names(keys).find(|(known, _)| *known == given) {
         None => Err(unknown(keys, given, "the flags".to_owned())),
+        Some((_, KeyKind::Tables)) => {
+            Err(invalid(keys, &given, "***", "a command line must not contain a secret: set it in a file"))
+        }
         Some((_, KeyKind::Secret)) => {
             let reason = format!("a command line must not contain a secret: set {given}_file to the name of its file");
             Err(invalid(keys, &given, "***", reason))
@@ -222,12 +228,12 @@ pub(super) fn read_secret(path: &Path) -> std::io::Result<String> {
     Ok(secret)
 }
 
-/// A value of the file. The text of a list is its values joined with commas; a list of tables or lists has no text.
+/// A value of the file. The text of a list is its values joined with commas; a list of tables or lists has no text. A
+/// list of tables, and an empty one, is also JSON.
 struct Leaf {
     text: Option<String>,
-    is_list: bool,
-    /// The JSON of a list that has only tables.
     tables: Option<String>,
+    is_list: bool,
 }
 
 /// Returns the values of a tree by dotted key. An empty section has none.
@@ -243,10 +249,10 @@ fn leaves(kind: ValueKind) -> Vec<(String, Leaf)> {
                 let is_plain = |value: &Value| !matches!(value.kind, ValueKind::Table(_) | ValueKind::Array(_));
                 let texts: Option<Vec<String>> =
                     values.iter().map(|value| is_plain(value).then(|| value.kind.to_string())).collect();
-                let tables = tables::to_json(&values);
-                all.push((key, Leaf { text: texts.map(|texts| texts.join(",")), is_list: true, tables }));
+                let tables = tables::json(&values);
+                all.push((key, Leaf { text: texts.map(|texts| texts.join(",")), tables, is_list: true }));
             }
-            _ => all.push((key, Leaf { text: Some(kind.to_string()), is_list: false, tables: None })),
+            _ => all.push((key, Leaf { text: Some(kind.to_string()), tables: None, is_list: false })),
         }
     }
     all

@@ -1,50 +1,82 @@
-//! Settings that are lists of tables: their values are kept as JSON, which the environment has too.
+//! Settings that are several tables: JSON within the program, an array of tables in TOML.
 //!
-//! Converts between JSON and the TOML of a settings file. Checks no names and no bounds; each setting does.
+//! Invariant: a field whose name contains `secret` is shown as `***`.
 
 use ::config::{Value, ValueKind};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
-/// Returns the JSON of a list of tables; `None` if one of the values is no table.
-pub(super) fn to_json(values: &[Value]) -> Option<String> {
-    let are_tables = values.iter().all(|value| matches!(value.kind, ValueKind::Table(_)));
-    are_tables.then(|| Json::Array(values.iter().map(json_of).collect()).to_string())
+/// Returns a list of tables as JSON; `None` if it is none. An empty list is one.
+pub(super) fn json(values: &[Value]) -> Option<String> {
+    let is_table = |value: &Value| matches!(value.kind, ValueKind::Table(_));
+    values
+        .iter()
+        .all(is_table)
+        .then(|| Json::Array(values.iter().map(|value| json_of(&value.kind)).collect()).to_string())
 }
 
-fn json_of(value: &Value) -> Json {
-    match &value.kind {
-        ValueKind::Nil => Json::Null,
-        ValueKind::Boolean(flag) => Json::from(*flag),
-        ValueKind::I64(number) => Json::from(*number),
-        ValueKind::U64(number) => Json::from(*number),
-        ValueKind::Float(number) => Json::from(*number),
-        // No setting has numbers of this size.
-        ValueKind::I128(_) | ValueKind::U128(_) => Json::from(value.kind.to_string()),
-        ValueKind::String(text) => Json::from(text.as_str()),
-        ValueKind::Array(values) => Json::Array(values.iter().map(json_of).collect()),
+fn json_of(kind: &ValueKind) -> Json {
+    match kind {
         ValueKind::Table(table) => {
-            let mut fields: Vec<_> = table.iter().map(|(name, value)| (name.clone(), json_of(value))).collect();
-            // The table of a file has no order; the text of a setting has one.
-            fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-            Json::Object(fields.into_iter().collect())
+            let fields: Map<String, Json> =
+                table.iter().map(|(name, value)| (name.clone(), json_of(&value.kind))).collect();
+            Json::Object(fields)
         }
+        ValueKind::Array(values) => Json::Array(values.iter().map(|value| json_of(&value.kind)).collect()),
+        ValueKind::Boolean(flag) => Json::Bool(*flag),
+        ValueKind::I64(number) => (*number).into(),
+        ValueKind::Nil => Json::Null,
+        other => Json::String(other.to_string()),
     }
 }
 
-/// Returns the TOML of a JSON text. A text that is not JSON is shown as a string.
-pub(super) fn to_toml(text: &str) -> String {
-    serde_json::from_str(text).map_or_else(|_| format!("{text:?}"), |value| toml_of(&value))
+/// Returns JSON without its secrets; `***` for anything else, which may be a secret.
+pub(super) fn redacted(text: &str) -> String {
+    fn hide(value: &mut Json) {
+        match value {
+            Json::Object(fields) => fields.iter_mut().for_each(|(name, value)| match name.contains("secret") {
+                true => *value = "***".into(),
+                false => hide(value),
+            }),
+            Json::Array(values) => values.iter_mut().for_each(hide),
+            _ => {}
+        }
+    }
+    match serde_json::from_str::<Json>(text) {
+        Ok(mut value @ Json::Array(_)) => {
+            hide(&mut value);
+            value.to_string()
+        }
+        _ => "***".to_owned(),
+    }
 }
 
-fn toml_of(value: &Json) -> String {
-    match value {
-        Json::Array(values) => format!("[{}]", values.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
-        Json::Object(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|(name, value)| format!("{name} = {}", toml_of(value))).collect();
-            format!("{{ {} }}", fields.join(", "))
+/// Formats JSON as TOML on one line; anything else as a text.
+pub(super) fn toml(json: &str) -> String {
+    fn written(value: &Json) -> String {
+        match value {
+            Json::Object(fields) => {
+                let fields: Vec<String> =
+                    fields.iter().map(|(name, value)| format!("{name} = {}", written(value))).collect();
+                format!("{{ {} }}", fields.join(", "))
+            }
+            Json::Array(values) => format!("[{}]", values.iter().map(written).collect::<Vec<_>>().join(", ")),
+            other => other.to_string(),
         }
-        // The quoting of JSON is also that of TOML.
-        plain => plain.to_string(),
+    }
+    serde_json::from_str(json).map_or_else(|_| format!("{json:?}"), |value| written(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_tables_are_hidden() {
+        let json = r#"[{"events":["join"],"previous_secret":"b","secret":"a","url":"https://x.example/"}]"#;
+        let shown = toml(&redacted(json));
+        let expected =
+            r#"[{ events = ["join"], previous_secret = "***", secret = "***", url = "https://x.example/" }]"#;
+        assert_eq!(shown, expected);
+        assert_eq!((redacted("not json"), redacted("\"secret\"")), ("***".to_owned(), "***".to_owned()));
     }
 }

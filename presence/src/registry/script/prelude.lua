@@ -1,4 +1,5 @@
--- The shared beginning of every registry script, between its first line and its body. Needs generation.lua.
+-- The shared beginning of every registry script, between its first line and its body. Needs generation.lua and
+-- webhook_log.lua.
 --
 -- The same in all scripts: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] (`base`) the beginning of
 -- every key and channel of the partition. A name that is not known before the call is built from `base`, as in keys.rs.
@@ -21,8 +22,8 @@ local function now()
   return clock
 end
 
--- Number and phase of the generation, set by `enter_generation`.
-local generation_number, phase
+-- Number and phase of the generation, and the events that webhooks want; set by `enter_generation`.
+local generation_number, phase, wanted_events
 
 -- Begins a generation: the store may have lost data, so it assigns nothing before the gateways have reasserted their
 -- claims. A number never returns, even if the record is lost: the clock serves as a source of numbers.
@@ -40,7 +41,8 @@ end
 -- the lease table or the fence counter. The first call of every writing registry script.
 local function enter_generation()
   local replid
-  replid, phase, generation_number = unpack(redis.call('HMGET', KEYS[1], 'replid', 'phase', 'generation'))
+  replid, phase, generation_number, wanted_events =
+    unpack(redis.call('HMGET', KEYS[1], 'replid', 'phase', 'generation', 'webhooks'))
   if not is_of_now(replid) or phase == 'open' and redis.call('EXISTS', KEYS[2], base .. 'fence') < 2 then
     begin_generation()
   end
@@ -89,8 +91,12 @@ local function announce(room, delta)
   redis.call('PUBLISH', base .. 'ch:room:' .. room, 'P ' .. version .. ' ' .. #delta .. '\n' .. delta)
 end
 
--- Adds to the bounded event log of the event API. `fields` is JSON without its braces; the time is added here.
+-- Adds to the bounded event log of the event API, and to the log of the webhooks that want it. `fields` is JSON without
+-- its braces; the time is added here.
 local function log_event(kind, fields, ...)
   local data = string.format('{' .. fields .. ',"time":%d}', ...)
   redis.call('XADD', base .. 'events', 'MAXLEN', '~', 10000, '*', 'kind', kind, 'data', data)
+  if is_wanted(wanted_events, kind) then
+    log_for_webhooks(wanted_events, kind, string.format('%d', now()), '', data)
+  end
 end

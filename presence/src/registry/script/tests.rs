@@ -18,6 +18,7 @@ fn files() -> BTreeMap<String, String> {
 fn scripts() -> impl Iterator<Item = (String, String)> {
     let shared = [
         "generation",
+        "webhook_log",
         "stream",
         "prelude",
         "owners",
@@ -40,8 +41,10 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
 
 #[test]
 fn every_script_states_its_flags_for_full_redis() {
-    let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "set_rules.lua", "status.lua"];
+    let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
+    let grows = [&grows[..], &["set_rules.lua", "replay_webhook.lua"]].concat();
     let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
+    let reads = [&reads[..], &["show_webhooks.lua", "take_webhook_events.lua"]].concat();
     for (name, text) in scripts() {
         let expected = match name.as_str() {
             name if grows.contains(&name) => "#!lua",
@@ -95,6 +98,7 @@ fn scripts_never_read_whole_rooms_or_listings() {
     let allowed = [
         ("lease_table.lua", "HGETALL"),
         ("open_generation.lua", "HKEYS"),
+        ("show_webhooks.lua", "HGETALL"),
         ("user_rows.lua", "SMEMBERS"),
         ("resume.lua", "SMEMBERS"),
         ("take_over.lua", "SMEMBERS"),

@@ -25,6 +25,7 @@ fn presence_needs_redis_url_only() {
         api: "127.0.0.1:8090".parse().unwrap(),
         proxies: vec!["127.0.0.0/8".parse::<ProxyNetwork>().unwrap(), "::1".parse().unwrap()].into(),
         admin: "127.0.0.1:9190".parse().unwrap(),
+        webhooks: WebhookConfig { shown: "[]".to_owned(), ..WebhookConfig::default() },
         grace: Duration::from_secs(30),
         logs: Logs {
             level: "info".to_owned(),

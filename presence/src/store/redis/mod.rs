@@ -65,6 +65,8 @@ const PIPELINE: usize = 1024;
 
 /// Script fragment that checks the generation of the store.
 pub const GENERATION: &str = include_str!("../../registry/script/generation.lua");
+/// Script fragment that appends events to the log of the webhooks.
+pub const WEBHOOK_LOG: &str = include_str!("../../registry/script/webhook_log.lua");
 /// Script fragment for the sequence numbers of a stream; its `touch` is the only access to the epoch of a stream.
 pub const STREAM: &str = include_str!("../../registry/script/stream.lua");
 /// Script fragment that reads the roles of a room; scripts of both crates contain it.

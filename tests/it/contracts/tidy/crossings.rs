@@ -15,6 +15,7 @@ const UNITS: &[(&str, &[&str])] = &[
     ("user", &["user-nicks"]),
     ("skeleton", &["skeleton"]),
     ("session", &["session", "session-rooms", "inbox"]),
+    ("webhook", &["webhook-dead"]),
     ("node", &["owned-nicks", "owned-members", "mailbox", "ch:gw"]),
 ];
 

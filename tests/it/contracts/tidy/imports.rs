@@ -94,6 +94,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "presence/src/registry/listing/largest.rs",
             "presence/src/registry/listing/sessions.rs",
             "presence/src/registry/listing/user_rows.rs",
+            "presence/src/registry/webhooks/tail.rs",
         ],
         forbidden: &["axum::", "crate::lease", "service::", "store::memory"],
     },
@@ -114,6 +115,10 @@ const IMPORT_TABLE: &[ImportRule] = &[
     ImportRule {
         files: &["presence/src/host/*"],
         forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "crate::lease", "crate::service"],
+    },
+    ImportRule {
+        files: &["presence/src/webhooks/*"],
+        forbidden: &["redis::", "axum::", "crate::lease", "crate::service", "store::redis", "store::memory"],
     },
     ImportRule { files: &["presence/src/service/*"], forbidden: REDIS_COMMANDS },
     ImportRule { files: &["presence/src/lib.rs", "presence/src/main.rs"], forbidden: REDIS_COMMANDS },

@@ -10,8 +10,8 @@ use harness::metrics::ScrapedMetrics;
 use harness::{Cluster, http};
 use serde_json::json;
 
-use super::promql;
 use super::query::{DashboardFile, LocatedQuery, QueryLocation, dashboards, queries, rules};
+use super::{promql, with_webhook};
 use crate::operators::deploy::yaml::{list, text};
 use crate::operators::program_sources;
 
@@ -21,6 +21,7 @@ const EXCUSED: &[(&str, &str)] =
 /// The allowed labels: each has a fixed table of values; `le` belongs to histograms.
 const LABELS: &[&str] = &[
     "call", "code", "door", "hash", "kind", "le", "limit", "outcome", "reason", "route", "state", "status", "version",
+    "webhook",
 ];
 /// A nick and a room name that must not appear in a scrape.
 const MARKER: &str = "xyzzy-plugh";
@@ -88,7 +89,7 @@ async fn scrapes() -> [ScrapedMetrics; 2] {
 
 /// Returns the same scrapes as text.
 async fn scrape_texts() -> [String; 2] {
-    let cluster = Cluster::builder().gateways(1).presence(1).start().await;
+    let cluster = with_webhook(Cluster::builder().gateways(1).presence(1)).start().await;
     let ann = cluster.ws().await;
     ann.register(MARKER).await;
     let room = format!("#{MARKER}");

@@ -10,8 +10,8 @@ use harness::prometheus::ScrapeTarget;
 use harness::{Cluster, LineClient, Prometheus, WsClient, eventually, http, repository};
 use serde_json::{Value, json};
 
-use super::promql;
 use super::query::{LocatedQuery, QueryLocation, RULES, queries};
+use super::{promql, with_webhook};
 
 /// Longest wait for data: rates need two scrapes with traffic between them.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -151,7 +151,7 @@ impl fmt::Debug for ComplaintLines {
 
 #[tokio::test]
 async fn every_panel_and_alert_query_returns_data() {
-    let cluster = Cluster::builder().gateways(2).presence(2).start().await;
+    let cluster = with_webhook(Cluster::builder().gateways(2).presence(2)).start().await;
     let prometheus = start_prometheus(&cluster).await;
     let traffic = UserTraffic::start(&cluster).await;
     let (excused, mut waiting): (Vec<LocatedQuery>, Vec<LocatedQuery>) =
