@@ -63,6 +63,11 @@ pub enum Delivery {
         /// The claim's number.
         fence: Fence,
     },
+    /// The moderation list has changed.
+    ModerationChanged {
+        /// Its version.
+        version: u64,
+    },
     /// The echo of this gateway's own beat.
     Echo {
         /// The beat's counter.

@@ -14,6 +14,7 @@
 mod audit;
 mod drain;
 mod kick;
+mod moderation;
 mod status;
 mod table;
 mod who;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use presence::host::settings::{Settings, Sources};
+use presence::model::ModerationKind;
 use presence::registry::{LeaseSummary, RedisRegistry, Registry, RegistryError};
 use presence::store::redis::RedisStore;
 use serde::Serialize;
@@ -61,11 +63,24 @@ enum CtlCommand {
         #[arg(value_name = "NICK|#ROOM")]
         whom: Option<String>,
     },
-    /// End the session of a user, wherever it is
-    Kick {
-        /// The nickname, in any case
-        nick: String,
-    },
+    /// End the session of a nickname, or every session of a user or an address, wherever it is
+    Kick(moderation::SubjectFlags),
+    /// Ban a nickname, a user or an address from the cluster, on every gateway within 2 s
+    Ban(moderation::BanFlags),
+    /// Lift a ban
+    Unban(moderation::SubjectFlags),
+    /// Show the bans
+    Bans,
+    /// Refuse the messages of a nickname or a user, on every gateway within 2 s
+    Mute(moderation::MuteFlags),
+    /// Lift a mute
+    Unmute(moderation::SubjectFlags),
+    /// Show the mutes
+    Mutes,
+    /// Refuse the tokens of a user that were issued before now, and end the sessions that have one
+    Revoke(moderation::RevokeFlags),
+    /// Show the revocations
+    Revocations,
     /// Compare the store with the claims of the gateways; exit code 1 if they differ
     Audit {
         /// Address of the admin port of a gateway; overrides the address in its lease. May be repeated
@@ -179,7 +194,15 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
         let answer = match command {
             CtlCommand::Status => status::status(&cluster).await,
             CtlCommand::Who { whom } => who::who(&cluster, whom.as_deref()).await,
-            CtlCommand::Kick { nick } => kick::kick(&cluster, nick).await,
+            CtlCommand::Kick(subject) => moderation::kick(&cluster, subject).await,
+            CtlCommand::Ban(flags) => moderation::ban(&cluster, flags, &config.limits.addresses.proxies).await,
+            CtlCommand::Unban(subject) => moderation::lift_of(&cluster, ModerationKind::Ban, subject).await,
+            CtlCommand::Bans => moderation::list(&cluster, ModerationKind::Ban).await,
+            CtlCommand::Mute(flags) => moderation::mute(&cluster, flags).await,
+            CtlCommand::Unmute(subject) => moderation::lift_of(&cluster, ModerationKind::Mute, subject).await,
+            CtlCommand::Mutes => moderation::list(&cluster, ModerationKind::Mute).await,
+            CtlCommand::Revoke(flags) => moderation::revoke(&cluster, flags).await,
+            CtlCommand::Revocations => moderation::list(&cluster, ModerationKind::Revocation).await,
             CtlCommand::Audit { gateways } => audit::audit(&cluster, gateways).await,
             CtlCommand::Drain { node } => drain::drain(&cluster, node).await,
         };

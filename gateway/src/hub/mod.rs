@@ -337,7 +337,10 @@ impl Hub {
                 self.subscription_restored();
                 return FollowUp::default();
             }
-            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => return FollowUp::default(),
+            Delivery::Echo { .. }
+            | Delivery::Kick { .. }
+            | Delivery::Taken { .. }
+            | Delivery::ModerationChanged { .. } => return FollowUp::default(),
         };
         self.change_feed(&stream, |feed| feed.receive(&epoch, message))
     }

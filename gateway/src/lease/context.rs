@@ -10,6 +10,7 @@ use tokio::sync::{SetOnce, watch};
 
 use crate::backplane::Backplane;
 use crate::metrics::Metrics;
+use crate::moderation::ClusterModeration;
 use crate::quota::Quotas;
 
 use super::local_claims::LocalClaims;
@@ -31,6 +32,8 @@ pub struct LeaseContext {
     pub claims: Arc<LocalClaims>,
     /// The spent limits of addresses and users, which each beat exchanges.
     pub quotas: Arc<Quotas>,
+    /// The moderation list of the cluster.
+    pub moderation: Arc<ClusterModeration>,
     /// Ends sessions of this gateway.
     pub orders: SessionOrders,
     /// The newest sample of the lease table, which the failure detector judges.

@@ -9,12 +9,15 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use presence::host::client_address::ClientAddress;
+use presence::model::codes::CloseCode;
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
 use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use crate::identity::KeyFingerprint;
+use crate::moderation::ModeratedClient;
 
 /// Claims of one gateway.
 #[derive(Debug, Default)]
@@ -30,8 +33,31 @@ struct ClaimEntry {
     claim: LocalClaim,
     /// Time and reason of the leave; `None` while the session is attached or already expiring.
     expiry: Option<(Instant, LeftReason)>,
+    notes: ClientNotes,
+}
+
+/// What a session's claim does not tell of its client.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientNotes {
     /// The key of the user's token; `None` for a guest.
-    key: Option<KeyFingerprint>,
+    pub key: Option<KeyFingerprint>,
+    /// The time of issue of that token, in Unix milliseconds.
+    pub issued: u64,
+    /// The address of the client.
+    pub address: Option<ClientAddress>,
+}
+
+impl ClaimEntry {
+    /// Returns the client, as far as moderators can name it.
+    fn client(&self) -> ModeratedClient<'_> {
+        let LocalClaim { nick, owner, user, .. } = &self.claim;
+        ModeratedClient {
+            nick: nick.key(),
+            user: user.as_ref().map(|user| (user, self.notes.issued)),
+            session: Some(&owner.session),
+            address: self.notes.address,
+        }
+    }
 }
 
 impl LocalClaims {
@@ -40,7 +66,10 @@ impl LocalClaims {
         let mut entries = self.lock();
         let known = entries.get(&claim.owner.session);
         if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
-            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, expiry: None, key: None }));
+            entries.insert(
+                claim.owner.session.clone(),
+                Box::new(ClaimEntry { claim, expiry: None, notes: ClientNotes::default() }),
+            );
         }
     }
 
@@ -51,18 +80,30 @@ impl LocalClaims {
         }
     }
 
-    /// Notes the key of the token of the session's user.
-    pub fn note_key(&self, owner: &Owner, key: Option<KeyFingerprint>) {
-        if let Some(entry) = current(&mut self.lock(), owner) {
-            entry.key = key;
-        }
+    /// Notes the client of a session. Returns what `verdict` says of it.
+    pub fn note_client(
+        &self,
+        owner: &Owner,
+        notes: ClientNotes,
+        verdict: impl FnOnce(&ModeratedClient<'_>) -> Option<CloseCode>,
+    ) -> Option<CloseCode> {
+        let mut entries = self.lock();
+        let entry = current(&mut entries, owner)?;
+        entry.notes = notes;
+        verdict(&entry.client())
+    }
+
+    /// Returns the sessions that are to end by a verdict, with their codes.
+    pub fn verdicts(&self, verdict: impl Fn(&ModeratedClient<'_>) -> Option<CloseCode>) -> Vec<(SessionId, CloseCode)> {
+        let entries = self.lock();
+        entries.iter().filter_map(|(session, entry)| Some((session.clone(), verdict(&entry.client())?))).collect()
     }
 
     /// Returns the sessions with a connection whose key is out of use.
     #[must_use]
     pub fn with_removed_keys(&self, is_in_use: impl Fn(KeyFingerprint) -> bool) -> Vec<SessionId> {
         let entries = self.lock();
-        let removed = |entry: &ClaimEntry| !entry.claim.detached && entry.key.is_some_and(|key| !is_in_use(key));
+        let removed = |entry: &ClaimEntry| !entry.claim.detached && entry.notes.key.is_some_and(|key| !is_in_use(key));
         entries.iter().filter(|(_, entry)| removed(entry)).map(|(session, _)| session.clone()).collect()
     }
 

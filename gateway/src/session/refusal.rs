@@ -9,6 +9,7 @@ use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
 use crate::identity::TokenFault;
+use crate::moderation::BanNotice;
 use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::quota::{LimitKind, LimitOwner};
 use crate::wire::Refusal;
@@ -64,6 +65,13 @@ impl From<RegistryError> for Refusal {
             // Asked only of an address that may create no room now.
             RegistryError::NoSuchRoom => ErrorCode::RateLimited.into(),
         }
+    }
+}
+
+impl From<BanNotice> for Refusal {
+    fn from(ban: BanNotice) -> Self {
+        let refusal = Self::from(ErrorCode::Banned);
+        if ban.reason.is_empty() { refusal } else { refusal.with_detail(format!("you are banned: {}", ban.reason)) }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::hub::Hub;
 use crate::identity::IdentityGate;
 use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
+use crate::moderation::ClusterModeration;
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::quota::Quotas;
 
@@ -36,6 +37,8 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// The claims of this node's sessions.
     pub claims: Arc<LocalClaims>,
+    /// The moderation list of the cluster.
+    pub moderation: Arc<ClusterModeration>,
     /// The hold of a nickname for a session that lost its connection.
     pub hold: HoldTerms,
     /// This node's lease.

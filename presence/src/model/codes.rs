@@ -56,6 +56,10 @@ error_table! {
     TokenExpired, "token_expired", false, 401, "the token has expired";
     /// The token does not grant this.
     Forbidden, "forbidden", false, 403, "your token does not allow this";
+    /// The client is banned from the cluster or from the room.
+    Banned, "banned", false, 403, "you are banned";
+    /// The client may not send messages, in the cluster or in the room.
+    Muted, "muted", false, 403, "you are muted";
     /// Another session owns or holds the nickname.
     NickInUse, "nick_in_use", false, 409, "this nickname is in use";
     /// The nickname looks like one that another session owns or holds.
@@ -146,4 +150,6 @@ close_table! {
     TakenOver, 4004, "taken_over", false;
     /// The token of the user expired. The client may return with a new one.
     TokenExpired, 4005, "token_expired", true;
+    /// The client was banned.
+    Banned, 4006, "banned", false;
 }

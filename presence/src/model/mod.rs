@@ -9,6 +9,7 @@ pub mod stream;
 
 mod claims;
 mod list_cursor;
+mod moderation;
 mod names;
 mod presence;
 mod room_pattern;
@@ -20,6 +21,10 @@ use std::time::Duration;
 
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
 pub use self::list_cursor::{ListCursor, keep_newest};
+pub use self::moderation::{
+    MODERATION_MAX, ModeratedNetwork, ModerationChange, ModerationEntry, ModerationKind, ModerationOrder,
+    ModerationSubject, OrderError, SubjectError, SubjectFields,
+};
 pub use self::names::{
     KEY_BYTES, LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES,
     ROOM_GRAPHEMES, RoomKey, RoomName,

@@ -10,6 +10,7 @@ mod costs;
 mod events;
 mod leases;
 mod listing;
+mod moderation;
 mod nicks;
 mod reaping;
 mod reassert;

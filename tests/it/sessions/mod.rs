@@ -4,6 +4,7 @@ mod drain;
 mod holds;
 mod identity;
 mod key_sets;
+mod moderation;
 mod resume;
 mod revocation;
 mod user_nicks;

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::message::{Accepted, Body, ChatMessage};
+use crate::moderation::ClusterModeration;
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
@@ -238,6 +239,7 @@ impl ListenFixture {
             admission: Arc::clone(&admission),
             limits,
             quotas: Arc::new(Quotas::new("parley", Reloadable::default())),
+            moderation: Arc::new(ClusterModeration::new(true)),
             log_addresses: true,
             tls: TlsTermination::new(certificate.into()).unwrap(),
             metrics: Arc::clone(&metrics),

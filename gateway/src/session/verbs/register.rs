@@ -162,7 +162,7 @@ mod perform {
                 token: hash,
                 detached: false,
             });
-            performer.note_key(&owner, user_token.as_ref());
+            performer.note_client(&owner, user_token.as_ref(), address);
             Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
     }
@@ -193,6 +193,7 @@ mod tests {
     use crate::hub::Hub;
     use crate::identity::{AuthConfig, IdentityGate};
     use crate::metrics::Metrics;
+    use crate::moderation::ClusterModeration;
     use crate::outbound::reply_budget::ReplyBudget;
     use crate::quota::Quotas;
     use crate::session::performer::Performer;
@@ -210,6 +211,7 @@ mod tests {
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
             claims: Arc::default(),
+            moderation: Arc::new(ClusterModeration::new(true)),
             hold: HoldTerms::default(),
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),

@@ -6,11 +6,13 @@
 //!
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
-//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//! - Gateway: `E <counter>`, `B <version>`, `K <session>`, `T <session> <fence>`,
+//!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
 mod leases;
+mod moderation;
 mod nicks;
 mod retired;
 mod rooms;
@@ -34,6 +36,7 @@ use self::channels::Channels;
 pub use self::channels::{ChannelListener, ListenerGuard};
 use self::events::EventLog;
 pub(crate) use self::leases::{LeaseRecord, Leases};
+pub(crate) use self::moderation::ModerationTable;
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 use self::retired::RetirementQueue;
 pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
@@ -139,6 +142,7 @@ pub(crate) struct StoreState {
     pub(crate) inboxes: Inboxes,
     pub(crate) keys_seen: SeenKeys,
     pub(crate) ids_seen: SeenKeys,
+    pub(crate) moderation: ModerationTable,
     pub(crate) events: EventLog,
     pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
@@ -166,6 +170,7 @@ impl StoreState {
             inboxes: Inboxes::default(),
             keys_seen: SeenKeys::of_clients(),
             ids_seen: SeenKeys::of_attempts(),
+            moderation: ModerationTable::default(),
             events: EventLog::default(),
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),
