@@ -56,6 +56,8 @@ error_table! {
     TokenExpired, "token_expired", false, 401, "the token has expired";
     /// The token does not grant this.
     Forbidden, "forbidden", false, 403, "your token does not allow this";
+    /// An HTTP API got no key that it knows.
+    Unauthorized, "unauthorized", false, 401, "a valid API key is required";
     /// Another session owns or holds the nickname.
     NickInUse, "nick_in_use", false, 409, "this nickname is in use";
     /// The nickname looks like one that another session owns or holds.
