@@ -13,6 +13,7 @@
 
 mod audit;
 mod drain;
+mod key;
 mod kick;
 mod moderation;
 mod status;
@@ -86,6 +87,14 @@ enum CtlCommand {
         /// Address of the admin port of a gateway; overrides the address in its lease. May be repeated
         #[arg(long = "gateway", value_name = "NODE=HOST:PORT")]
         gateways: Vec<String>,
+    },
+    /// Draw a key of the server API: prints it once, with its row of api.keys
+    Key {
+        /// The name of the application: letters, digits, - and _
+        name: String,
+        /// Scopes: read, publish, moderate
+        #[arg(required = true)]
+        scopes: Vec<String>,
     },
     /// Drain a gateway as on SIGTERM: its clients reconnect to other gateways, then it exits with 0
     Drain {
@@ -185,6 +194,9 @@ fn reason(answer: &clap::Error) -> String {
 }
 
 fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError> {
+    if let CtlCommand::Key { name, scopes } = command {
+        return key::key(name, scopes);
+    }
     let read = Settings::read(KEYS, sources, GatewayConfig::new);
     let (_, config) = read.map_err(|report| CtlError::Usage(report.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -205,6 +217,7 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
             CtlCommand::Revocations => moderation::list(&cluster, ModerationKind::Revocation).await,
             CtlCommand::Audit { gateways } => audit::audit(&cluster, gateways).await,
             CtlCommand::Drain { node } => drain::drain(&cluster, node).await,
+            CtlCommand::Key { name, scopes } => key::key(name, scopes),
         };
         match answer {
             Err(CtlError::Store(error)) => {

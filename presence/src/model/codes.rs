@@ -56,6 +56,8 @@ error_table! {
     TokenExpired, "token_expired", false, 401, "the token has expired";
     /// The token does not grant this.
     Forbidden, "forbidden", false, 403, "your token does not allow this";
+    /// An HTTP API got no key that it knows.
+    Unauthorized, "unauthorized", false, 401, "a valid API key is required";
     /// The client is banned from the cluster or from the room.
     Banned, "banned", false, 403, "you are banned";
     /// The client may not send messages, in the cluster or in the room.

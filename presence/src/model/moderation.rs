@@ -1,7 +1,7 @@
 //! Moderation of a whole cluster: bans, mutes, kicks and revocations of tokens.
 //!
-//! A [`ModerationOrder`] is what a moderator asks for; in force it is a [`ModerationEntry`]. Stores keep it as a line of
-//! text. Invariant: a subject has one form, so one entry of a kind names it. Reads no clock.
+//! A [`ModerationOrder`] is what a moderator asks for; in force it is a [`ModerationEntry`]. Stores keep it as a line
+//! of text. Invariant: a subject has one form, so one entry of a kind names it. Reads no clock.
 
 use std::fmt;
 use std::net::IpAddr;

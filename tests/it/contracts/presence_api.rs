@@ -21,6 +21,7 @@ use presence::model::{
     Availability, Incarnation, LeftReason, MemberInfo, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId,
 };
 use presence::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
+use presence::service::access::ApiAccess;
 use presence::service::config::PresenceConfig;
 use presence::service::server::Presence;
 use presence::store::redis::tls::TlsFiles;
@@ -102,6 +103,7 @@ async fn serve(url: &str, api: SocketAddr) -> Presence {
         redis_tls: TlsFiles::default(),
         prefix: "parley".to_owned(),
         api,
+        access: ApiAccess::default(),
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),
         admin: free,
         grace: SOON,

@@ -61,12 +61,12 @@ pub(super) struct ApiAdmission {
 
 impl ApiAdmission {
     /// Creates the limits of a process for its clients.
-    pub(super) fn new(clients: ApiClients) -> Self {
+    pub(super) fn new(clients: ApiClients, refusals: RefusalLog) -> Self {
         Self {
             proxies: Arc::new(clients.proxies),
             seats: SeatTable::new(clients.connections),
             reads: ReadShares::default(),
-            refusals: RefusalLog::new(clients.log_addresses),
+            refusals,
         }
     }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Served;
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
+use crate::host::reloadable::Reloadable;
 use crate::registry::{MemoryRegistry, Registry};
 use crate::service::api::problem::CODES;
 use crate::service::api::{ApiClients, router};
@@ -46,7 +47,12 @@ async fn every_route_is_documented() {
         router(
             registry,
             PresenceMetrics::new(),
-            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX, log_addresses: true },
+            ApiClients {
+                proxies: TrustedProxies::default(),
+                connections: CONNECTIONS_MAX,
+                log_addresses: true,
+                access: Reloadable::default()
+            },
             CancellationToken::new()
         )
     );
