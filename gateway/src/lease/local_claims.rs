@@ -37,7 +37,7 @@ struct ClaimEntry {
 }
 
 /// What a session's claim does not tell of its client.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct ClientNotes {
     /// The key of the user's token; `None` for a guest.
     pub key: Option<KeyFingerprint>,
@@ -45,6 +45,11 @@ pub struct ClientNotes {
     pub issued: u64,
     /// The address of the client.
     pub address: Option<ClientAddress>,
+}
+
+impl ClientNotes {
+    /// Notes of a client that is not noted yet: no revocation applies to it.
+    const NONE_YET: Self = Self { key: None, issued: u64::MAX, address: None };
 }
 
 impl ClaimEntry {
@@ -68,7 +73,7 @@ impl LocalClaims {
         if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
             entries.insert(
                 claim.owner.session.clone(),
-                Box::new(ClaimEntry { claim, expiry: None, notes: ClientNotes::default() }),
+                Box::new(ClaimEntry { claim, expiry: None, notes: ClientNotes::NONE_YET }),
             );
         }
     }

@@ -127,7 +127,7 @@ mod perform {
     use std::sync::Arc;
 
     use presence::model::Owner;
-    use presence::model::codes::ErrorCode;
+    use presence::model::codes::{CloseCode, ErrorCode};
 
     use super::{ClaimNick, ReleaseNick};
     use crate::session::performer::{ClaimAttempt, Performer};
@@ -151,6 +151,10 @@ mod perform {
                 claim.nick = nick.clone();
                 claim.owner = owner.clone();
             });
+            // A ban that was ordered meanwhile has found the session under its former nickname.
+            if services.moderation.bans_nick(nick.key()) {
+                performer.outbox.close(CloseCode::Banned);
+            }
             performer.record_claim(nick, owner.clone());
             Ok(owner)
         }

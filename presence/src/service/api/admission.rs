@@ -30,6 +30,7 @@ use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::host_header::names_one_host;
 use crate::host::problem::Problem;
 use crate::host::refusal_episodes::{LimitScope, MetLimit};
+use crate::model::ModerationSubject;
 use crate::model::codes::ErrorCode;
 use crate::service::waiting::ConnectionPhase;
 
@@ -68,6 +69,14 @@ impl ApiAdmission {
             reads: ReadShares::default(),
             refusals,
         }
+    }
+
+    /// Checks that a ban spares the proxies of this process and is not of every address.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub(super) fn check_ban(&self, subject: &ModerationSubject) -> Result<(), String> {
+        self.proxies.check_ban(subject)
     }
 
     fn client(&self, request: &Request) -> ClientAddress {

@@ -1,8 +1,8 @@
 //! The HTTP API: users, rooms, members, gateways, and a stream of changes.
 //!
-//! Read-only and stateless: every request reads the registry, nothing is cached, and without the store the answer is
-//! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or
-//! a Redis command, and nothing here writes.
+//! Stateless: every request reads the registry, nothing is cached, and without the store the answer is a refusal. Only
+//! orders of moderators change the registry. The presence process serves [`router`]; tests serve it over a memory
+//! registry. Nothing here uses a key or a command of Redis.
 //!
 //! A handler takes validated values (`extract`), calls the registry through `Api::read` or `Api::list` and returns JSON
 //! or a `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it. The
@@ -16,6 +16,7 @@ mod events;
 mod extract;
 mod feed;
 mod keys;
+mod moderation;
 mod page;
 mod problem;
 mod read_shares;
@@ -79,6 +80,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
         (name = "rooms", description = "Rooms and their members"),
         (name = "cluster", description = "Gateways and totals"),
         (name = "events", description = "Changes as they happen"),
+        (name = "moderation", description = "Bans, mutes, kicks and revocations of tokens"),
     ),
 )]
 struct ApiDocument;
@@ -160,6 +162,13 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(cluster::gateways))
         .routes(routes!(cluster::stats))
         .routes(routes!(events::events))
+        .routes(routes!(moderation::ban, moderation::bans))
+        .routes(routes!(moderation::unban))
+        .routes(routes!(moderation::mute, moderation::mutes))
+        .routes(routes!(moderation::unmute))
+        .routes(routes!(moderation::revoke, moderation::revocations))
+        .routes(routes!(moderation::restore))
+        .routes(routes!(moderation::kick))
 }
 
 /// State shared by all handlers.

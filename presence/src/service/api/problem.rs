@@ -28,6 +28,7 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::TooLarge,
     ErrorCode::Overloaded,
     ErrorCode::Unavailable,
+    ErrorCode::OutcomeUnknown,
     ErrorCode::Internal,
 ];
 
@@ -122,6 +123,10 @@ refusals! {
     NickRefusals: BadRequest | Unauthorized | Forbidden | BadNick | NoSuchUser | Overloaded | Unavailable;
     /// Refusals of `/v1/users/id/{user}`.
     UserRefusals: BadRequest | Unauthorized | Forbidden | NoSuchUser | Overloaded | Unavailable;
+    /// Refusals of an order of a moderator.
+    OrderRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of the end of an order.
+    LiftRefusals: Unauthorized | Forbidden | NotFound | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable;
 }

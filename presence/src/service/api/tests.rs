@@ -3,6 +3,7 @@
 mod document;
 mod events;
 mod keys;
+mod moderation;
 mod reads;
 mod refusals;
 

@@ -1,5 +1,5 @@
 //! The moderation list in memory. The rules on it are in `registry/moderation/memory.rs`; the twin of the indexes is
-//! `registry/moderation/list.lua`.
+//! `registry/moderation/moderation_list.lua`.
 
 use std::collections::{BTreeMap, HashMap};
 
