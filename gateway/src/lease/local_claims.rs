@@ -211,7 +211,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use presence::model::{Nick, Status, TokenHash};
+    use presence::model::{Nick, Status, TokenHash, UserId};
 
     use super::*;
 
@@ -281,6 +281,22 @@ mod tests {
         claims.expire_now(&owner(1).session, LeftReason::Kicked);
         let (due, _) = claims.take_due(Instant::now());
         assert_eq!((due.len(), due[0].1), (1, LeftReason::Kicked));
+    }
+
+    #[test]
+    fn verdict_sees_the_noted_client() {
+        let claims = LocalClaims::default();
+        claims.insert(LocalClaim { user: UserId::parse("user:1"), ..claim(1) });
+        let issued = |client: &ModeratedClient<'_>| client.user.map(|(_, issued)| issued);
+        let revoked =
+            |before| claims.verdicts(|client| (issued(client)? < before).then_some(CloseCode::TokenExpired)).len();
+        assert_eq!(revoked(u64::MAX), 0, "a client that is not noted yet is spared");
+        let notes = ClientNotes { key: None, issued: 5, address: None };
+        let noted =
+            claims.note_client(&owner(1), notes, |client| (issued(client) == Some(5)).then_some(CloseCode::Banned));
+        assert_eq!(noted, Some(CloseCode::Banned));
+        assert_eq!((revoked(5), revoked(6)), (0, 1));
+        assert_eq!(claims.note_client(&owner(2), notes, |_| Some(CloseCode::Banned)), None, "another claim");
     }
 
     #[test]

@@ -173,6 +173,7 @@ struct ListenFixture {
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     admission: Arc<Admission>,
+    moderation: Arc<ClusterModeration>,
     state: Arc<EchoState>,
     closing: CancellationToken,
     connection_drain: Arc<ConnectionDrain>,
@@ -234,12 +235,13 @@ impl ListenFixture {
             }
         };
         let metrics = Arc::new(Metrics::new());
+        let moderation = Arc::new(ClusterModeration::new(true));
         let context = ConnectionContext::new(ConnectionParts {
             open_session,
             admission: Arc::clone(&admission),
             limits,
             quotas: Arc::new(Quotas::new("parley", Reloadable::default())),
-            moderation: Arc::new(ClusterModeration::new(true)),
+            moderation: Arc::clone(&moderation),
             log_addresses: true,
             tls: TlsTermination::new(certificate.into()).unwrap(),
             metrics: Arc::clone(&metrics),
@@ -248,7 +250,7 @@ impl ListenFixture {
             tasks: tasks.clone(),
         });
         listeners.serve(&context);
-        Self { ws, tcp, metrics, ready, admission, state, closing, connection_drain, tasks }
+        Self { ws, tcp, metrics, ready, admission, moderation, state, closing, connection_drain, tasks }
     }
 
     /// Starts a drain and closes the listeners.
