@@ -70,7 +70,7 @@ impl SubjectFlags {
     fn subject(&self) -> Result<ModerationSubject, CtlError> {
         let Self { nick, user, session, address } = self;
         let [nick, user, session, address] = [nick, user, session, address].map(Clone::clone);
-        SubjectFields { nick, user, session, address }.try_into().map_err(usage)
+        SubjectFields { nick, user, session, address }.try_into().map_err(|error| usage(&error))
     }
 }
 
@@ -129,12 +129,12 @@ pub(super) struct RevokeFlags {
 pub(super) async fn revoke(cluster: &CommandAccess, flags: &RevokeFlags) -> Result<CtlAnswer, CtlError> {
     let RevokeFlags { user, before, undo, terms } = flags;
     let subject = ModerationSubject::try_from(SubjectFields { user: Some(user.clone()), ..SubjectFields::default() });
-    let subject = subject.map_err(usage)?;
+    let subject = subject.map_err(|error| usage(&error))?;
     if *undo {
         return lift(cluster, ModerationKind::Revocation, subject).await;
     }
-    let mut order =
-        ModerationOrder::new(ModerationKind::Revocation, subject, &terms.by, &terms.reason).map_err(usage)?;
+    let mut order = ModerationOrder::new(ModerationKind::Revocation, subject, &terms.by, &terms.reason)
+        .map_err(|error| usage(&error))?;
     order.before = before.map(|seconds| u64::from(seconds) * 1000);
     put_order(cluster, &order, terms).await
 }
@@ -143,7 +143,8 @@ pub(super) async fn kick(cluster: &CommandAccess, flags: &SubjectFlags) -> Resul
     if let Some(nick) = &flags.nick {
         return kick::kick(cluster, nick).await;
     }
-    let order = ModerationOrder::new(ModerationKind::Kick, flags.subject()?, "ctl", "").map_err(usage)?;
+    let order =
+        ModerationOrder::new(ModerationKind::Kick, flags.subject()?, "ctl", "").map_err(|error| usage(&error))?;
     let entry = order_entry(cluster, &order, Some(ModerationKind::KICK_LASTS)).await?;
     let subject = &entry.order.subject;
     Ok(CtlAnswer::new(format!("ordered: every session of {subject} ends\n"), &json!({ "kicked": subject })))
@@ -182,7 +183,7 @@ async fn put(
     (kind, subject): (ModerationKind, ModerationSubject),
     terms: &TermFlags,
 ) -> Result<CtlAnswer, CtlError> {
-    let order = ModerationOrder::new(kind, subject, &terms.by, &terms.reason).map_err(usage)?;
+    let order = ModerationOrder::new(kind, subject, &terms.by, &terms.reason).map_err(|error| usage(&error))?;
     put_order(cluster, &order, terms).await
 }
 
@@ -214,7 +215,7 @@ async fn lift(
     kind: ModerationKind,
     subject: ModerationSubject,
 ) -> Result<CtlAnswer, CtlError> {
-    let order = ModerationOrder::new(kind, subject, "ctl", "").map_err(usage)?;
+    let order = ModerationOrder::new(kind, subject, "ctl", "").map_err(|error| usage(&error))?;
     let (word, subject) = (kind.as_str(), &order.subject);
     if !cluster.registry.lift(kind, &order.id()).await? {
         return Err(CtlError::Refused(format!("there is no {word} of {subject}")));
@@ -227,7 +228,7 @@ fn document(entry: &ModerationEntry) -> Value {
     serde_json::to_value(presence::registry::ModerationRow::from(entry.clone())).expect("texts and numbers are JSON")
 }
 
-fn usage(error: impl ToString) -> CtlError {
+fn usage(error: &impl ToString) -> CtlError {
     CtlError::Usage(error.to_string())
 }
 

@@ -301,6 +301,7 @@ impl Drop for SubscriptionKiller {
 
 /// Figure of P12: `cargo test -p parley-tests --test it orders_hold_everywhere -- --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::print_stdout, reason = "it measures a figure")]
 async fn orders_hold_everywhere_while_pubsub_is_killed() {
     let mut cluster = secured(Cluster::builder().gateways(2), "mixed").start().await;
     cluster.allow("");
