@@ -63,8 +63,8 @@ pub enum Delivery {
         /// The claim's number.
         fence: Fence,
     },
-    /// The moderation list has changed.
-    ModerationChanged {
+    /// The list of sanctions has changed.
+    SanctionChanged {
         /// Its version.
         version: u64,
     },

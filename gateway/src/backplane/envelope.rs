@@ -14,7 +14,7 @@
 //! W <session> <len>\n<nick>                            a typing notice to that session of the gateway
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: the connection with this claim ends
-//! B <version>                                          the moderation list has this version now
+//! B <version>                                          the list of sanctions has this version now
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
 
@@ -128,7 +128,7 @@ pub fn read_gateway(incarnation: &Incarnation, text: &[u8]) -> Option<Delivery> 
     let mut words = str::from_utf8(text).ok()?.split(' ');
     let delivery = match words.next()? {
         "E" => Delivery::Echo { counter: number(words.next())?, incarnation: incarnation.clone() },
-        "B" => Delivery::ModerationChanged { version: number(words.next())? },
+        "B" => Delivery::SanctionChanged { version: number(words.next())? },
         "K" => Delivery::Kick { session: session(words.next())? },
         "T" => Delivery::Taken { session: session(words.next())?, fence: Fence(number(words.next())?) },
         _ => return None,

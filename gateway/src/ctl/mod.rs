@@ -15,7 +15,7 @@ mod audit;
 mod drain;
 mod key;
 mod kick;
-mod moderation;
+mod sanctions;
 mod status;
 mod table;
 mod who;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use presence::host::settings::{Settings, Sources};
-use presence::model::ModerationKind;
+use presence::model::SanctionKind;
 use presence::registry::{LeaseSummary, RedisRegistry, Registry, RegistryError};
 use presence::store::redis::RedisStore;
 use serde::Serialize;
@@ -65,21 +65,21 @@ enum CtlCommand {
         whom: Option<String>,
     },
     /// End the session of a nickname, or every session of a user or an address, wherever it is
-    Kick(moderation::SubjectFlags),
+    Kick(sanctions::SubjectFlags),
     /// Ban a nickname, a user or an address from the cluster, on every gateway within 2 s
-    Ban(moderation::BanFlags),
+    Ban(sanctions::BanFlags),
     /// Lift a ban
-    Unban(moderation::SubjectFlags),
+    Unban(sanctions::SubjectFlags),
     /// Show the bans
     Bans,
     /// Refuse the messages of a nickname or a user, on every gateway within 2 s
-    Mute(moderation::MuteFlags),
+    Mute(sanctions::MuteFlags),
     /// Lift a mute
-    Unmute(moderation::SubjectFlags),
+    Unmute(sanctions::SubjectFlags),
     /// Show the mutes
     Mutes,
     /// Refuse the tokens of a user that were issued before now, and end the sessions that have one
-    Revoke(moderation::RevokeFlags),
+    Revoke(sanctions::RevokeFlags),
     /// Show the revocations
     Revocations,
     /// Compare the store with the claims of the gateways; exit code 1 if they differ
@@ -206,15 +206,15 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
         let answer = match command {
             CtlCommand::Status => status::status(&cluster).await,
             CtlCommand::Who { whom } => who::who(&cluster, whom.as_deref()).await,
-            CtlCommand::Kick(subject) => moderation::kick(&cluster, subject).await,
-            CtlCommand::Ban(flags) => moderation::ban(&cluster, flags, &config.limits.addresses.proxies).await,
-            CtlCommand::Unban(subject) => moderation::lift_of(&cluster, ModerationKind::Ban, subject).await,
-            CtlCommand::Bans => moderation::list(&cluster, ModerationKind::Ban).await,
-            CtlCommand::Mute(flags) => moderation::mute(&cluster, flags).await,
-            CtlCommand::Unmute(subject) => moderation::lift_of(&cluster, ModerationKind::Mute, subject).await,
-            CtlCommand::Mutes => moderation::list(&cluster, ModerationKind::Mute).await,
-            CtlCommand::Revoke(flags) => moderation::revoke(&cluster, flags).await,
-            CtlCommand::Revocations => moderation::list(&cluster, ModerationKind::Revocation).await,
+            CtlCommand::Kick(subject) => sanctions::kick(&cluster, subject).await,
+            CtlCommand::Ban(flags) => sanctions::ban(&cluster, flags, &config.limits.addresses.proxies).await,
+            CtlCommand::Unban(subject) => sanctions::lift_of(&cluster, SanctionKind::Ban, subject).await,
+            CtlCommand::Bans => sanctions::list(&cluster, SanctionKind::Ban).await,
+            CtlCommand::Mute(flags) => sanctions::mute(&cluster, flags).await,
+            CtlCommand::Unmute(subject) => sanctions::lift_of(&cluster, SanctionKind::Mute, subject).await,
+            CtlCommand::Mutes => sanctions::list(&cluster, SanctionKind::Mute).await,
+            CtlCommand::Revoke(flags) => sanctions::revoke(&cluster, flags).await,
+            CtlCommand::Revocations => sanctions::list(&cluster, SanctionKind::Revocation).await,
             CtlCommand::Audit { gateways } => audit::audit(&cluster, gateways).await,
             CtlCommand::Drain { node } => drain::drain(&cluster, node).await,
             CtlCommand::Key { name, scopes } => key::key(name, scopes),

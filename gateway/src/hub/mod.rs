@@ -340,7 +340,7 @@ impl Hub {
             Delivery::Echo { .. }
             | Delivery::Kick { .. }
             | Delivery::Taken { .. }
-            | Delivery::ModerationChanged { .. } => return FollowUp::default(),
+            | Delivery::SanctionChanged { .. } => return FollowUp::default(),
         };
         self.change_feed(&stream, |feed| feed.receive(&epoch, message))
     }

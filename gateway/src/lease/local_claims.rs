@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use crate::identity::KeyFingerprint;
-use crate::moderation::ModeratedClient;
+use crate::sanctions::SanctionedClient;
 
 /// Claims of one gateway.
 #[derive(Debug, Default)]
@@ -54,9 +54,9 @@ impl ClientNotes {
 
 impl ClaimEntry {
     /// Returns the client, as far as moderators can name it.
-    fn client(&self) -> ModeratedClient<'_> {
+    fn client(&self) -> SanctionedClient<'_> {
         let LocalClaim { nick, owner, user, .. } = &self.claim;
-        ModeratedClient {
+        SanctionedClient {
             nick: nick.key(),
             user: user.as_ref().map(|user| (user, self.notes.issued)),
             session: Some(&owner.session),
@@ -90,7 +90,7 @@ impl LocalClaims {
         &self,
         owner: &Owner,
         notes: ClientNotes,
-        verdict: impl FnOnce(&ModeratedClient<'_>) -> Option<CloseCode>,
+        verdict: impl FnOnce(&SanctionedClient<'_>) -> Option<CloseCode>,
     ) -> Option<CloseCode> {
         let mut entries = self.lock();
         let entry = current(&mut entries, owner)?;
@@ -99,7 +99,10 @@ impl LocalClaims {
     }
 
     /// Returns the sessions that are to end by a verdict, with their codes.
-    pub fn verdicts(&self, verdict: impl Fn(&ModeratedClient<'_>) -> Option<CloseCode>) -> Vec<(SessionId, CloseCode)> {
+    pub fn verdicts(
+        &self,
+        verdict: impl Fn(&SanctionedClient<'_>) -> Option<CloseCode>,
+    ) -> Vec<(SessionId, CloseCode)> {
         let entries = self.lock();
         entries.iter().filter_map(|(session, entry)| Some((session.clone(), verdict(&entry.client())?))).collect()
     }
@@ -287,7 +290,7 @@ mod tests {
     fn verdict_sees_the_noted_client() {
         let claims = LocalClaims::default();
         claims.insert(LocalClaim { user: UserId::parse("user:1"), ..claim(1) });
-        let issued = |client: &ModeratedClient<'_>| client.user.map(|(_, issued)| issued);
+        let issued = |client: &SanctionedClient<'_>| client.user.map(|(_, issued)| issued);
         let revoked =
             |before| claims.verdicts(|client| (issued(client)? < before).then_some(CloseCode::TokenExpired)).len();
         assert_eq!(revoked(u64::MAX), 0, "a client that is not noted yet is spared");

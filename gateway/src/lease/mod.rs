@@ -2,7 +2,7 @@
 //!
 //! One heartbeat, by file: [`lifecycle`] opens a lease, `heartbeat` pulls its beats, [`context`] carries out the
 //! mailbox with [`orders`], and [`deliveries`] receives the echo. [`local_claims`] lists what this gateway owns in the
-//! registry. [`moderation`] follows the list of bans. [`expiry`] ends detached sessions, and [`failure_detector`]
+//! registry. [`sanctions`] follows the list of bans. [`expiry`] ends detached sessions, and [`failure_detector`]
 //! fences and reaps failed gateways. After a lost lease no claim of its incarnation is kept. No file here knows a wire
 //! format or a Redis command.
 
@@ -12,7 +12,7 @@ mod heartbeat;
 pub mod orders;
 pub mod deliveries;
 pub mod local_claims;
-pub mod moderation;
+pub mod sanctions;
 pub mod expiry;
 pub mod failure_detector;
 

@@ -55,9 +55,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
-use crate::moderation::ClusterModeration;
 use crate::outbound::policy::SLOW_READER;
 use crate::quota::{Quota, Quotas};
+use crate::sanctions::ClusterSanctions;
 use crate::wire::Dialect;
 
 use self::origin_refusals::OriginRefusals;
@@ -148,7 +148,7 @@ pub struct ConnectionContext<S> {
     admission: Arc<Admission>,
     limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
-    moderation: Arc<ClusterModeration>,
+    sanctions: Arc<ClusterSanctions>,
     seat_refusals: SeatRefusals,
     origin_refusals: OriginRefusals,
     closing: CancellationToken,
@@ -173,7 +173,7 @@ pub struct ConnectionParts<F> {
     /// The connections of each address, and what its sessions have spent.
     pub quotas: Arc<Quotas>,
     /// Knows the banned addresses.
-    pub moderation: Arc<ClusterModeration>,
+    pub sanctions: Arc<ClusterSanctions>,
     /// True if the log names the addresses of refused clients.
     pub log_addresses: bool,
     /// TLS of both ports, while it has a certificate.
@@ -193,7 +193,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
     pub fn new<F: Fn(Dialect, Arc<Quota>) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
         let ConnectionParts { open_session, admission, limits, quotas, .. } = parts;
-        let ConnectionParts { moderation, log_addresses, tls, metrics, closing, drain, tasks, .. } = parts;
+        let ConnectionParts { sanctions, log_addresses, tls, metrics, closing, drain, tasks, .. } = parts;
         let seat_refusals = SeatRefusals::new(Arc::clone(&metrics), log_addresses);
         let origin_refusals = OriginRefusals::new(Arc::clone(&metrics), log_addresses);
         let permits = ConnectionPermits::new(Arc::clone(&metrics), quotas, limits.get().refusals);
@@ -204,7 +204,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
             admission,
             limits,
             permits,
-            moderation,
+            sanctions,
             seat_refusals,
             origin_refusals,
             closing,
@@ -221,10 +221,10 @@ impl<S: ConnectionSession> ConnectionContext<S> {
 impl<S> ConnectionContext<S> {
     /// Returns true for a banned address. Counts and logs the refusal that follows.
     fn refuses_address(&self, address: ClientAddress) -> bool {
-        let is_banned = self.moderation.bans_address(address);
+        let is_banned = self.sanctions.bans_address(address);
         if is_banned {
             self.metrics.connections_banned.inc();
-            self.moderation.note_refusal(Some(address));
+            self.sanctions.note_refusal(Some(address));
         }
         is_banned
     }

@@ -9,9 +9,9 @@ use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
 use crate::identity::TokenFault;
-use crate::moderation::BanNotice;
 use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::quota::{LimitKind, LimitOwner};
+use crate::sanctions::BanNotice;
 use crate::wire::Refusal;
 
 use super::rate_meter::OverRate;

@@ -35,8 +35,8 @@ impl Performer {
     pub(super) fn note_client(&self, owner: &Owner, token: Option<&UserToken>, address: Option<ClientAddress>) {
         let (services, key) = (&self.services, token.map(|token| token.grant.key));
         let notes = ClientNotes { key, issued: token.map_or(0, |token| token.grant.issued), address };
-        // Noted first: a change of the moderation list from now on finds the session.
-        if let Some(code) = services.claims.note_client(owner, notes, |client| services.moderation.verdict(client)) {
+        // Noted first: a change of the list of sanctions from now on finds the session.
+        if let Some(code) = services.claims.note_client(owner, notes, |client| services.sanctions.verdict(client)) {
             self.outbox.close(code);
         }
         if key.is_some_and(|key| !services.identity.is_in_use(key)) {

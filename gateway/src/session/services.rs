@@ -15,9 +15,9 @@ use crate::hub::Hub;
 use crate::identity::IdentityGate;
 use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
-use crate::moderation::ClusterModeration;
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::quota::Quotas;
+use crate::sanctions::ClusterSanctions;
 
 use super::send_rates::SendRates;
 use super::session_limits::SessionLimits;
@@ -37,8 +37,8 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// The claims of this node's sessions.
     pub claims: Arc<LocalClaims>,
-    /// The moderation list of the cluster.
-    pub moderation: Arc<ClusterModeration>,
+    /// The list of sanctions of the cluster.
+    pub sanctions: Arc<ClusterSanctions>,
     /// The hold of a nickname for a session that lost its connection.
     pub hold: HoldTerms,
     /// This node's lease.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::model::ModerationSubject;
+use crate::model::SanctionSubject;
 
 /// Default of `listen.trusted_proxies`: a proxy on the same machine.
 pub const TRUSTED_PROXIES_DEFAULT: &str = "127.0.0.0/8,::1/128";
@@ -109,8 +109,8 @@ impl TrustedProxies {
     ///
     /// # Errors
     /// The reason, for people.
-    pub fn check_ban(&self, subject: &ModerationSubject) -> Result<(), String> {
-        let ModerationSubject::Network(network) = subject else { return Ok(()) };
+    pub fn check_ban(&self, subject: &SanctionSubject) -> Result<(), String> {
+        let SanctionSubject::Network(network) = subject else { return Ok(()) };
         if network.is_everything() {
             return Err(format!("{network} is every address"));
         }

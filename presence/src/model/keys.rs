@@ -315,15 +315,15 @@ impl Keys {
         /// Stream, of the last 10 s: incarnation -> what addresses and users have used of their limits on it since its
         /// report before. They are named by hashes. Expires 60 s after the last report.
         usage => "usage";
-        /// Hash: the moderation list. `version` (of the newest change), `floor` (changes up to this version may have
-        /// been forgotten), `count:<kind>`, and for each entry its id -> a line (see `ModerationChange`).
-        moderation => "moderation";
-        /// Sorted set: the ids of the moderation list, scored by the version of their newest change.
-        moderation_order => "moderation-order";
+        /// Hash: the list of sanctions. `version` (of the newest change), `floor` (changes up to this version may have
+        /// been forgotten), `count:<kind>`, and for each entry its id -> a line (see `SanctionChange`).
+        sanctions => "sanctions";
+        /// Sorted set: the ids of the list of sanctions, scored by the version of their newest change.
+        sanction_order => "sanction-order";
         /// Sorted set: the ids of entries that end by themselves, scored by Unix ms.
-        moderation_ends => "moderation-ends";
+        sanction_ends => "sanction-ends";
         /// Sorted set, bounded: the ids of lifted entries, scored by the version.
-        moderation_lifted => "moderation-lifted";
+        sanctions_lifted => "sanctions-lifted";
     }
 }
 

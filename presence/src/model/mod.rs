@@ -9,7 +9,7 @@ pub mod stream;
 
 mod claims;
 mod list_cursor;
-mod moderation;
+mod sanctions;
 mod names;
 mod presence;
 mod room_pattern;
@@ -21,10 +21,6 @@ use std::time::Duration;
 
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
 pub use self::list_cursor::{ListCursor, keep_newest};
-pub use self::moderation::{
-    MODERATION_MAX, ModeratedNetwork, ModerationChange, ModerationEntry, ModerationKind, ModerationOrder,
-    ModerationSubject, OrderError, SubjectError, SubjectFields,
-};
 pub use self::names::{
     KEY_BYTES, LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES,
     ROOM_GRAPHEMES, RoomKey, RoomName,
@@ -33,6 +29,10 @@ pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
 pub use self::room_pattern::RoomPattern;
+pub use self::sanctions::{
+    OrderError, SANCTIONS_MAX, SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject,
+    SanctionedNetwork, SubjectError, SubjectFields,
+};
 pub use self::usage_key::UsageKey;
 pub use self::user_id::{USER_ID_BYTES, UserId, UserKey, is_printable_text};
 

@@ -45,7 +45,7 @@ mod error;
 mod leases;
 mod listing;
 mod memory;
-mod moderation;
+mod sanctions;
 mod names;
 mod redis;
 mod reply;
@@ -65,10 +65,10 @@ pub use self::listing::{
     ListedBytes, Membership, PAGE_LIMIT, RegistryEvent, RoomRow, StreamOwner, StreamSize, UserRow,
 };
 pub use self::memory::MemoryRegistry;
-pub use self::moderation::{MODERATION_PAGE, ModerationPage, ModerationRow};
 pub use self::names::{ClaimError, ClaimRequest};
 pub use self::redis::RedisRegistry;
 pub use self::rooms::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest};
+pub use self::sanctions::{SANCTION_PAGE, SanctionPage, SanctionRow};
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
 };

@@ -45,10 +45,10 @@ scripts! {
     ONLINE = ["prelude.lua", "../listing/user_rows.lua"] "listing/online.lua";
     MEMBERS = ["prelude.lua"] "listing/members.lua";
     ROOMS = ["prelude.lua"] "listing/rooms.lua";
-    MODERATE = ["prelude.lua", "../moderation/moderation_list.lua"] "moderation/moderate.lua";
-    LIFT = ["prelude.lua", "../moderation/moderation_list.lua"] "moderation/lift.lua";
-    MODERATION = ["prelude.lua"] "moderation/moderation.lua";
-    RESTORE_MODERATION = ["prelude.lua", "../moderation/moderation_list.lua"] "moderation/restore_moderation.lua";
+    SANCTION = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/sanction.lua";
+    LIFT = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/lift.lua";
+    SANCTIONS = ["prelude.lua"] "sanctions/sanctions.lua";
+    RESTORE_SANCTIONS = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/restore_sanctions.lua";
     LARGEST = ["prelude.lua"] "listing/largest.lua";
 }
 

@@ -13,7 +13,7 @@ use crate::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT, Trusted
 use crate::host::settings::key::{self, Key};
 use crate::host::settings::{RedisUrl, Settings, SettingsError};
 use crate::host::telemetry::Logs;
-use crate::service::access::{ApiAccess, KnownKey, ApiOrigin};
+use crate::service::access::{ApiAccess, ApiOrigin, KnownKey};
 use crate::store::redis::tls::TlsFiles;
 
 /// Every key of the presence program. The variable of `api.addr` is `PARLEY__API__ADDR`.

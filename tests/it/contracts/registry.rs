@@ -10,7 +10,7 @@ mod costs;
 mod events;
 mod leases;
 mod listing;
-mod moderation;
+mod sanctions;
 mod nicks;
 mod reaping;
 mod reassert;

@@ -4,7 +4,7 @@ mod drain;
 mod holds;
 mod identity;
 mod key_sets;
-mod moderation;
+mod sanctions;
 mod resume;
 mod revocation;
 mod user_nicks;

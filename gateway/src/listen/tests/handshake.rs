@@ -1,10 +1,10 @@
 //! HTTP answers of the WebSocket port, before the upgrade.
 
-use presence::model::ModerationChange;
+use presence::model::SanctionChange;
 
 use super::super::handshake::tests::page_rows;
 use super::*;
-use crate::moderation::ReadChanges;
+use crate::sanctions::ReadChanges;
 
 /// Sends a request and returns the head of the response.
 async fn response_head(fixture: &ListenFixture, request: &str) -> String {
@@ -112,8 +112,8 @@ type HandshakeRequest = (String, fn(&ListenFixture));
 
 fn ban_this_machine(fixture: &ListenFixture) {
     let line = r#"ban 1 1 0 {"kind":"ban","address":"127.0.0.1","by":"ann"}"#;
-    let changes = ModerationChange::parse("id", line).into_iter().collect();
-    fixture.moderation.apply(ReadChanges { version: 1, is_whole: true, changes });
+    let changes = SanctionChange::parse("id", line).into_iter().collect();
+    fixture.sanctions.apply(ReadChanges { version: 1, is_whole: true, changes });
 }
 
 /// Returns a request for each row of the table in PROTOCOL.md, in its order.

@@ -34,11 +34,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::message::{Accepted, Body, ChatMessage};
-use crate::moderation::ClusterModeration;
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
 use crate::quota::{Quota, Quotas};
+use crate::sanctions::ClusterSanctions;
 use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
@@ -173,7 +173,7 @@ struct ListenFixture {
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     admission: Arc<Admission>,
-    moderation: Arc<ClusterModeration>,
+    sanctions: Arc<ClusterSanctions>,
     state: Arc<EchoState>,
     closing: CancellationToken,
     connection_drain: Arc<ConnectionDrain>,
@@ -235,13 +235,13 @@ impl ListenFixture {
             }
         };
         let metrics = Arc::new(Metrics::new());
-        let moderation = Arc::new(ClusterModeration::new(true));
+        let sanctions = Arc::new(ClusterSanctions::new(true));
         let context = ConnectionContext::new(ConnectionParts {
             open_session,
             admission: Arc::clone(&admission),
             limits,
             quotas: Arc::new(Quotas::new("parley", Reloadable::default())),
-            moderation: Arc::clone(&moderation),
+            sanctions: Arc::clone(&sanctions),
             log_addresses: true,
             tls: TlsTermination::new(certificate.into()).unwrap(),
             metrics: Arc::clone(&metrics),
@@ -250,7 +250,7 @@ impl ListenFixture {
             tasks: tasks.clone(),
         });
         listeners.serve(&context);
-        Self { ws, tcp, metrics, ready, admission, moderation, state, closing, connection_drain, tasks }
+        Self { ws, tcp, metrics, ready, admission, sanctions, state, closing, connection_drain, tasks }
     }
 
     /// Starts a drain and closes the listeners.

@@ -139,7 +139,7 @@ mod perform {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Owner, Refusal> {
             let Self { nick, before, user } = self;
             let services = Arc::clone(&performer.services);
-            if services.moderation.bans_nick(nick.key()) {
+            if services.sanctions.bans_nick(nick.key()) {
                 return Err(Refusal::from(ErrorCode::Banned).with_detail("this nickname is banned"));
             }
             let token = performer.token.clone().ok_or_else(unavailable)?;
@@ -152,7 +152,7 @@ mod perform {
                 claim.owner = owner.clone();
             });
             // A ban that was ordered meanwhile has found the session under its former nickname.
-            if services.moderation.bans_nick(nick.key()) {
+            if services.sanctions.bans_nick(nick.key()) {
                 performer.outbox.close(CloseCode::Banned);
             }
             performer.record_claim(nick, owner.clone());

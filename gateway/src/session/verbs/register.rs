@@ -193,9 +193,9 @@ mod tests {
     use crate::hub::Hub;
     use crate::identity::{AuthConfig, IdentityGate};
     use crate::metrics::Metrics;
-    use crate::moderation::ClusterModeration;
     use crate::outbound::reply_budget::ReplyBudget;
     use crate::quota::Quotas;
+    use crate::sanctions::ClusterSanctions;
     use crate::session::performer::Performer;
     use crate::session::send_rates::SendRates;
     use crate::session::services::Services;
@@ -211,7 +211,7 @@ mod tests {
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
             claims: Arc::default(),
-            moderation: Arc::new(ClusterModeration::new(true)),
+            sanctions: Arc::new(ClusterSanctions::new(true)),
             hold: HoldTerms::default(),
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),

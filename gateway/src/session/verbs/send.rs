@@ -110,7 +110,7 @@ mod perform {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
             };
-            if services.moderation.mutes(sender.nick.key(), sender.user()) {
+            if services.sanctions.mutes(sender.nick.key(), sender.user()) {
                 return Err(ErrorCode::Muted.into());
             }
             let charge = SendCharge { session: &sender.owner.session, nick: &sender.nick, bytes };

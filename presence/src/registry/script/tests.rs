@@ -31,7 +31,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "open_generation",
         "restore",
         "user_rows",
-        "moderation_list",
+        "sanction_list",
     ];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
 }
@@ -39,7 +39,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
 #[test]
 fn every_script_states_its_flags_for_full_redis() {
     let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
-    let reads = ["audit.lua", "leases.lua", "members.lua", "moderation.lua", "online.lua", "rooms.lua", "users.lua"];
+    let reads = ["audit.lua", "leases.lua", "members.lua", "sanctions.lua", "online.lua", "rooms.lua", "users.lua"];
     for (name, text) in scripts() {
         let expected = match name.as_str() {
             name if grows.contains(&name) => "#!lua",
@@ -93,7 +93,7 @@ fn scripts_never_read_whole_rooms_or_listings() {
     let allowed = [
         ("lease_table.lua", "HGETALL"),
         // The lease table, for its gateways.
-        ("moderation_list.lua", "HGETALL"),
+        ("sanction_list.lua", "HGETALL"),
         ("open_generation.lua", "HKEYS"),
         ("user_rows.lua", "SMEMBERS"),
         ("resume.lua", "SMEMBERS"),

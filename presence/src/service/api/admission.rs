@@ -30,7 +30,7 @@ use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::host_header::names_one_host;
 use crate::host::problem::Problem;
 use crate::host::refusal_episodes::{LimitScope, MetLimit};
-use crate::model::ModerationSubject;
+use crate::model::SanctionSubject;
 use crate::model::codes::ErrorCode;
 use crate::service::waiting::ConnectionPhase;
 
@@ -75,7 +75,7 @@ impl ApiAdmission {
     ///
     /// # Errors
     /// The reason, for people.
-    pub(super) fn check_ban(&self, subject: &ModerationSubject) -> Result<(), String> {
+    pub(super) fn check_ban(&self, subject: &SanctionSubject) -> Result<(), String> {
         self.proxies.check_ban(subject)
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Read;
 #[allow(dead_code, reason = "its paths follow")]
 pub(super) struct Publish;
 
-/// The scope of moderation.
+/// The scope of sanctions.
 #[derive(Debug)]
 pub(super) struct Moderate;
 

@@ -16,7 +16,7 @@ mod events;
 mod extract;
 mod feed;
 mod keys;
-mod moderation;
+mod sanctions;
 mod page;
 mod problem;
 mod read_shares;
@@ -80,7 +80,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
         (name = "rooms", description = "Rooms and their members"),
         (name = "cluster", description = "Gateways and totals"),
         (name = "events", description = "Changes as they happen"),
-        (name = "moderation", description = "Bans, mutes, kicks and revocations of tokens"),
+        (name = "sanctions", description = "Bans, mutes, kicks and revocations of tokens"),
     ),
 )]
 struct ApiDocument;
@@ -162,13 +162,13 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(cluster::gateways))
         .routes(routes!(cluster::stats))
         .routes(routes!(events::events))
-        .routes(routes!(moderation::ban, moderation::bans))
-        .routes(routes!(moderation::unban))
-        .routes(routes!(moderation::mute, moderation::mutes))
-        .routes(routes!(moderation::unmute))
-        .routes(routes!(moderation::revoke, moderation::revocations))
-        .routes(routes!(moderation::restore))
-        .routes(routes!(moderation::kick))
+        .routes(routes!(sanctions::ban, sanctions::bans))
+        .routes(routes!(sanctions::unban))
+        .routes(routes!(sanctions::mute, sanctions::mutes))
+        .routes(routes!(sanctions::unmute))
+        .routes(routes!(sanctions::revoke, sanctions::revocations))
+        .routes(routes!(sanctions::restore))
+        .routes(routes!(sanctions::kick))
 }
 
 /// State shared by all handlers.

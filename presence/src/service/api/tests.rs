@@ -3,7 +3,7 @@
 mod document;
 mod events;
 mod keys;
-mod moderation;
+mod sanctions;
 mod reads;
 mod refusals;
 

@@ -12,7 +12,7 @@
 mod channels;
 mod events;
 mod leases;
-mod moderation;
+mod sanctions;
 mod nicks;
 mod retired;
 mod rooms;
@@ -36,10 +36,10 @@ use self::channels::Channels;
 pub use self::channels::{ChannelListener, ListenerGuard};
 use self::events::EventLog;
 pub(crate) use self::leases::{LeaseRecord, Leases};
-pub(crate) use self::moderation::ModerationTable;
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 use self::retired::RetirementQueue;
 pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
+pub(crate) use self::sanctions::SanctionTable;
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::streams::MemoryStream;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
@@ -142,7 +142,7 @@ pub(crate) struct StoreState {
     pub(crate) inboxes: Inboxes,
     pub(crate) keys_seen: SeenKeys,
     pub(crate) ids_seen: SeenKeys,
-    pub(crate) moderation: ModerationTable,
+    pub(crate) sanctions: SanctionTable,
     pub(crate) events: EventLog,
     pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
@@ -170,7 +170,7 @@ impl StoreState {
             inboxes: Inboxes::default(),
             keys_seen: SeenKeys::of_clients(),
             ids_seen: SeenKeys::of_attempts(),
-            moderation: ModerationTable::default(),
+            sanctions: SanctionTable::default(),
             events: EventLog::default(),
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),

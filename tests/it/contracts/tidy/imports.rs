@@ -159,7 +159,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
     },
     ImportRule {
-        files: &["gateway/src/moderation/*"],
+        files: &["gateway/src/sanctions/*"],
         forbidden: &[
             "redis::",
             "wire::",

@@ -7,9 +7,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use presence::host::client_address::TrustedProxies;
-use presence::model::{
-    MODERATION_MAX, ModerationEntry, ModerationKind, ModerationOrder, ModerationSubject, SubjectFields,
-};
+use presence::model::{SANCTIONS_MAX, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject, SubjectFields};
 use serde_json::{Value, json};
 
 use super::table::{duration, table};
@@ -67,7 +65,7 @@ impl FromStr for ForTime {
 }
 
 impl SubjectFlags {
-    fn subject(&self) -> Result<ModerationSubject, CtlError> {
+    fn subject(&self) -> Result<SanctionSubject, CtlError> {
         let Self { nick, user, session, address } = self;
         let [nick, user, session, address] = [nick, user, session, address].map(Clone::clone);
         SubjectFields { nick, user, session, address }.try_into().map_err(|error| usage(&error))
@@ -95,7 +93,7 @@ pub(super) async fn ban(
     if !force {
         proxies.check_ban(&subject).map_err(|reason| CtlError::Refused(format!("{reason}; --force bans it anyway")))?;
     }
-    put(cluster, (ModerationKind::Ban, subject), terms).await
+    put(cluster, (SanctionKind::Ban, subject), terms).await
 }
 
 /// Flags of `mute`.
@@ -108,7 +106,7 @@ pub(super) struct MuteFlags {
 }
 
 pub(super) async fn mute(cluster: &CommandAccess, flags: &MuteFlags) -> Result<CtlAnswer, CtlError> {
-    put(cluster, (ModerationKind::Mute, flags.subject.subject()?), &flags.terms).await
+    put(cluster, (SanctionKind::Mute, flags.subject.subject()?), &flags.terms).await
 }
 
 /// Flags of `revoke`.
@@ -128,12 +126,12 @@ pub(super) struct RevokeFlags {
 
 pub(super) async fn revoke(cluster: &CommandAccess, flags: &RevokeFlags) -> Result<CtlAnswer, CtlError> {
     let RevokeFlags { user, before, undo, terms } = flags;
-    let subject = ModerationSubject::try_from(SubjectFields { user: Some(user.clone()), ..SubjectFields::default() });
+    let subject = SanctionSubject::try_from(SubjectFields { user: Some(user.clone()), ..SubjectFields::default() });
     let subject = subject.map_err(|error| usage(&error))?;
     if *undo {
-        return lift(cluster, ModerationKind::Revocation, subject).await;
+        return lift(cluster, SanctionKind::Revocation, subject).await;
     }
-    let mut order = ModerationOrder::new(ModerationKind::Revocation, subject, &terms.by, &terms.reason)
+    let mut order = SanctionOrder::new(SanctionKind::Revocation, subject, &terms.by, &terms.reason)
         .map_err(|error| usage(&error))?;
     order.before = before.map(|seconds| u64::from(seconds) * 1000);
     put_order(cluster, &order, terms).await
@@ -143,26 +141,25 @@ pub(super) async fn kick(cluster: &CommandAccess, flags: &SubjectFlags) -> Resul
     if let Some(nick) = &flags.nick {
         return kick::kick(cluster, nick).await;
     }
-    let order =
-        ModerationOrder::new(ModerationKind::Kick, flags.subject()?, "ctl", "").map_err(|error| usage(&error))?;
-    let entry = order_entry(cluster, &order, Some(ModerationKind::KICK_LASTS)).await?;
+    let order = SanctionOrder::new(SanctionKind::Kick, flags.subject()?, "ctl", "").map_err(|error| usage(&error))?;
+    let entry = order_entry(cluster, &order, Some(SanctionKind::KICK_LASTS)).await?;
     let subject = &entry.order.subject;
     Ok(CtlAnswer::new(format!("ordered: every session of {subject} ends\n"), &json!({ "kicked": subject })))
 }
 
 pub(super) async fn lift_of(
     cluster: &CommandAccess,
-    kind: ModerationKind,
+    kind: SanctionKind,
     flags: &SubjectFlags,
 ) -> Result<CtlAnswer, CtlError> {
     lift(cluster, kind, flags.subject()?).await
 }
 
 /// Lists the entries of a kind that are in force.
-pub(super) async fn list(cluster: &CommandAccess, kind: ModerationKind) -> Result<CtlAnswer, CtlError> {
+pub(super) async fn list(cluster: &CommandAccess, kind: SanctionKind) -> Result<CtlAnswer, CtlError> {
     let now = unix_ms();
-    let entries = cluster.registry.moderation_entries(kind, now).await?;
-    let row = |entry: &ModerationEntry| {
+    let entries = cluster.registry.sanction_entries(kind, now).await?;
+    let row = |entry: &SanctionEntry| {
         [
             entry.id.clone(),
             entry.order.subject.to_string(),
@@ -180,21 +177,21 @@ pub(super) async fn list(cluster: &CommandAccess, kind: ModerationKind) -> Resul
 
 async fn put(
     cluster: &CommandAccess,
-    (kind, subject): (ModerationKind, ModerationSubject),
+    (kind, subject): (SanctionKind, SanctionSubject),
     terms: &TermFlags,
 ) -> Result<CtlAnswer, CtlError> {
-    let order = ModerationOrder::new(kind, subject, &terms.by, &terms.reason).map_err(|error| usage(&error))?;
+    let order = SanctionOrder::new(kind, subject, &terms.by, &terms.reason).map_err(|error| usage(&error))?;
     put_order(cluster, &order, terms).await
 }
 
-async fn put_order(cluster: &CommandAccess, order: &ModerationOrder, terms: &TermFlags) -> Result<CtlAnswer, CtlError> {
+async fn put_order(cluster: &CommandAccess, order: &SanctionOrder, terms: &TermFlags) -> Result<CtlAnswer, CtlError> {
     let lasts = terms.lasts.map(|ForTime(lasts)| lasts);
     let entry = order_entry(cluster, order, lasts).await?;
     let verb = match order.kind {
-        ModerationKind::Ban => "banned",
-        ModerationKind::Mute => "muted",
-        ModerationKind::Kick => "kicked",
-        ModerationKind::Revocation => "revoked the tokens of",
+        SanctionKind::Ban => "banned",
+        SanctionKind::Mute => "muted",
+        SanctionKind::Kick => "kicked",
+        SanctionKind::Revocation => "revoked the tokens of",
     };
     let ends =
         lasts.map_or_else(|| "for good".to_owned(), |lasts| format!("for {}", duration(lasts.as_millis() as u64)));
@@ -203,19 +200,15 @@ async fn put_order(cluster: &CommandAccess, order: &ModerationOrder, terms: &Ter
 
 async fn order_entry(
     cluster: &CommandAccess,
-    order: &ModerationOrder,
+    order: &SanctionOrder,
     lasts: Option<Duration>,
-) -> Result<ModerationEntry, CtlError> {
-    let full = || CtlError::Refused(format!("the list is full: {MODERATION_MAX} entries of this kind"));
-    cluster.registry.moderate(order, lasts).await?.ok_or_else(full)
+) -> Result<SanctionEntry, CtlError> {
+    let full = || CtlError::Refused(format!("the list is full: {SANCTIONS_MAX} entries of this kind"));
+    cluster.registry.sanction(order, lasts).await?.ok_or_else(full)
 }
 
-async fn lift(
-    cluster: &CommandAccess,
-    kind: ModerationKind,
-    subject: ModerationSubject,
-) -> Result<CtlAnswer, CtlError> {
-    let order = ModerationOrder::new(kind, subject, "ctl", "").map_err(|error| usage(&error))?;
+async fn lift(cluster: &CommandAccess, kind: SanctionKind, subject: SanctionSubject) -> Result<CtlAnswer, CtlError> {
+    let order = SanctionOrder::new(kind, subject, "ctl", "").map_err(|error| usage(&error))?;
     let (word, subject) = (kind.as_str(), &order.subject);
     if !cluster.registry.lift(kind, &order.id()).await? {
         return Err(CtlError::Refused(format!("there is no {word} of {subject}")));
@@ -224,8 +217,8 @@ async fn lift(
 }
 
 /// Returns an entry as the HTTP API shows it.
-fn document(entry: &ModerationEntry) -> Value {
-    serde_json::to_value(presence::registry::ModerationRow::from(entry.clone())).expect("texts and numbers are JSON")
+fn document(entry: &SanctionEntry) -> Value {
+    serde_json::to_value(presence::registry::SanctionRow::from(entry.clone())).expect("texts and numbers are JSON")
 }
 
 fn usage(error: &impl ToString) -> CtlError {

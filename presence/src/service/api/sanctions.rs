@@ -1,4 +1,4 @@
-//! Moderation: bans, mutes, kicks and revocations of tokens in the whole cluster.
+//! Sanctions: bans, mutes, kicks and revocations of tokens in the whole cluster.
 //!
 //! Every handler needs the scope `moderate`; the name of the key is the moderator. An order is one entry of the
 //! registry's list, which gateways follow. There is one entry of a kind for a subject, so a request can be repeated.
@@ -20,10 +20,8 @@ use super::{ASK_TIMEOUT, Api};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{
-    MODERATION_MAX, ModerationKind, ModerationOrder, ModerationSubject, SubjectFields, is_printable_text,
-};
-use crate::registry::{ListPage, ModerationRow, RegistryError};
+use crate::model::{SANCTIONS_MAX, SanctionKind, SanctionOrder, SanctionSubject, SubjectFields, is_printable_text};
+use crate::registry::{ListPage, RegistryError, SanctionRow};
 
 /// Maximum length of an idempotency key, in bytes.
 const KEY_BYTES: usize = 128;
@@ -63,26 +61,26 @@ impl PageCursor for u64 {
 }
 
 impl OrderRequest {
-    fn subject(&self) -> Result<ModerationSubject, Problem> {
+    fn subject(&self) -> Result<SanctionSubject, Problem> {
         let Self { nick, user, address, session, .. } = self;
         let [nick, user, session, address] = [nick, user, session, address].map(Clone::clone);
         let fields = SubjectFields { nick, user, session, address };
-        ModerationSubject::try_from(fields).map_err(|error| refused_bad(&error))
+        SanctionSubject::try_from(fields).map_err(|error| refused_bad(&error))
     }
 
-    fn order(self, kind: ModerationKind, by: &str) -> Result<(ModerationOrder, Option<Duration>), Problem> {
+    fn order(self, kind: SanctionKind, by: &str) -> Result<(SanctionOrder, Option<Duration>), Problem> {
         let subject = self.subject()?;
         let Self { reason, seconds, before, key, .. } = self;
         let reason = reason.unwrap_or_default();
-        let order = ModerationOrder::new(kind, subject, by, &reason).map_err(|error| refused_bad(&error))?;
+        let order = SanctionOrder::new(kind, subject, by, &reason).map_err(|error| refused_bad(&error))?;
         if key.as_ref().is_some_and(|key| !is_printable_text(key, KEY_BYTES)) {
             return Err(bad("key must be 1 to 128 bytes of printable text"));
         }
         if seconds.is_some_and(|seconds| !(1..=SECONDS_MAX).contains(&seconds)) {
             return Err(bad("seconds must be a whole number from 1 to 4294967295"));
         }
-        let before = before.filter(|_| kind == ModerationKind::Revocation);
-        Ok((ModerationOrder { before, key, ..order }, seconds.map(Duration::from_secs)))
+        let before = before.filter(|_| kind == SanctionKind::Revocation);
+        Ok((SanctionOrder { before, key, ..order }, seconds.map(Duration::from_secs)))
     }
 }
 
@@ -104,49 +102,49 @@ impl Api {
         }
     }
 
-    async fn moderate(
+    async fn sanction(
         &self,
         client: ClientAddress,
-        (order, lasts): (ModerationOrder, Option<Duration>),
-    ) -> Result<Json<ModerationRow>, Problem> {
-        let entry = self.change(client, self.registry.moderate(&order, lasts)).await?;
+        (order, lasts): (SanctionOrder, Option<Duration>),
+    ) -> Result<Json<SanctionRow>, Problem> {
+        let entry = self.change(client, self.registry.sanction(&order, lasts)).await?;
         let full = || {
-            let detail = format!("the list has {MODERATION_MAX} entries of this kind: lift some of them");
+            let detail = format!("the list has {SANCTIONS_MAX} entries of this kind: lift some of them");
             refused_as(ErrorCode::Overloaded, detail)
         };
         let entry = entry.ok_or_else(full)?;
         // The id instead of the subject, which may be an address.
         let (action, id, by) = (order.kind.as_str(), entry.id.as_str(), order.by.as_str());
-        tracing::info!(event = "moderation", action, id, by, until = entry.until, "order given");
+        tracing::info!(event = "sanctions", action, id, by, until = entry.until, "order given");
         Ok(Json(entry.into()))
     }
 
-    async fn moderation_page(
+    async fn sanction_page(
         &self,
         client: ClientAddress,
-        kind: ModerationKind,
+        kind: SanctionKind,
         page: PageStart<u64>,
-    ) -> Result<Json<ListPage<ModerationRow>>, Problem> {
+    ) -> Result<Json<ListPage<SanctionRow>>, Problem> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let mut entries = self.list(client, self.registry.moderation_entries(kind, now)).await?;
+        let mut entries = self.list(client, self.registry.sanction_entries(kind, now)).await?;
         entries.retain(|entry| page.cursor.is_none_or(|after| entry.version > after));
         let more = entries.len() > page.limit;
         entries.truncate(page.limit);
         let next_cursor = entries.last().filter(|_| more).map(|entry| entry.version.to_string());
-        Ok(Json(ListPage { items: entries.into_iter().map(ModerationRow::from).collect(), next_cursor }))
+        Ok(Json(ListPage { items: entries.into_iter().map(SanctionRow::from).collect(), next_cursor }))
     }
 
     async fn lift(
         &self,
         client: ClientAddress,
-        (kind, id): (ModerationKind, &str),
+        (kind, id): (SanctionKind, &str),
         by: &str,
     ) -> Result<StatusCode, Problem> {
         if !self.change(client, self.registry.lift(kind, id)).await? {
             return Err(refused_as(ErrorCode::NotFound, "nothing with this id is in force"));
         }
-        tracing::info!(event = "moderation", action = "lift", kind = kind.as_str(), id, by, "order lifted");
+        tracing::info!(event = "sanctions", action = "lift", kind = kind.as_str(), id, by, "order lifted");
         Ok(StatusCode::NO_CONTENT)
     }
 }
@@ -158,13 +156,13 @@ impl Api {
 #[utoipa::path(
     post,
     path = "/v1/bans",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     request_body(content = OrderRequest, example = json!({
         "address": "198.51.100.0/24", "seconds": 3600, "reason": "flood",
     })),
     responses(
-        (status = 200, description = "The entry in force.", body = ModerationRow, example = json!({
+        (status = 200, description = "The entry in force.", body = SanctionRow, example = json!({
             "id": "83c5226154b494dd", "address": "198.51.100.0/24", "reason": "flood", "by": "backend",
             "time": 1_795_252_200_000_u64, "until": 1_795_255_800_000_u64,
         })),
@@ -176,11 +174,11 @@ pub(super) async fn ban(
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     JsonBody(request): JsonBody<OrderRequest>,
-) -> Result<Json<ModerationRow>, Problem> {
+) -> Result<Json<SanctionRow>, Problem> {
     let spared = if request.force { Ok(()) } else { api.admission.check_ban(&request.subject()?) };
     spared.map_err(|reason| refused_bad(&format!("{reason}; \"force\": true bans it anyway")))?;
-    let order = request.order(ModerationKind::Ban, key.name())?;
-    api.moderate(client, order).await
+    let order = request.order(SanctionKind::Ban, key.name())?;
+    api.sanction(client, order).await
 }
 
 /// The bans in force
@@ -189,11 +187,11 @@ pub(super) async fn ban(
 #[utoipa::path(
     get,
     path = "/v1/bans",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     params(PageQuery),
     responses(
-        (status = 200, description = "A page of entries.", body = ListPage<ModerationRow>, example = json!({
+        (status = 200, description = "A page of entries.", body = ListPage<SanctionRow>, example = json!({
             "items": [{
             "id": "83c5226154b494dd", "address": "198.51.100.0/24", "reason": "flood", "by": "backend",
             "time": 1_795_252_200_000_u64, "until": 1_795_255_800_000_u64,
@@ -207,15 +205,15 @@ pub(super) async fn bans(
     State(api): State<Api>,
     page: PageStart<u64>,
     Extension(client): Extension<ClientAddress>,
-) -> Result<Json<ListPage<ModerationRow>>, Problem> {
-    api.moderation_page(client, ModerationKind::Ban, page).await
+) -> Result<Json<ListPage<SanctionRow>>, Problem> {
+    api.sanction_page(client, SanctionKind::Ban, page).await
 }
 
 /// Lift a ban
 #[utoipa::path(
     delete,
     path = "/v1/bans/{id}",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     params(("id" = String, Path, description = "The `id` of the entry.", example = "83c5226154b494dd")),
     responses((status = 204, description = "It is no longer in force."), LiftRefusals),
@@ -226,7 +224,7 @@ pub(super) async fn unban(
     Path(id): Path<String>,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<StatusCode, Problem> {
-    api.lift(client, (ModerationKind::Ban, &id), key.name()).await
+    api.lift(client, (SanctionKind::Ban, &id), key.name()).await
 }
 
 /// Mute a nickname or a user
@@ -235,11 +233,11 @@ pub(super) async fn unban(
 #[utoipa::path(
     post,
     path = "/v1/mutes",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     request_body(content = OrderRequest, example = json!({ "user": "user:7" })),
     responses(
-        (status = 200, description = "The entry in force.", body = ModerationRow, example = json!({
+        (status = 200, description = "The entry in force.", body = SanctionRow, example = json!({
             "id": "5ae7a4515cedb5f9", "user": "user:7", "by": "backend", "time": 1_795_252_200_000_u64, "until": null,
         })),
         OrderRefusals,
@@ -250,9 +248,9 @@ pub(super) async fn mute(
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     JsonBody(request): JsonBody<OrderRequest>,
-) -> Result<Json<ModerationRow>, Problem> {
-    let order = request.order(ModerationKind::Mute, key.name())?;
-    api.moderate(client, order).await
+) -> Result<Json<SanctionRow>, Problem> {
+    let order = request.order(SanctionKind::Mute, key.name())?;
+    api.sanction(client, order).await
 }
 
 /// The mutes in force
@@ -261,11 +259,11 @@ pub(super) async fn mute(
 #[utoipa::path(
     get,
     path = "/v1/mutes",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     params(PageQuery),
     responses(
-        (status = 200, description = "A page of entries.", body = ListPage<ModerationRow>, example = json!({
+        (status = 200, description = "A page of entries.", body = ListPage<SanctionRow>, example = json!({
             "items": [{
             "id": "5ae7a4515cedb5f9", "user": "user:7", "by": "backend", "time": 1_795_252_200_000_u64, "until": null,
         }], "next_cursor": null,
@@ -278,15 +276,15 @@ pub(super) async fn mutes(
     State(api): State<Api>,
     page: PageStart<u64>,
     Extension(client): Extension<ClientAddress>,
-) -> Result<Json<ListPage<ModerationRow>>, Problem> {
-    api.moderation_page(client, ModerationKind::Mute, page).await
+) -> Result<Json<ListPage<SanctionRow>>, Problem> {
+    api.sanction_page(client, SanctionKind::Mute, page).await
 }
 
 /// Lift a mute
 #[utoipa::path(
     delete,
     path = "/v1/mutes/{id}",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     params(("id" = String, Path, description = "The `id` of the entry.", example = "5ae7a4515cedb5f9")),
     responses((status = 204, description = "It is no longer in force."), LiftRefusals),
@@ -297,7 +295,7 @@ pub(super) async fn unmute(
     Path(id): Path<String>,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<StatusCode, Problem> {
-    api.lift(client, (ModerationKind::Mute, &id), key.name()).await
+    api.lift(client, (SanctionKind::Mute, &id), key.name()).await
 }
 
 /// Revoke the tokens of a user
@@ -306,11 +304,11 @@ pub(super) async fn unmute(
 #[utoipa::path(
     post,
     path = "/v1/revocations",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     request_body(content = OrderRequest, example = json!({ "user": "user:7" })),
     responses(
-        (status = 200, description = "The entry in force.", body = ModerationRow, example = json!({
+        (status = 200, description = "The entry in force.", body = SanctionRow, example = json!({
             "id": "ca45d7ae49148b4d", "user": "user:7", "by": "backend", "time": 1_795_252_200_000_u64, "until": null,
             "before": 1_795_252_200_000_u64,
         })),
@@ -322,9 +320,9 @@ pub(super) async fn revoke(
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     JsonBody(request): JsonBody<OrderRequest>,
-) -> Result<Json<ModerationRow>, Problem> {
-    let order = request.order(ModerationKind::Revocation, key.name())?;
-    api.moderate(client, order).await
+) -> Result<Json<SanctionRow>, Problem> {
+    let order = request.order(SanctionKind::Revocation, key.name())?;
+    api.sanction(client, order).await
 }
 
 /// The revocations in force
@@ -333,11 +331,11 @@ pub(super) async fn revoke(
 #[utoipa::path(
     get,
     path = "/v1/revocations",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     params(PageQuery),
     responses(
-        (status = 200, description = "A page of entries.", body = ListPage<ModerationRow>, example = json!({
+        (status = 200, description = "A page of entries.", body = ListPage<SanctionRow>, example = json!({
             "items": [{
             "id": "ca45d7ae49148b4d", "user": "user:7", "by": "backend", "time": 1_795_252_200_000_u64, "until": null,
             "before": 1_795_252_200_000_u64,
@@ -351,15 +349,15 @@ pub(super) async fn revocations(
     State(api): State<Api>,
     page: PageStart<u64>,
     Extension(client): Extension<ClientAddress>,
-) -> Result<Json<ListPage<ModerationRow>>, Problem> {
-    api.moderation_page(client, ModerationKind::Revocation, page).await
+) -> Result<Json<ListPage<SanctionRow>>, Problem> {
+    api.sanction_page(client, SanctionKind::Revocation, page).await
 }
 
 /// Lift a revocation
 #[utoipa::path(
     delete,
     path = "/v1/revocations/{id}",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     params(("id" = String, Path, description = "The `id` of the entry.", example = "ca45d7ae49148b4d")),
     responses((status = 204, description = "It is no longer in force."), LiftRefusals),
@@ -370,7 +368,7 @@ pub(super) async fn restore(
     Path(id): Path<String>,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<StatusCode, Problem> {
-    api.lift(client, (ModerationKind::Revocation, &id), key.name()).await
+    api.lift(client, (SanctionKind::Revocation, &id), key.name()).await
 }
 
 /// An order that was given once.
@@ -388,7 +386,7 @@ pub(super) struct KickAnswer {
 #[utoipa::path(
     post,
     path = "/v1/kicks",
-    tag = "moderation",
+    tag = "sanctions",
     security(("key" = ["moderate"])),
     request_body(content = OrderRequest, example = json!({ "nick": "eve", "reason": "flood" })),
     responses(
@@ -404,7 +402,7 @@ pub(super) async fn kick(
     Extension(client): Extension<ClientAddress>,
     JsonBody(request): JsonBody<OrderRequest>,
 ) -> Result<Json<KickAnswer>, Problem> {
-    let (order, _) = request.order(ModerationKind::Kick, key.name())?;
-    let Json(ModerationRow { id, time, .. }) = api.moderate(client, (order, Some(ModerationKind::KICK_LASTS))).await?;
+    let (order, _) = request.order(SanctionKind::Kick, key.name())?;
+    let Json(SanctionRow { id, time, .. }) = api.sanction(client, (order, Some(SanctionKind::KICK_LASTS))).await?;
     Ok(Json(KickAnswer { id, time }))
 }

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- MODERATE: puts an order in force in the whole cluster, in place of an earlier one of its kind and subject. Also while
 -- Redis is full: the list is bounded.
--- KEYS: 1 generation, 2 leases, 3 moderation, 4 moderation-order, 5 moderation-ends, 6 moderation-lifted
+-- KEYS: 1 generation, 2 leases, 3 sanctions, 4 sanction-order, 5 sanction-ends, 6 sanctions-lifted
 -- ARGV: 1 base, 2 id, 3 kind, 4 milliseconds until its end or '', 5 order as JSON, 6 maximum number of its kind,
 --       7 idempotency key or ''
 -- Reply: {'OK', line} or {'FULL'}
--- Called by Registry::moderate.
+-- Called by Registry::sanction.
 local _, leases, list, order, ends = unpack(KEYS)
 local _, id, kind, lasts, json, maximum, key = unpack(ARGV)
 

@@ -1,6 +1,6 @@
--- The moderation list: a hash of lines, `<kind> <version> <time> <until or 0> <JSON>` or `lifted <version> <time> 0
+-- The list of sanctions: a hash of lines, `<kind> <version> <time> <until or 0> <JSON>` or `lifted <version> <time> 0
 -- <kind>`, with indexes by version, by end and of lifted entries. Shared by the scripts that change it. Needs the
--- prelude. The twin is store/memory/moderation.rs.
+-- prelude. The twin is store/memory/sanctions.rs.
 
 local LIFTED_MAX, ENDED_STEP = 1000, 100
 

@@ -1,13 +1,13 @@
-//! Keeps the moderation list of this gateway like the one in the store, and ends the sessions that it bans.
+//! Keeps the list of sanctions of this gateway like the one in the store, and ends the sessions that it bans.
 //!
 //! Beats and the gateway's channel name the version of the store. A higher one is read here. A lower one means that the
 //! store has lost changes: they are written again, before the gateway reasserts its claims. Decides no ban.
 
 use presence::model::SessionId;
 use presence::model::codes::CloseCode;
-use presence::registry::{MODERATION_PAGE, RegistryError};
+use presence::registry::{RegistryError, SANCTION_PAGE};
 
-use crate::moderation::{ModerationEffects, ReadChanges};
+use crate::sanctions::{ReadChanges, SanctionEffects};
 
 use super::context::LeaseContext;
 
@@ -17,7 +17,7 @@ const RESTORE_BATCH: usize = 500;
 /// Follows the list in the store for as long as it is polled.
 pub async fn run(context: std::sync::Arc<LeaseContext>) {
     loop {
-        context.moderation.other_version().await;
+        context.sanctions.other_version().await;
         synchronize(&context).await;
     }
 }
@@ -25,15 +25,15 @@ pub async fn run(context: std::sync::Arc<LeaseContext>) {
 /// Reads what is newer in the store, or writes back what it has lost. A failure is repeated after the next beat.
 pub(super) async fn synchronize(context: &LeaseContext) {
     if let Err(error) = try_synchronize(context).await {
-        tracing::debug!(%error, "moderation list not read, retrying with the next beat");
+        tracing::debug!(%error, "list of sanctions not read, retrying with the next beat");
     }
 }
 
 async fn try_synchronize(context: &LeaseContext) -> Result<(), RegistryError> {
-    let known = context.moderation.version();
+    let known = context.sanctions.version();
     let (mut read, mut since) = (ReadChanges::default(), known);
     loop {
-        let page = context.registry.moderation_since(since, MODERATION_PAGE).await?;
+        let page = context.registry.sanctions_since(since, SANCTION_PAGE).await?;
         if page.version < known {
             return restore(context, page.version, known).await;
         }
@@ -48,30 +48,30 @@ async fn try_synchronize(context: &LeaseContext) -> Result<(), RegistryError> {
         }
     }
     let version = read.version;
-    let effects = context.moderation.apply(read);
+    let effects = context.sanctions.apply(read);
     end_sessions(context, version, &effects);
     Ok(())
 }
 
 /// Writes the changes after version `lost_after` again.
 async fn restore(context: &LeaseContext, lost_after: u64, known: u64) -> Result<(), RegistryError> {
-    let changes = context.moderation.changes_after(lost_after);
+    let changes = context.sanctions.changes_after(lost_after);
     let (batches, last) = changes.split_at(changes.len() - changes.len().min(RESTORE_BATCH));
     for batch in batches.chunks(RESTORE_BATCH) {
-        context.registry.restore_moderation(batch, None).await?;
+        context.registry.restore_sanctions(batch, None).await?;
     }
-    context.registry.restore_moderation(last, Some(known)).await?;
-    tracing::info!(version = known, changes = changes.len(), "moderation list restored in the store");
+    context.registry.restore_sanctions(last, Some(known)).await?;
+    tracing::info!(version = known, changes = changes.len(), "list of sanctions restored in the store");
     Ok(())
 }
 
-fn end_sessions(context: &LeaseContext, version: u64, effects: &ModerationEffects) {
+fn end_sessions(context: &LeaseContext, version: u64, effects: &SanctionEffects) {
     if effects.is_empty() {
         return;
     }
     let ended: Vec<(SessionId, CloseCode)> = context.claims.verdicts(|client| {
         let kicked = effects.kicks(client).then_some(CloseCode::Kicked);
-        kicked.or_else(|| context.moderation.verdict(client))
+        kicked.or_else(|| context.sanctions.verdict(client))
     });
     for (session, code) in &ended {
         context.orders.end(session, *code);

@@ -1,13 +1,13 @@
-//! Moderation of the cluster on this gateway: the list of bans, mutes, kicks and revocations, in memory.
+//! Sanctions of the cluster on this gateway: the list of bans, mutes, kicks and revocations, in memory.
 //!
-//! [`ClusterModeration`] answers every question without the store. Beats and the gateway's channel name the version of
+//! [`ClusterSanctions`] answers every question without the store. Beats and the gateway's channel name the version of
 //! the list in the store; a task of `lease` then reads the changes. Invariant: a list that was read once stays in force
 //! while the store is away. Ends no session itself.
 
 mod list;
 mod refusals;
 
-pub use self::list::{ModeratedClient, ModerationEffects, ModerationList};
+pub use self::list::{SanctionEffects, SanctionList, SanctionedClient};
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,15 +15,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use presence::host::client_address::ClientAddress;
 use presence::model::codes::CloseCode;
-use presence::model::{ModerationChange, NickKey, UserId};
+use presence::model::{NickKey, SanctionChange, UserId};
 use tokio::sync::Notify;
 
 use self::refusals::BanRefusals;
 
-/// The moderation list of this gateway.
+/// The list of sanctions of this gateway.
 #[derive(Debug)]
-pub struct ClusterModeration {
-    list: RwLock<ModerationList>,
+pub struct ClusterSanctions {
+    list: RwLock<SanctionList>,
     /// True while any client is muted: without mutes a message costs no lock.
     has_mutes: AtomicBool,
     /// The newest version that the store has named.
@@ -42,7 +42,7 @@ pub struct ReadChanges {
     /// True if they are the whole list.
     pub is_whole: bool,
     /// The changes, in their order.
-    pub changes: Vec<ModerationChange>,
+    pub changes: Vec<SanctionChange>,
 }
 
 /// A ban, as the banned client sees it.
@@ -52,7 +52,7 @@ pub struct BanNotice {
     pub reason: String,
 }
 
-impl ClusterModeration {
+impl ClusterSanctions {
     /// Creates an empty list; `names_addresses` is `log.addresses`.
     #[must_use]
     pub fn new(names_addresses: bool) -> Self {
@@ -100,7 +100,7 @@ impl ClusterModeration {
     }
 
     /// Applies changes of the store. Returns their effects on the sessions of this gateway.
-    pub fn apply(&self, read: ReadChanges) -> ModerationEffects {
+    pub fn apply(&self, read: ReadChanges) -> SanctionEffects {
         let mut list = self.write();
         let effects = list.apply(unix_ms(), read);
         self.has_mutes.store(list.has_mutes(), Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl ClusterModeration {
 
     /// Returns the changes after a version, in their order, for a store that has lost them.
     #[must_use]
-    pub fn changes_after(&self, version: u64) -> Vec<ModerationChange> {
+    pub fn changes_after(&self, version: u64) -> Vec<SanctionChange> {
         self.read().changes_after(unix_ms(), version)
     }
 
@@ -132,7 +132,7 @@ impl ClusterModeration {
 
     /// Returns the ban of a client that registers.
     #[must_use]
-    pub fn ban_of(&self, client: &ModeratedClient<'_>) -> Option<BanNotice> {
+    pub fn ban_of(&self, client: &SanctionedClient<'_>) -> Option<BanNotice> {
         let list = self.read();
         list.ban_of(unix_ms(), client).map(|ban| BanNotice { reason: ban.order.reason.clone() })
     }
@@ -157,7 +157,7 @@ impl ClusterModeration {
 
     /// Returns the code with which a session is to end; `None` if it may stay.
     #[must_use]
-    pub fn verdict(&self, client: &ModeratedClient<'_>) -> Option<CloseCode> {
+    pub fn verdict(&self, client: &SanctionedClient<'_>) -> Option<CloseCode> {
         self.read().verdict(unix_ms(), client)
     }
 
@@ -166,11 +166,11 @@ impl ClusterModeration {
         self.refusals.record(address);
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, ModerationList> {
+    fn write(&self) -> RwLockWriteGuard<'_, SanctionList> {
         self.list.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, ModerationList> {
+    fn read(&self) -> RwLockReadGuard<'_, SanctionList> {
         // Every change leaves the list consistent, so a panic elsewhere does not spoil it.
         self.list.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! [`ModerationList`]: the entries in force and the questions about them. Pure: the time is passed in.
+//! [`SanctionList`]: the entries in force and the questions about them. Pure: the time is passed in.
 //!
 //! A nickname, a user and a session are one lookup, an address one lookup for each prefix length in use. Lifted entries
 //! are kept too, so that a store which lost them can be told.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use presence::host::client_address::ClientAddress;
 use presence::model::codes::CloseCode;
 use presence::model::{
-    ModeratedNetwork, ModerationChange, ModerationEntry, ModerationKind, ModerationSubject, NickKey, SessionId, UserId,
+    NickKey, SanctionChange, SanctionEntry, SanctionKind, SanctionSubject, SanctionedNetwork, SessionId, UserId,
 };
 
 use super::ReadChanges;
@@ -19,7 +19,7 @@ const LIFTED_MAX: usize = 1000;
 
 /// A client, as far as moderators can name it.
 #[derive(Debug, Clone, Copy)]
-pub struct ModeratedClient<'a> {
+pub struct SanctionedClient<'a> {
     /// Its nickname.
     pub nick: &'a NickKey,
     /// The user of its token, with the time of its issue in Unix milliseconds; `None` for a guest.
@@ -33,31 +33,31 @@ pub struct ModeratedClient<'a> {
 /// Entries of one kind by their subject.
 #[derive(Debug, Default)]
 struct SubjectIndex {
-    nicks: HashMap<NickKey, Arc<ModerationEntry>>,
-    users: HashMap<UserId, Arc<ModerationEntry>>,
-    sessions: HashMap<SessionId, Arc<ModerationEntry>>,
+    nicks: HashMap<NickKey, Arc<SanctionEntry>>,
+    users: HashMap<UserId, Arc<SanctionEntry>>,
+    sessions: HashMap<SessionId, Arc<SanctionEntry>>,
     /// By prefix length.
-    networks: BTreeMap<u8, HashMap<ModeratedNetwork, Arc<ModerationEntry>>>,
+    networks: BTreeMap<u8, HashMap<SanctionedNetwork, Arc<SanctionEntry>>>,
 }
 
 impl SubjectIndex {
-    fn insert(&mut self, entry: Arc<ModerationEntry>) {
+    fn insert(&mut self, entry: Arc<SanctionEntry>) {
         match &entry.order.subject {
-            ModerationSubject::Nick(nick) => drop(self.nicks.insert(nick.key().clone(), entry)),
-            ModerationSubject::User(user) => drop(self.users.insert(user.clone(), entry)),
-            ModerationSubject::Session(session) => drop(self.sessions.insert(session.clone(), entry)),
-            ModerationSubject::Network(network) => {
+            SanctionSubject::Nick(nick) => drop(self.nicks.insert(nick.key().clone(), entry)),
+            SanctionSubject::User(user) => drop(self.users.insert(user.clone(), entry)),
+            SanctionSubject::Session(session) => drop(self.sessions.insert(session.clone(), entry)),
+            SanctionSubject::Network(network) => {
                 self.networks.entry(network.prefix()).or_default().insert(*network, entry);
             }
         }
     }
 
-    fn remove(&mut self, entry: &ModerationEntry) {
+    fn remove(&mut self, entry: &SanctionEntry) {
         match &entry.order.subject {
-            ModerationSubject::Nick(nick) => drop(self.nicks.remove(nick.key())),
-            ModerationSubject::User(user) => drop(self.users.remove(user)),
-            ModerationSubject::Session(session) => drop(self.sessions.remove(session)),
-            ModerationSubject::Network(network) => {
+            SanctionSubject::Nick(nick) => drop(self.nicks.remove(nick.key())),
+            SanctionSubject::User(user) => drop(self.users.remove(user)),
+            SanctionSubject::Session(session) => drop(self.sessions.remove(session)),
+            SanctionSubject::Network(network) => {
                 if let Some(of_prefix) = self.networks.get_mut(&network.prefix()) {
                     of_prefix.remove(network);
                     if of_prefix.is_empty() {
@@ -72,16 +72,16 @@ impl SubjectIndex {
         self.nicks.is_empty() && self.users.is_empty() && self.sessions.is_empty() && self.networks.is_empty()
     }
 
-    fn of_address(&self, now: u64, address: ClientAddress) -> Option<&ModerationEntry> {
+    fn of_address(&self, now: u64, address: ClientAddress) -> Option<&SanctionEntry> {
         let ip = address.ip();
         let mut found = self.networks.iter().filter_map(|(prefix, networks)| {
-            networks.get(&ModeratedNetwork::around(ip, *prefix)?).filter(|entry| entry.is_in_force(now))
+            networks.get(&SanctionedNetwork::around(ip, *prefix)?).filter(|entry| entry.is_in_force(now))
         });
         found.next().map(Arc::as_ref)
     }
 
-    fn of_client(&self, now: u64, client: &ModeratedClient<'_>) -> Option<&ModerationEntry> {
-        let in_force = |entry: &&Arc<ModerationEntry>| entry.is_in_force(now);
+    fn of_client(&self, now: u64, client: &SanctionedClient<'_>) -> Option<&SanctionEntry> {
+        let in_force = |entry: &&Arc<SanctionEntry>| entry.is_in_force(now);
         let named = self.nicks.get(client.nick).filter(in_force);
         let user = || client.user.and_then(|(user, _)| self.users.get(user)).filter(in_force);
         let session = || client.session.and_then(|session| self.sessions.get(session)).filter(in_force);
@@ -92,14 +92,14 @@ impl SubjectIndex {
 
 /// The effects of changes on sessions.
 #[derive(Debug, Default)]
-pub struct ModerationEffects {
+pub struct SanctionEffects {
     /// Kicks that were ordered since the list was read before.
     kicks: SubjectIndex,
     /// True if a ban or a revocation came into force.
     has_new_rules: bool,
 }
 
-impl ModerationEffects {
+impl SanctionEffects {
     /// Returns true if no session is to end.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -108,25 +108,25 @@ impl ModerationEffects {
 
     /// Returns true if a session was kicked.
     #[must_use]
-    pub fn kicks(&self, client: &ModeratedClient<'_>) -> bool {
+    pub fn kicks(&self, client: &SanctionedClient<'_>) -> bool {
         // Whenever it arrives: the time of a kick only bounds its place in the list.
         self.kicks.of_client(0, client).is_some()
     }
 }
 
-/// The moderation list.
+/// The list of sanctions.
 #[derive(Debug, Default)]
-pub struct ModerationList {
+pub struct SanctionList {
     version: u64,
     /// True once this is the list of the store, which may be empty.
     is_known: bool,
-    changes: HashMap<String, ModerationChange>,
+    changes: HashMap<String, SanctionChange>,
     bans: SubjectIndex,
     mutes: SubjectIndex,
     revocations: SubjectIndex,
 }
 
-impl ModerationList {
+impl SanctionList {
     /// Returns its version; 0 before it was read.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -151,8 +151,8 @@ impl ModerationList {
     }
 
     /// Applies changes, and forgets entries that have ended.
-    pub fn apply(&mut self, now: u64, read: ReadChanges) -> ModerationEffects {
-        let mut effects = ModerationEffects::default();
+    pub fn apply(&mut self, now: u64, read: ReadChanges) -> SanctionEffects {
+        let mut effects = SanctionEffects::default();
         let is_news = self.is_known && !read.is_whole;
         if read.is_whole {
             *self = Self::default();
@@ -162,10 +162,10 @@ impl ModerationList {
             if let Some(entry) = change.entry.as_ref().filter(|entry| entry.is_in_force(now)) {
                 let entry = Arc::new(entry.clone());
                 match entry.order.kind {
-                    ModerationKind::Kick if is_news => effects.kicks.insert(entry),
-                    ModerationKind::Kick => {}
+                    SanctionKind::Kick if is_news => effects.kicks.insert(entry),
+                    SanctionKind::Kick => {}
                     kind => {
-                        effects.has_new_rules |= kind != ModerationKind::Mute;
+                        effects.has_new_rules |= kind != SanctionKind::Mute;
                         self.index(kind).into_iter().for_each(|index| index.insert(Arc::clone(&entry)));
                     }
                 }
@@ -179,11 +179,11 @@ impl ModerationList {
 
     /// Returns the changes after a version that still matter, in their order.
     #[must_use]
-    pub fn changes_after(&self, now: u64, version: u64) -> Vec<ModerationChange> {
-        let matters = |change: &&ModerationChange| {
+    pub fn changes_after(&self, now: u64, version: u64) -> Vec<SanctionChange> {
+        let matters = |change: &&SanctionChange| {
             change.version > version && change.entry.as_ref().is_none_or(|entry| entry.is_in_force(now))
         };
-        let mut changes: Vec<ModerationChange> = self.changes.values().filter(matters).cloned().collect();
+        let mut changes: Vec<SanctionChange> = self.changes.values().filter(matters).cloned().collect();
         changes.sort_unstable_by_key(|change| change.version);
         changes
     }
@@ -202,7 +202,7 @@ impl ModerationList {
 
     /// Returns the ban of a client.
     #[must_use]
-    pub fn ban_of(&self, now: u64, client: &ModeratedClient<'_>) -> Option<&ModerationEntry> {
+    pub fn ban_of(&self, now: u64, client: &SanctionedClient<'_>) -> Option<&SanctionEntry> {
         self.bans.of_client(now, client)
     }
 
@@ -210,7 +210,7 @@ impl ModerationList {
     #[must_use]
     pub fn mutes(&self, now: u64, nick: &NickKey, user: Option<&UserId>) -> bool {
         let user = user.map(|user| (user, 0));
-        self.mutes.of_client(now, &ModeratedClient { nick, user, session: None, address: None }).is_some()
+        self.mutes.of_client(now, &SanctionedClient { nick, user, session: None, address: None }).is_some()
     }
 
     /// Returns true if a token of the user that was issued at this time is refused.
@@ -222,7 +222,7 @@ impl ModerationList {
 
     /// Returns the code with which a session is to end.
     #[must_use]
-    pub fn verdict(&self, now: u64, client: &ModeratedClient<'_>) -> Option<CloseCode> {
+    pub fn verdict(&self, now: u64, client: &SanctionedClient<'_>) -> Option<CloseCode> {
         if self.ban_of(now, client).is_some() {
             return Some(CloseCode::Banned);
         }
@@ -230,12 +230,12 @@ impl ModerationList {
         is_revoked.then_some(CloseCode::TokenExpired)
     }
 
-    fn index(&mut self, kind: ModerationKind) -> Option<&mut SubjectIndex> {
+    fn index(&mut self, kind: SanctionKind) -> Option<&mut SubjectIndex> {
         match kind {
-            ModerationKind::Ban => Some(&mut self.bans),
-            ModerationKind::Mute => Some(&mut self.mutes),
-            ModerationKind::Revocation => Some(&mut self.revocations),
-            ModerationKind::Kick => None,
+            SanctionKind::Ban => Some(&mut self.bans),
+            SanctionKind::Mute => Some(&mut self.mutes),
+            SanctionKind::Revocation => Some(&mut self.revocations),
+            SanctionKind::Kick => None,
         }
     }
 
@@ -248,10 +248,9 @@ impl ModerationList {
     }
 
     fn forget_ended(&mut self, now: u64) {
-        let has_ended = |change: &ModerationChange| change.entry.as_ref().is_some_and(|entry| !entry.is_in_force(now));
+        let has_ended = |change: &SanctionChange| change.entry.as_ref().is_some_and(|entry| !entry.is_in_force(now));
         let ended = self.changes.values().filter(|change| has_ended(change));
-        let mut lifted: Vec<&ModerationChange> =
-            self.changes.values().filter(|change| change.entry.is_none()).collect();
+        let mut lifted: Vec<&SanctionChange> = self.changes.values().filter(|change| change.entry.is_none()).collect();
         lifted.sort_unstable_by_key(|change| change.version);
         let oldest = lifted[..lifted.len().saturating_sub(LIFTED_MAX)].iter().copied();
         let ids: Vec<String> = ended.chain(oldest).map(|change| change.id.clone()).collect();

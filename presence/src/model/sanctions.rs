@@ -1,6 +1,6 @@
-//! Moderation of a whole cluster: bans, mutes, kicks and revocations of tokens.
+//! Sanctions of a whole cluster: bans, mutes, kicks and revocations of tokens.
 //!
-//! A [`ModerationOrder`] is what a moderator asks for; in force it is a [`ModerationEntry`]. Stores keep it as a line
+//! A [`SanctionOrder`] is what a moderator asks for; in force it is a [`SanctionEntry`]. Stores keep it as a line
 //! of text. Invariant: a subject has one form, so one entry of a kind names it. Reads no clock.
 
 use std::fmt;
@@ -18,17 +18,17 @@ const REASON_BYTES: usize = 500;
 /// Maximum length of the name of a moderator, in bytes.
 const MODERATOR_BYTES: usize = 64;
 /// Maximum number of entries of one kind.
-pub const MODERATION_MAX: usize = 10_000;
+pub const SANCTIONS_MAX: usize = 10_000;
 /// The longest prefix of an IPv6 network: a network assigns that many bits to one client.
 const CLIENT_PREFIX_V6: u8 = 64;
 /// Number of bits in front of an IPv4 address that is written as an IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
 const ID_BYTES: usize = 8;
 
-/// A kind of moderation.
+/// A kind of sanction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ModerationKind {
+pub enum SanctionKind {
     /// The subject may not connect or register. Its sessions end.
     Ban,
     /// The subject may not send messages.
@@ -39,7 +39,7 @@ pub enum ModerationKind {
     Revocation,
 }
 
-impl ModerationKind {
+impl SanctionKind {
     /// The time for which a kick stays in the list: longer than a gateway serves clients without the store.
     pub const KICK_LASTS: Duration = Duration::from_secs(60);
 
@@ -59,12 +59,12 @@ impl ModerationKind {
 
     /// Returns true if an order of this kind can name the subject.
     #[must_use]
-    pub fn applies_to(self, subject: &ModerationSubject) -> bool {
+    pub fn applies_to(self, subject: &SanctionSubject) -> bool {
         match subject {
-            ModerationSubject::User(_) => true,
-            ModerationSubject::Nick(_) => self != Self::Revocation,
-            ModerationSubject::Network(_) => matches!(self, Self::Ban | Self::Kick),
-            ModerationSubject::Session(_) => self == Self::Kick,
+            SanctionSubject::User(_) => true,
+            SanctionSubject::Nick(_) => self != Self::Revocation,
+            SanctionSubject::Network(_) => matches!(self, Self::Ban | Self::Kick),
+            SanctionSubject::Session(_) => self == Self::Kick,
         }
     }
 }
@@ -72,7 +72,7 @@ impl ModerationKind {
 /// The clients that an order is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "SubjectFields", try_from = "SubjectFields")]
-pub enum ModerationSubject {
+pub enum SanctionSubject {
     /// Every session with this nickname, of a guest or of a user.
     Nick(Nick),
     /// Every session whose token names this user.
@@ -80,7 +80,7 @@ pub enum ModerationSubject {
     /// One session.
     Session(SessionId),
     /// Every client with an address in this network.
-    Network(ModeratedNetwork),
+    Network(SanctionedNetwork),
 }
 
 /// A subject that is missing, malformed, or named twice.
@@ -120,7 +120,7 @@ pub struct SubjectFields {
     pub address: Option<String>,
 }
 
-impl TryFrom<SubjectFields> for ModerationSubject {
+impl TryFrom<SubjectFields> for SanctionSubject {
     type Error = SubjectError;
 
     fn try_from(fields: SubjectFields) -> Result<Self, SubjectError> {
@@ -132,27 +132,27 @@ impl TryFrom<SubjectFields> for ModerationSubject {
                 .map(|_| Self::Session(SessionId::from_store(&id)))
                 .map_err(|_| SubjectError::Session),
             (None, None, None, Some(address)) => {
-                ModeratedNetwork::parse(&address).map(Self::Network).ok_or(SubjectError::Address)
+                SanctionedNetwork::parse(&address).map(Self::Network).ok_or(SubjectError::Address)
             }
             _ => Err(SubjectError::NotOne),
         }
     }
 }
 
-impl From<ModerationSubject> for SubjectFields {
-    fn from(subject: ModerationSubject) -> Self {
+impl From<SanctionSubject> for SubjectFields {
+    fn from(subject: SanctionSubject) -> Self {
         let fields = Self::default();
         match subject {
-            ModerationSubject::Nick(nick) => Self { nick: Some(nick.as_str().to_owned()), ..fields },
-            ModerationSubject::User(user) => Self { user: Some(user.as_str().to_owned()), ..fields },
-            ModerationSubject::Session(session) => Self { session: Some(session.to_string()), ..fields },
-            ModerationSubject::Network(network) => Self { address: Some(network.to_string()), ..fields },
+            SanctionSubject::Nick(nick) => Self { nick: Some(nick.as_str().to_owned()), ..fields },
+            SanctionSubject::User(user) => Self { user: Some(user.as_str().to_owned()), ..fields },
+            SanctionSubject::Session(session) => Self { session: Some(session.to_string()), ..fields },
+            SanctionSubject::Network(network) => Self { address: Some(network.to_string()), ..fields },
         }
     }
 }
 
 /// For people: the kind of the subject and its name.
-impl fmt::Display for ModerationSubject {
+impl fmt::Display for SanctionSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nick(nick) => write!(f, "nick {nick}"),
@@ -166,9 +166,9 @@ impl fmt::Display for ModerationSubject {
 /// A network of client addresses in its one form: no host bits, IPv4 where an address is mapped, and at most 64 bits of
 /// an IPv6 prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ModeratedNetwork(IpNet);
+pub struct SanctionedNetwork(IpNet);
 
-impl ModeratedNetwork {
+impl SanctionedNetwork {
     /// Reads an address or a network.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -211,7 +211,7 @@ impl ModeratedNetwork {
 }
 
 /// A single IPv4 address has no prefix.
-impl fmt::Display for ModeratedNetwork {
+impl fmt::Display for SanctionedNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             IpNet::V4(network) if network.prefix_len() == 32 => write!(f, "{}", network.addr()),
@@ -222,12 +222,12 @@ impl fmt::Display for ModeratedNetwork {
 
 /// What a moderator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModerationOrder {
+pub struct SanctionOrder {
     /// Its kind.
-    pub kind: ModerationKind,
+    pub kind: SanctionKind,
     /// The clients that it is about.
     #[serde(flatten)]
-    pub subject: ModerationSubject,
+    pub subject: SanctionSubject,
     /// The moderator, as the log and lists show it.
     pub by: String,
     /// The reason, which the clients see. Empty for none.
@@ -256,12 +256,12 @@ pub enum OrderError {
     Moderator,
 }
 
-impl ModerationOrder {
+impl SanctionOrder {
     /// Creates an order.
     ///
     /// # Errors
     /// [`OrderError`] for the first rule that it breaks.
-    pub fn new(kind: ModerationKind, subject: ModerationSubject, by: &str, reason: &str) -> Result<Self, OrderError> {
+    pub fn new(kind: SanctionKind, subject: SanctionSubject, by: &str, reason: &str) -> Result<Self, OrderError> {
         if !kind.applies_to(&subject) {
             return Err(OrderError::Subject);
         }
@@ -279,7 +279,7 @@ impl ModerationOrder {
     pub fn id(&self) -> String {
         let subject = match &self.subject {
             // Spellings of a nickname are one subject.
-            ModerationSubject::Nick(nick) => format!("nick {}", nick.key()),
+            SanctionSubject::Nick(nick) => format!("nick {}", nick.key()),
             subject => subject.to_string(),
         };
         let hash = Sha256::digest(format!("{} {subject}", self.kind.as_str()));
@@ -289,11 +289,11 @@ impl ModerationOrder {
 
 /// An order in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModerationEntry {
+pub struct SanctionEntry {
     /// Its id.
     pub id: String,
     /// The order.
-    pub order: ModerationOrder,
+    pub order: SanctionOrder,
     /// The end, in Unix milliseconds; `None` for never.
     pub until: Option<u64>,
     /// The time of the order, in Unix milliseconds.
@@ -302,7 +302,7 @@ pub struct ModerationEntry {
     pub version: u64,
 }
 
-impl ModerationEntry {
+impl SanctionEntry {
     /// Returns true if it is in force at a time, in Unix milliseconds.
     #[must_use]
     pub fn is_in_force(&self, now: u64) -> bool {
@@ -316,15 +316,15 @@ impl ModerationEntry {
     }
 }
 
-/// A change of the moderation list: an entry, or the end of one that was lifted.
+/// A change of the list of sanctions: an entry, or the end of one that was lifted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModerationChange {
+pub struct SanctionChange {
     /// The id of the entry.
     pub id: String,
     /// The version of the list since this change.
     pub version: u64,
     /// The entry; `None` if it was lifted.
-    pub entry: Option<ModerationEntry>,
+    pub entry: Option<SanctionEntry>,
     /// The form in the store.
     pub line: String,
 }
@@ -332,7 +332,7 @@ pub struct ModerationChange {
 /// The first word of the line of a lifted entry.
 const LIFTED: &str = "lifted";
 
-impl ModerationChange {
+impl SanctionChange {
     /// Reads a line of the store, `<kind> <version> <time> <until or 0> <order as JSON>`, or
     /// `lifted <version> <time> 0 <kind>`. The scripts write the same. `None` if it is malformed or of a later version.
     #[must_use]
@@ -345,16 +345,16 @@ impl ModerationChange {
         if word == LIFTED {
             return Some(Self { id, version, entry: None, line });
         }
-        let order: ModerationOrder =
-            serde_json::from_str(words.next()?).ok().filter(|order: &ModerationOrder| order.kind.as_str() == word)?;
+        let order: SanctionOrder =
+            serde_json::from_str(words.next()?).ok().filter(|order: &SanctionOrder| order.kind.as_str() == word)?;
         let until = Some(until).filter(|until| *until > 0);
-        let entry = ModerationEntry { id: id.clone(), order, until, time, version };
+        let entry = SanctionEntry { id: id.clone(), order, until, time, version };
         Some(Self { id, version, entry: Some(entry), line })
     }
 
     /// Returns the line of a lifted entry.
     #[must_use]
-    pub fn lifted(kind: ModerationKind, version: u64, time: u64) -> String {
+    pub fn lifted(kind: SanctionKind, version: u64, time: u64) -> String {
         format!("{LIFTED} {version} {time} 0 {}", kind.as_str())
     }
 }

@@ -1,4 +1,4 @@
-//! Moderation of the cluster: the list of bans, mutes, kicks and revocations that every gateway holds in memory.
+//! Sanctions of the cluster: the list of bans, mutes, kicks and revocations that every gateway holds in memory.
 //!
 //! The list has a version, which each beat returns and each change sends to all gateways. A gateway reads the changes
 //! since its own version, and writes back what a store has lost. Nothing here enforces an order: gateways do.
@@ -8,16 +8,16 @@ mod redis;
 
 use std::time::Duration;
 
-use crate::model::{ModerationChange, ModerationEntry, ModerationKind, ModerationOrder, SubjectFields};
+use crate::model::{SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SubjectFields};
 
 use super::RegistryError;
 
 /// Maximum number of changes in one page.
-pub const MODERATION_PAGE: usize = 1000;
+pub const SANCTION_PAGE: usize = 1000;
 
-/// A page of the changes of the moderation list.
+/// A page of the changes of the list of sanctions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModerationPage {
+pub struct SanctionPage {
     /// The version of the list.
     pub version: u64,
     /// True if earlier changes may have been forgotten: the page is then the first one of the whole list.
@@ -25,12 +25,12 @@ pub struct ModerationPage {
     /// True if there are further changes.
     pub more: bool,
     /// The changes, in their order. Unreadable ones are left out.
-    pub changes: Vec<ModerationChange>,
+    pub changes: Vec<SanctionChange>,
 }
 
-/// An entry of the moderation list as operators and programs see it.
+/// An entry of the list of sanctions as operators and programs see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct ModerationRow {
+pub struct SanctionRow {
     /// The id, with which it can be lifted.
     pub id: String,
     /// Of an entry about a nickname: the nickname.
@@ -59,51 +59,51 @@ pub struct ModerationRow {
     pub before: Option<u64>,
 }
 
-impl From<ModerationEntry> for ModerationRow {
-    fn from(entry: ModerationEntry) -> Self {
-        let before = (entry.order.kind == ModerationKind::Revocation).then(|| entry.revoked_before());
-        let ModerationEntry { id, order, until, time, .. } = entry;
+impl From<SanctionEntry> for SanctionRow {
+    fn from(entry: SanctionEntry) -> Self {
+        let before = (entry.order.kind == SanctionKind::Revocation).then(|| entry.revoked_before());
+        let SanctionEntry { id, order, until, time, .. } = entry;
         let SubjectFields { nick, user, session, address } = order.subject.into();
         Self { id, nick, user, address, session, reason: order.reason, by: order.by, time, until, before }
     }
 }
 
 contract! {
-    /// The moderation list.
-    Moderation {
+    /// The list of sanctions.
+    Sanctions {
         /// Puts an order in force, for a time or for good, in place of an earlier one of its kind and subject. Sends
         /// the new version to all gateways. While an order with the same key is in force, it changes nothing and
         /// returns that one. Returns `None` if the list is full:
-        /// [`MODERATION_MAX`](crate::model::MODERATION_MAX) entries of a kind.
+        /// [`SANCTIONS_MAX`](crate::model::SANCTIONS_MAX) entries of a kind.
         ///
         /// # Errors
         /// `Unavailable`, also while a generation recovers, or `Unknown`; call it again.
-        async fn moderate(
+        async fn sanction(
             &self,
-            order: &ModerationOrder,
+            order: &SanctionOrder,
             lasts: Option<Duration>,
-        ) -> Result<Option<ModerationEntry>, RegistryError>;
+        ) -> Result<Option<SanctionEntry>, RegistryError>;
 
         /// Ends an entry of this kind before its time. Returns true if it was in force.
         ///
         /// # Errors
-        /// As for [`Registry::moderate`](super::Registry::moderate).
-        async fn lift(&self, kind: ModerationKind, id: &str) -> Result<bool, RegistryError>;
+        /// As for [`Registry::sanction`](super::Registry::sanction).
+        async fn lift(&self, kind: SanctionKind, id: &str) -> Result<bool, RegistryError>;
 
         /// Reads the next page of changes after a version; 0 reads the whole list.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn moderation_since(&self, version: u64, limit: usize) -> Result<ModerationPage, RegistryError>;
+        async fn sanctions_since(&self, version: u64, limit: usize) -> Result<SanctionPage, RegistryError>;
 
         /// Writes changes again that the store has lost, and with the last batch the version after them. A newer change
         /// of the same entry stays. Idempotent.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`; call it again.
-        async fn restore_moderation(
+        async fn restore_sanctions(
             &self,
-            changes: &[ModerationChange],
+            changes: &[SanctionChange],
             version: Option<u64>,
         ) -> Result<(), RegistryError>;
     }
@@ -114,14 +114,10 @@ impl super::Registry {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn moderation_entries(
-        &self,
-        kind: ModerationKind,
-        now: u64,
-    ) -> Result<Vec<ModerationEntry>, RegistryError> {
+    pub async fn sanction_entries(&self, kind: SanctionKind, now: u64) -> Result<Vec<SanctionEntry>, RegistryError> {
         let (mut entries, mut version, mut more) = (Vec::new(), 0, true);
         while more {
-            let page = self.moderation_since(version, MODERATION_PAGE).await?;
+            let page = self.sanctions_since(version, SANCTION_PAGE).await?;
             if page.is_whole && version > 0 {
                 entries.clear();
             }

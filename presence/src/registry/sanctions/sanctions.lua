@@ -1,10 +1,10 @@
 #!lua flags=no-writes
--- MODERATION: reads a page of the changes of the moderation list after a version, in their order.
--- KEYS: 1 generation, 2 leases, 3 moderation, 4 moderation-order
+-- MODERATION: reads a page of the changes of the list of sanctions after a version, in their order.
+-- KEYS: 1 generation, 2 leases, 3 sanctions, 4 sanction-order
 -- ARGV: 1 base, 2 version that the caller knows, 3 maximum number of changes
 -- Reply: {'OK', version of the list, 1 if changes since then may have been forgotten: the page is then the first one of
 --        the whole list, 1 if there are more, {{id, line}..}}
--- Called by Registry::moderation_since.
+-- Called by Registry::sanctions_since.
 local list, order = KEYS[3], KEYS[4]
 local known, limit = ARGV[2], tonumber(ARGV[3])
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use harness::{Cluster, WsClient, eventually};
-use presence::model::{ModerationEntry, ModerationKind, ModerationOrder, SubjectFields};
+use presence::model::{SanctionEntry, SanctionKind, SanctionOrder, SubjectFields};
 use presence::registry::{RedisRegistry, Registry};
 use presence::store::redis::RedisStore;
 use serde_json::json;
@@ -26,13 +26,13 @@ fn registry(cluster: &Cluster) -> Registry {
     Registry::Redis(RedisRegistry::new(RedisStore::open(&cluster.redis.url(), "parley").unwrap()))
 }
 
-fn order(kind: ModerationKind, field: &str, name: &str) -> ModerationOrder {
+fn order(kind: SanctionKind, field: &str, name: &str) -> SanctionOrder {
     let fields: SubjectFields = serde_json::from_value(json!({ field: name })).unwrap();
-    ModerationOrder::new(kind, fields.try_into().unwrap(), "a moderator", "spam").unwrap()
+    SanctionOrder::new(kind, fields.try_into().unwrap(), "a moderator", "spam").unwrap()
 }
 
-async fn give(registry: &Registry, order: &ModerationOrder) -> ModerationEntry {
-    registry.moderate(order, None).await.unwrap().unwrap()
+async fn give(registry: &Registry, order: &SanctionOrder) -> SanctionEntry {
+    registry.sanction(order, None).await.unwrap().unwrap()
 }
 
 async fn signs_in(client: &WsClient, nick: &str, token: &str) {
@@ -52,8 +52,8 @@ async fn until_known(cluster: &Cluster) {
     for gateway in &cluster.gateways {
         eventually(SOON, "the list is known", async || {
             let metrics = gateway.metrics().await;
-            let lag = metrics.get("parley_moderation_lag_seconds", &[]);
-            let entries = metrics.get("parley_moderation_entries", &[]);
+            let lag = metrics.get("parley_sanctions_lag_seconds", &[]);
+            let entries = metrics.get("parley_sanctions_entries", &[]);
             if lag == Some(0.0) && entries > Some(0.0) { Ok(()) } else { Err((lag, entries)) }
         })
         .await;
@@ -69,11 +69,11 @@ async fn ban_ends_sessions_and_refuses_others_everywhere() {
     signs_in(&user, "una", &token("user:1", &json!({}))).await;
     signs_in(&same_user, "ulf", &token("user:1", &json!({}))).await;
 
-    let ban = give(&registry, &order(ModerationKind::Ban, "nick", "EVE")).await;
+    let ban = give(&registry, &order(SanctionKind::Ban, "nick", "EVE")).await;
     let ending = eve.closed_within(EFFECTIVE).await;
     assert_eq!((ending.code, ending.reason.as_str()), (Some(4006), "banned"));
     watcher.sees_left("#lobby", "eve", "kicked").await;
-    give(&registry, &order(ModerationKind::Ban, "user", "user:1")).await;
+    give(&registry, &order(SanctionKind::Ban, "user", "user:1")).await;
     for client in [&user, &same_user] {
         assert_eq!(client.closed_within(EFFECTIVE).await.code, Some(4006));
     }
@@ -101,7 +101,7 @@ async fn ban_ends_sessions_and_refuses_others_everywhere() {
     watcher.sends("#lobby", "still here").await;
     assert!(cluster.gateways[0].log().holds("\"event\":\"banned\""));
 
-    assert!(registry.lift(ModerationKind::Ban, &ban.id).await.unwrap());
+    assert!(registry.lift(SanctionKind::Ban, &ban.id).await.unwrap());
     eventually(EFFECTIVE, "the lifted ban admits again", async || {
         let client = cluster.ws_on(0).await;
         client.try_register("eve").await.map(drop).map_err(|refused| refused.code)
@@ -119,7 +119,7 @@ async fn banned_address_is_refused_at_accept() {
     let unregistered = from(BANNED, 1).await.unwrap();
     eve.register("eve").await;
     ann.register("ann").await;
-    give(&registry, &order(ModerationKind::Ban, "address", "::ffff:127.0.0.71")).await;
+    give(&registry, &order(SanctionKind::Ban, "address", "::ffff:127.0.0.71")).await;
     assert_eq!(eve.closed_within(EFFECTIVE).await.code, Some(4006));
     until_known(&cluster).await;
     assert_eq!(unregistered.try_register("zoe").await.unwrap_err().code, "banned");
@@ -136,9 +136,9 @@ async fn banned_address_is_refused_at_accept() {
     let lines: Vec<_> = log.iter().filter(|line| line.contains("\"event\":\"banned\"")).collect();
     assert!(lines.len() == 1 && lines[0].contains("127.0.0.71"), "one line a minute for an address: {lines:?}");
     // A range that spares ann, then one that has her.
-    give(&registry, &order(ModerationKind::Ban, "address", "127.0.0.80/28")).await;
+    give(&registry, &order(SanctionKind::Ban, "address", "127.0.0.80/28")).await;
     ann.join("#lobby").await;
-    give(&registry, &order(ModerationKind::Ban, "address", "127.0.0.64/28")).await;
+    give(&registry, &order(SanctionKind::Ban, "address", "127.0.0.64/28")).await;
     assert_eq!(ann.closed_within(EFFECTIVE).await.code, Some(4006));
     cluster.finish().await;
 }
@@ -150,8 +150,8 @@ async fn mute_refuses_messages_of_every_session() {
     let (eve, ann) = (guest(&cluster, 0, "eve").await, guest(&cluster, 1, "ann").await);
     let user = cluster.ws_on(1).await;
     signs_in(&user, "una", &token("user:1", &json!({}))).await;
-    let mute = give(&registry, &order(ModerationKind::Mute, "nick", "eve")).await;
-    give(&registry, &order(ModerationKind::Mute, "user", "user:1")).await;
+    let mute = give(&registry, &order(SanctionKind::Mute, "nick", "eve")).await;
+    give(&registry, &order(SanctionKind::Mute, "user", "user:1")).await;
     until_known(&cluster).await;
     eventually(EFFECTIVE, "both are muted", async || {
         for client in [&eve, &user] {
@@ -167,7 +167,7 @@ async fn mute_refuses_messages_of_every_session() {
     .await;
     ann.sends("#lobby", "quiet here").await;
     eve.receives("#lobby", "ann", "quiet here").await;
-    assert!(registry.lift(ModerationKind::Mute, &mute.id).await.unwrap());
+    assert!(registry.lift(SanctionKind::Mute, &mute.id).await.unwrap());
     eventually(EFFECTIVE, "eve may send again", async || {
         eve.try_send("#lobby", "hi").await.map_err(|refused| refused.code)
     })
@@ -186,7 +186,7 @@ async fn revocation_ends_sessions_with_older_tokens() {
     signs_in(&new, "new", &issued(3_000)).await;
     signs_in(&other, "other", &token("user:2", &json!({"iat": 1_000}))).await;
     signs_in(&without, "without", &token("user:1", &json!({}))).await;
-    let mut revocation = order(ModerationKind::Revocation, "user", "user:1");
+    let mut revocation = order(SanctionKind::Revocation, "user", "user:1");
     revocation.before = Some(2_000_000);
     give(&registry, &revocation).await;
     for client in [&old, &without] {
@@ -221,13 +221,13 @@ async fn kick_finds_users_sessions_and_addresses() {
     let dan = WsClient::try_connect_from(OTHER, cluster.gateways[0].ws()).await.unwrap();
     dan.register("dan").await;
     let zoe = guest(&cluster, 0, "zoe").await;
-    give(&registry, &order(ModerationKind::Kick, "user", "user:1")).await;
+    give(&registry, &order(SanctionKind::Kick, "user", "user:1")).await;
     for client in [&ann, &bob] {
         assert_eq!(client.closed_within(EFFECTIVE).await.code, Some(4003));
     }
-    give(&registry, &order(ModerationKind::Kick, "session", &session)).await;
+    give(&registry, &order(SanctionKind::Kick, "session", &session)).await;
     assert_eq!(carl.closed_within(EFFECTIVE).await.code, Some(4003));
-    give(&registry, &order(ModerationKind::Kick, "address", "127.0.0.72")).await;
+    give(&registry, &order(SanctionKind::Kick, "address", "127.0.0.72")).await;
     assert_eq!(dan.closed_within(EFFECTIVE).await.code, Some(4003));
     // A kick is no ban: all may return at once, and others were never disturbed.
     let back = cluster.ws_on(1).await;
@@ -242,13 +242,13 @@ async fn gateways_restore_the_list_that_redis_lost() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     cluster.allow("");
     let registry = registry(&cluster);
-    let first = give(&registry, &order(ModerationKind::Ban, "nick", "eve")).await;
-    give(&registry, &order(ModerationKind::Ban, "nick", "zoe")).await;
-    assert!(registry.lift(ModerationKind::Ban, &first.id).await.unwrap());
+    let first = give(&registry, &order(SanctionKind::Ban, "nick", "eve")).await;
+    give(&registry, &order(SanctionKind::Ban, "nick", "zoe")).await;
+    assert!(registry.lift(SanctionKind::Ban, &first.id).await.unwrap());
     until_known(&cluster).await;
     let () = cluster.redis.call("FLUSHALL").await;
     eventually(SOON, "the list is in the store again", async || {
-        let page = registry.moderation_since(0, 10).await.map_err(|error| error.to_string())?;
+        let page = registry.sanctions_since(0, 10).await.map_err(|error| error.to_string())?;
         let names: Vec<_> = page.changes.iter().map(|change| change.entry.is_some()).collect();
         if names == [true, false] { Ok(()) } else { Err(format!("{page:?}")) }
     })
@@ -260,7 +260,7 @@ async fn gateways_restore_the_list_that_redis_lost() {
         Ok::<_, String>(client)
     })
     .await;
-    give(&registry, &order(ModerationKind::Ban, "nick", "eve")).await;
+    give(&registry, &order(SanctionKind::Ban, "nick", "eve")).await;
     assert_eq!(eve.closed_within(EFFECTIVE).await.code, Some(4006));
     cluster.gateways[1].until_ready(SOON).await;
     let refused = cluster.ws_on(1).await.try_register("zoe").await.unwrap_err();
@@ -324,12 +324,12 @@ async fn orders_hold_everywhere_while_pubsub_is_killed() {
     let mut took = Vec::new();
     for (nick, client) in &bans {
         let start = Instant::now();
-        give(&registry, &order(ModerationKind::Ban, "nick", nick)).await;
+        give(&registry, &order(SanctionKind::Ban, "nick", nick)).await;
         assert_eq!(client.closed_within(EFFECTIVE).await.code, Some(4006), "{nick}");
         took.push(start.elapsed());
     }
     for (number, (user, clients)) in others.iter().enumerate() {
-        let (kind, code) = [(ModerationKind::Kick, 4003), (ModerationKind::Revocation, 4005)][number % 2];
+        let (kind, code) = [(SanctionKind::Kick, 4003), (SanctionKind::Revocation, 4005)][number % 2];
         let start = Instant::now();
         give(&registry, &order(kind, "user", user)).await;
         let endings = join_all(clients.iter().map(|client| client.closed_within(EFFECTIVE))).await;
@@ -338,7 +338,7 @@ async fn orders_hold_everywhere_while_pubsub_is_killed() {
     }
     for (number, client) in muted.iter().enumerate() {
         let start = Instant::now();
-        give(&registry, &order(ModerationKind::Mute, "nick", &format!("m{number}"))).await;
+        give(&registry, &order(SanctionKind::Mute, "nick", &format!("m{number}"))).await;
         eventually(EFFECTIVE, "the mute holds", async || match client.try_send("m0", "hello").await {
             Err(refused) if refused.code == "muted" => Ok(()),
             other => Err(format!("{other:?}")),

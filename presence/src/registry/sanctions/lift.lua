@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- LIFT: ends an entry of the moderation list before its time.
--- KEYS: 1 generation, 2 leases, 3 moderation, 4 moderation-order, 5 moderation-ends, 6 moderation-lifted
+-- LIFT: ends an entry of the list of sanctions before its time.
+-- KEYS: 1 generation, 2 leases, 3 sanctions, 4 sanction-order, 5 sanction-ends, 6 sanctions-lifted
 -- ARGV: 1 base, 2 id, 3 kind
 -- Reply: {'OK'} if it was in force, else {'NO'}
 -- Called by Registry::lift.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::HttpAnswer;
 use super::keys::GuardedApi;
-use crate::model::ModerationKind;
+use crate::model::SanctionKind;
 use crate::service::access::ApiScope;
 
 impl GuardedApi {
@@ -48,7 +48,7 @@ async fn documented_orders_are_given_listed_and_lifted() {
     let answer = api.order("/v1/kicks", &kick["requestBody"]["content"]["application/json"]["example"]).await;
     let example = &kick["responses"]["200"]["content"]["application/json"]["example"];
     assert_eq!((answer.status, fields(&answer.json())), (200, fields(example)));
-    let kicks = api.served.registry.moderation_entries(ModerationKind::Kick, 0).await.unwrap();
+    let kicks = api.served.registry.sanction_entries(SanctionKind::Kick, 0).await.unwrap();
     assert_eq!(kicks[0].until, Some(kicks[0].time + 60_000));
 }
 
