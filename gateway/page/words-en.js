@@ -88,6 +88,7 @@ export const en = {
   "link.ended": "Your session has ended.",
   "link.taken": "Your session continues in another window.",
   "link.kicked": "An operator ended your session.",
+  "link.banned": "You are banned.",
   "link.again": "Enter again",
 
   "private.new": "New private room",
@@ -160,6 +161,8 @@ export const en = {
   "error.not_in_room": "You are no longer in this room.",
   "error.closed": "Your session has ended.",
   "error.kicked": "An operator ended your session.",
+  "error.banned": "You are banned.",
+  "error.muted": "You may not send messages now.",
   "error.taken_over": "Your session continues in another window.",
   "error.other": "That did not work: {reason}.",
   "empty.title": "Pick a room",

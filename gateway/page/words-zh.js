@@ -88,6 +88,7 @@ export const zh = {
   "link.ended": "会话已结束。",
   "link.taken": "会话已转到另一个窗口。",
   "link.kicked": "管理员结束了你的会话。",
+  "link.banned": "你已被封禁。",
   "link.again": "重新进入",
 
   "private.new": "新建私密房间",
@@ -160,6 +161,8 @@ export const zh = {
   "error.not_in_room": "你已不在这个房间。",
   "error.closed": "会话已结束。",
   "error.kicked": "管理员结束了你的会话。",
+  "error.banned": "你已被封禁。",
+  "error.muted": "你暂时不能发送消息。",
   "error.taken_over": "会话已转到另一个窗口。",
   "error.other": "操作失败：{reason}。",
   "empty.title": "选择一个房间",

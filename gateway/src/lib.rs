@@ -15,6 +15,7 @@ pub mod wire;
 pub mod listen;
 pub mod identity;
 pub mod quota;
+pub mod sanctions;
 pub mod session;
 pub mod outbound;
 pub mod hub;

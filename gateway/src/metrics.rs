@@ -125,6 +125,8 @@ pub struct Metrics {
     connections_total: Labelled<ListenerKind, IntCounter>,
     /// Connections refused for want of a seat, by the limit that they met.
     pub connections_refused: Labelled<SeatLimit, IntCounter>,
+    /// Connections refused because their address is banned.
+    pub connections_banned: IntCounter,
     /// Clients whose address a trusted proxy did not name correctly.
     pub forwarded_malformed: IntCounter,
     /// Handshakes of web pages whose origin may not connect.
@@ -188,6 +190,11 @@ impl Metrics {
                 "parley_connections_refused_total",
                 "Client connections refused because a limit of connections was reached.",
                 "limit",
+            ),
+            connections_banned: counter(
+                on,
+                "parley_connections_banned_total",
+                "Client connections refused because their address is banned.",
             ),
             forwarded_malformed: counter(
                 on,

@@ -34,6 +34,7 @@ use crate::hub::refill;
 use crate::identity::IdentityGate;
 use crate::lease::{
     DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, failure_detector, lifecycle,
+    sanctions,
 };
 use crate::listen::{
     Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners, ServerCertificate,
@@ -42,6 +43,7 @@ use crate::listen::{
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::quota::{QuotaLimits, Quotas};
+use crate::sanctions::ClusterSanctions;
 use crate::session::{Driver, SendRates, Services, SessionLimits, removed_keys};
 use crate::wire::Dialect;
 
@@ -180,7 +182,10 @@ impl Gateway {
         let hub = Arc::new(Hub::new(metrics.counts.clone()));
         let quota_limits = Reloadable::from(Arc::new(config.quota_limits()));
         let quotas = Arc::new(Quotas::new(&config.prefix, quota_limits.clone()));
-        let lease = connect_lease((registry, reasons), (&hub, &quotas), &metrics, start_backplane);
+        let bans = Arc::new(ClusterSanctions::new(config.logs.addresses));
+        let lease = connect_lease((registry, reasons), (&hub, &quotas, &bans), &metrics, start_backplane);
+        let (entries, lag) = (Arc::clone(&bans), bans);
+        metrics.pull_sanctions(move || entries.entries(), move || lag.lag());
         let admission = Arc::new(Admission::new({
             let lease = Arc::clone(&lease);
             move || lease.reasons().is_empty()
@@ -195,6 +200,7 @@ impl Gateway {
         let (lease_loop, expiry) = (background.child_token(), background.child_token());
         spawn(&lease_loop, lifecycle::run(Arc::clone(&lease), first, is_open));
         spawn(&expiry, expiry::run(Arc::clone(&lease)));
+        spawn(&background, sanctions::run(Arc::clone(&lease)));
         spawn(&background, failure_detector::run(Arc::clone(&lease)));
         spawn(&background, republish(Arc::clone(&lease)));
         spawn_hub_tasks(&background, &hub, &lease);
@@ -321,6 +327,7 @@ impl Connections {
         ConnectionContext::new(ConnectionParts {
             metrics: Arc::clone(&services.metrics),
             quotas: Arc::clone(&services.quotas),
+            sanctions: Arc::clone(&services.sanctions),
             log_addresses: services.log_addresses,
             open_session: move |dialect, quota| {
                 let limits = session_limits.get();
@@ -343,7 +350,7 @@ impl Connections {
 /// Connects lease, hub and backplane: the backplane's deliveries reach both others through a [`DeliveryRouter`].
 fn connect_lease(
     (registry, store): (Registry, StoreReasons),
-    (hub, quotas): (&Arc<Hub>, &Arc<Quotas>),
+    (hub, quotas, sanctions): (&Arc<Hub>, &Arc<Quotas>, &Arc<ClusterSanctions>),
     metrics: &Arc<Metrics>,
     start_backplane: impl FnOnce(DeliverySink) -> Backplane,
 ) -> Arc<LeaseContext> {
@@ -353,6 +360,7 @@ fn connect_lease(
         hub: Arc::clone(hub),
         health: Arc::clone(&health),
         orders: orders.clone(),
+        sanctions: Arc::clone(sanctions),
         metrics: Arc::clone(metrics),
     };
     Arc::new(LeaseContext {
@@ -361,6 +369,7 @@ fn connect_lease(
         health,
         claims,
         quotas: Arc::clone(quotas),
+        sanctions: Arc::clone(sanctions),
         orders,
         samples: watch::Sender::new(None),
         stop: StopRequest::default(),
@@ -385,6 +394,7 @@ fn session_services(
         backplane: lease.backplane.clone(),
         hub: Arc::clone(hub),
         claims: Arc::clone(&lease.claims),
+        sanctions: Arc::clone(&lease.sanctions),
         hold: HoldTerms { hold: config.hold, after: config.hold_after },
         health: Arc::clone(&lease.health),
         replies,

@@ -65,8 +65,9 @@ impl Program for PresenceProgram {
         server.presence.metrics()
     }
 
-    /// Has no live settings of its own: the program applies log level and grace period.
-    fn reload(_server: &RunningPresence, _config: &PresenceConfig) {}
+    fn reload(server: &RunningPresence, config: &PresenceConfig) {
+        server.presence.set_access(&config.access);
+    }
 
     /// A failed API server ends the process, so its supervisor starts another one.
     async fn stop_requested(server: &RunningPresence) -> anyhow::Result<()> {

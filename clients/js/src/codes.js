@@ -1,7 +1,7 @@
 // The tables of the protocol that a client acts on, and the error that callers receive.
 
 /** Numbers of the close codes after which a client must not reconnect. */
-export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004];
+export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004, 4006];
 
 // The beginnings of rate_limited, overloaded, unavailable, outcome_unknown, going_away and internal.
 const TEMPORARY = /^(rate|overl|unav|outcome|going|internal)/;

@@ -195,7 +195,7 @@ test("error without an id meets the oldest request", () => {
 });
 
 test("final closes reject everything at once", () => {
-  const names = { 1000: "bye", 1002: "protocol_error", 1003: "unsupported_data", 1007: "bad_utf8", 1008: "rate_limited", 1009: "too_big", 4003: "kicked", 4004: "taken_over" };
+  const names = { 1000: "bye", 1002: "protocol_error", 1003: "unsupported_data", 1007: "bad_utf8", 1008: "rate_limited", 1009: "too_big", 4003: "kicked", 4004: "taken_over", 4006: "banned" };
   for (const [code, name] of Object.entries(names)) {
     const bench = online().join().call(1, send("a")).call(2, send("b")).call(3, { type: "rooms" });
     const { saved } = bench;

@@ -24,6 +24,7 @@ const CLOSE_CODES: &[(u16, &str, bool)] = &[
     (4003, "kicked", true),
     (4004, "taken_over", true),
     (4005, "token_expired", false),
+    (4006, "banned", true),
 ];
 
 /// A refusal of the server, or the end of the session. Branch on [`code`](Self::code).

@@ -79,7 +79,7 @@ function typingText(lang, { typing, kind, online, name, pending }) {
 
 const isSecret = (secrets, key) => key !== null && key.toLowerCase() in secrets;
 
-const ENDS = { taken_over: "link.taken", kicked: "link.kicked" };
+const ENDS = { taken_over: "link.taken", kicked: "link.kicked", banned: "link.banned" };
 
 /** One line about a lost connection, with what the user can do. */
 function linkBanner({ lang, link, now }) {

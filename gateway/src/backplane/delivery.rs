@@ -66,6 +66,11 @@ pub enum Delivery {
     },
     /// An order to end the membership of a session of this gateway in a room.
     Remove(RoomRemoval),
+    /// The list of sanctions has changed.
+    SanctionChanged {
+        /// Its version.
+        version: u64,
+    },
     /// The echo of this gateway's own beat.
     Echo {
         /// The beat's counter.

@@ -15,6 +15,7 @@
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: the connection with this claim ends
 //! R <session> <len>\n<RoomRemoval as JSON>             an order to end a membership of a session of the gateway
+//! B <version>                                          the list of sanctions has this version now
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
 
@@ -128,6 +129,7 @@ pub fn read_gateway(incarnation: &Incarnation, text: &[u8]) -> Option<Delivery> 
     let mut words = str::from_utf8(text).ok()?.split(' ');
     let delivery = match words.next()? {
         "E" => Delivery::Echo { counter: number(words.next())?, incarnation: incarnation.clone() },
+        "B" => Delivery::SanctionChanged { version: number(words.next())? },
         "K" => Delivery::Kick { session: session(words.next())? },
         "T" => Delivery::Taken { session: session(words.next())?, fence: Fence(number(words.next())?) },
         _ => return None,

@@ -1,4 +1,4 @@
-//! `ctl kick`: ends the session of a user, by an order to its gateway.
+//! `ctl kick` of a nickname: ends its session, by an order to its gateway.
 
 use presence::model::Nick;
 use serde_json::json;

@@ -13,7 +13,9 @@
 
 mod audit;
 mod drain;
+mod key;
 mod kick;
+mod sanctions;
 mod status;
 mod table;
 mod webhooks;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use presence::host::settings::{Settings, Sources};
+use presence::model::SanctionKind;
 use presence::registry::{LeaseSummary, RedisRegistry, Registry, RegistryError};
 use presence::store::redis::RedisStore;
 use serde::Serialize;
@@ -62,11 +65,24 @@ enum CtlCommand {
         #[arg(value_name = "NICK|#ROOM")]
         whom: Option<String>,
     },
-    /// End the session of a user, wherever it is
-    Kick {
-        /// The nickname, in any case
-        nick: String,
-    },
+    /// End the session of a nickname, or every session of a user or an address, wherever it is
+    Kick(sanctions::SubjectFlags),
+    /// Ban a nickname, a user or an address from the cluster, on every gateway within 2 s
+    Ban(sanctions::BanFlags),
+    /// Lift a ban
+    Unban(sanctions::SubjectFlags),
+    /// Show the bans
+    Bans,
+    /// Refuse the messages of a nickname or a user, on every gateway within 2 s
+    Mute(sanctions::MuteFlags),
+    /// Lift a mute
+    Unmute(sanctions::SubjectFlags),
+    /// Show the mutes
+    Mutes,
+    /// Refuse the tokens of a user that were issued before now, and end the sessions that have one
+    Revoke(sanctions::RevokeFlags),
+    /// Show the revocations
+    Revocations,
     /// Compare the store with the claims of the gateways; exit code 1 if they differ
     Audit {
         /// Address of the admin port of a gateway; overrides the address in its lease. May be repeated
@@ -78,6 +94,14 @@ enum CtlCommand {
         /// Send the dead letters of this webhook again
         #[arg(long, value_name = "WEBHOOK")]
         replay: Option<String>,
+    },
+    /// Draw a key of the server API: prints it once, with its row of api.keys
+    Key {
+        /// The name of the application: letters, digits, - and _
+        name: String,
+        /// Scopes: read, publish, moderate
+        #[arg(required = true)]
+        scopes: Vec<String>,
     },
     /// Drain a gateway as on SIGTERM: its clients reconnect to other gateways, then it exits with 0
     Drain {
@@ -177,6 +201,9 @@ fn reason(answer: &clap::Error) -> String {
 }
 
 fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError> {
+    if let CtlCommand::Key { name, scopes } = command {
+        return key::key(name, scopes);
+    }
     let read = Settings::read(KEYS, sources, GatewayConfig::new);
     let (_, config) = read.map_err(|report| CtlError::Usage(report.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -186,11 +213,20 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
         let answer = match command {
             CtlCommand::Status => status::status(&cluster).await,
             CtlCommand::Who { whom } => who::who(&cluster, whom.as_deref()).await,
-            CtlCommand::Kick { nick } => kick::kick(&cluster, nick).await,
+            CtlCommand::Kick(subject) => sanctions::kick(&cluster, subject).await,
+            CtlCommand::Ban(flags) => sanctions::ban(&cluster, flags, &config.limits.addresses.proxies).await,
+            CtlCommand::Unban(subject) => sanctions::lift_of(&cluster, SanctionKind::Ban, subject).await,
+            CtlCommand::Bans => sanctions::list(&cluster, SanctionKind::Ban).await,
+            CtlCommand::Mute(flags) => sanctions::mute(&cluster, flags).await,
+            CtlCommand::Unmute(subject) => sanctions::lift_of(&cluster, SanctionKind::Mute, subject).await,
+            CtlCommand::Mutes => sanctions::list(&cluster, SanctionKind::Mute).await,
+            CtlCommand::Revoke(flags) => sanctions::revoke(&cluster, flags).await,
+            CtlCommand::Revocations => sanctions::list(&cluster, SanctionKind::Revocation).await,
             CtlCommand::Audit { gateways } => audit::audit(&cluster, gateways).await,
             CtlCommand::Webhooks { replay: None } => webhooks::show(&cluster).await,
             CtlCommand::Webhooks { replay: Some(webhook) } => webhooks::replay(&cluster, webhook).await,
             CtlCommand::Drain { node } => drain::drain(&cluster, node).await,
+            CtlCommand::Key { name, scopes } => key::key(name, scopes),
         };
         match answer {
             Err(CtlError::Store(error)) => {

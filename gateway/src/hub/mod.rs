@@ -350,9 +350,11 @@ impl Hub {
                 self.subscription_restored();
                 return FollowUp::default();
             }
-            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } | Delivery::Remove(_) => {
-                return FollowUp::default();
-            }
+            Delivery::Echo { .. }
+            | Delivery::Kick { .. }
+            | Delivery::Taken { .. }
+            | Delivery::Remove(_)
+            | Delivery::SanctionChanged { .. } => return FollowUp::default(),
         };
         self.change_feed(&stream, |feed| feed.receive(&epoch, message))
     }

@@ -35,6 +35,8 @@ pub enum TokenFault {
     Expired,
     /// It names another nickname than the client.
     WrongNick,
+    /// Tokens of its user that were issued at its time are revoked.
+    Revoked,
     /// The keys could not be fetched, or may not be fetched again yet.
     NoKeys {
         /// The time after which a repetition can succeed.
@@ -48,7 +50,7 @@ impl TokenFault {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Missing => ErrorCode::TokenRequired,
-            Self::Expired => ErrorCode::TokenExpired,
+            Self::Expired | Self::Revoked => ErrorCode::TokenExpired,
             Self::NoKeys { .. } => ErrorCode::Unavailable,
             _ => ErrorCode::TokenInvalid,
         }
@@ -71,6 +73,7 @@ impl fmt::Display for TokenFault {
             Self::NotYetValid => "token is not valid yet",
             Self::Expired => "token has expired",
             Self::WrongNick => "token is for another nickname",
+            Self::Revoked => "token was revoked",
             Self::NoKeys { .. } => "keys are not available",
         })
     }

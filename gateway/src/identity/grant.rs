@@ -75,6 +75,8 @@ pub struct Grant {
     pub tags: Box<[Box<str>]>,
     /// The time of its expiry, in Unix seconds.
     pub expires: u64,
+    /// The time of its issue, in Unix milliseconds; 0 if the token does not tell.
+    pub issued: u64,
     /// The key that verified the token.
     pub key: KeyFingerprint,
 }
@@ -110,6 +112,7 @@ struct Claims<'a> {
     #[serde(borrow)]
     sub: Cow<'a, str>,
     exp: f64,
+    iat: Option<f64>,
     nick: Option<Cow<'a, str>>,
     name: Option<Box<str>>,
     /// `null` is an error: it must not grant what a list would not.
@@ -153,6 +156,7 @@ impl Claims<'_> {
             tags: self.tags,
             // A number beyond the range becomes its limit.
             expires: self.exp as u64,
+            issued: self.iat.map_or(0, |seconds| (seconds * 1000.0) as u64),
             key,
         })
     }

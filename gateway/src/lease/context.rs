@@ -11,6 +11,7 @@ use tokio::sync::{SetOnce, watch};
 use crate::backplane::Backplane;
 use crate::metrics::Metrics;
 use crate::quota::Quotas;
+use crate::sanctions::ClusterSanctions;
 
 use super::local_claims::LocalClaims;
 use super::orders::SessionOrders;
@@ -31,6 +32,8 @@ pub struct LeaseContext {
     pub claims: Arc<LocalClaims>,
     /// The spent limits of addresses and users, which each beat exchanges.
     pub quotas: Arc<Quotas>,
+    /// The list of sanctions of the cluster.
+    pub sanctions: Arc<ClusterSanctions>,
     /// Ends sessions of this gateway.
     pub orders: SessionOrders,
     /// The newest sample of the lease table, which the failure detector judges.

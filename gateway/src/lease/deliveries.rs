@@ -12,6 +12,7 @@ use presence::model::Incarnation;
 use crate::backplane::{Delivery, ReceiveDeliveries};
 use crate::hub::{Hub, refill};
 use crate::metrics::Metrics;
+use crate::sanctions::ClusterSanctions;
 use crate::trace;
 
 use super::orders::SessionOrders;
@@ -25,6 +26,8 @@ pub struct DeliveryRouter {
     pub health: Arc<LeaseHealth>,
     /// Carries out orders to end a session.
     pub orders: SessionOrders,
+    /// Learns of changes of the list of sanctions.
+    pub sanctions: Arc<ClusterSanctions>,
     /// Counts reconnects and round trips.
     pub metrics: Arc<Metrics>,
 }
@@ -49,6 +52,7 @@ impl DeliveryRouter {
             Delivery::Kick { session } => self.orders.kick(&session),
             Delivery::Taken { session, fence } => self.orders.take_over(&session, fence),
             Delivery::Remove(removal) => self.orders.remove(&removal),
+            Delivery::SanctionChanged { version } => self.sanctions.note_version(version),
             Delivery::SubscriptionRestored => {
                 self.metrics.backplane_reconnects.inc();
                 to_hub(Delivery::SubscriptionRestored);
@@ -103,7 +107,8 @@ mod tests {
             panic!("no answer")
         };
         let orders = SessionOrders::new(Arc::clone(&hub), Arc::<LocalClaims>::default());
-        let router = DeliveryRouter { hub: Arc::clone(&hub), health, orders, metrics };
+        let sanctions = Arc::new(ClusterSanctions::new(true));
+        let router = DeliveryRouter { hub: Arc::clone(&hub), health, orders, sanctions, metrics };
         for (seconds, is_late) in [(1, false), (3, true)] {
             router.record_echo(&lease.incarnation, beat.counter, sample.sent + Duration::from_secs(seconds));
             assert_eq!(hub.refill_requests().now_or_never().is_some(), is_late, "an echo after {seconds} s");

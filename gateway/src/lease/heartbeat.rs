@@ -3,13 +3,18 @@
 //! An answered beat goes to the backplane, to the failure detector as a sample, and to `orders` as the mailbox. If the
 //! generation lacks this gateway's claims, they are reasserted in the time until the next beat.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::lease::reassert::Reassertion;
 use presence::lease::{BeatOutcome, Heartbeat, OwnLease};
 use presence::registry::Phase;
+use tokio::time::timeout;
 
 use super::context::LeaseContext;
+use super::sanctions;
+
+/// Longest delay of a beat by a restore of the list of sanctions.
+const RESTORE_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps an open lease until it is lost. An unreachable store does not end the lease.
 pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
@@ -24,6 +29,7 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
                 context.samples.send_replace(Some(sample));
                 context.quotas.note_reports(Instant::now(), &lease.incarnation, &beat.usage);
                 context.carry_out(beat.mailbox);
+                context.sanctions.note_version(beat.sanctions);
                 if beat.asserted && beat.generation.phase == Phase::Open {
                     if let Some(since) = recovering_since.take() {
                         let seconds = Instant::elapsed(&since).as_secs();
@@ -31,6 +37,10 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
                     }
                 } else {
                     recovering_since.get_or_insert_with(Instant::now);
+                }
+                if beat.sanctions < context.sanctions.version() {
+                    // Before the generation opens: from then on moderators change the list again.
+                    let _ = timeout(RESTORE_MAX, sanctions::synchronize(context)).await;
                 }
                 if !beat.asserted {
                     reassert(context, lease, generation, &mut reassertion).await;

@@ -9,12 +9,15 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use presence::host::client_address::ClientAddress;
+use presence::model::codes::CloseCode;
 use presence::model::{Fence, Incarnation, LeftReason, Owner, RoomKey, SessionId};
 use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use crate::identity::KeyFingerprint;
+use crate::sanctions::SanctionedClient;
 
 /// Claims of one gateway.
 #[derive(Debug, Default)]
@@ -31,8 +34,36 @@ struct ClaimEntry {
     /// Time and reason of the leave; `None` while the session is attached or already expiring. Boxed: few sessions are
     /// detached.
     expiry: Option<Box<(Instant, LeftReason)>>,
+    notes: ClientNotes,
+}
+
+/// What a session's claim does not tell of its client.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientNotes {
     /// The key of the user's token; `None` for a guest.
-    key: Option<KeyFingerprint>,
+    pub key: Option<KeyFingerprint>,
+    /// The time of issue of that token, in Unix milliseconds.
+    pub issued: u64,
+    /// The address of the client.
+    pub address: Option<ClientAddress>,
+}
+
+impl ClientNotes {
+    /// Notes of a client that is not noted yet: no revocation applies to it.
+    const NONE_YET: Self = Self { key: None, issued: u64::MAX, address: None };
+}
+
+impl ClaimEntry {
+    /// Returns the client, as far as moderators can name it.
+    fn client(&self) -> SanctionedClient<'_> {
+        let LocalClaim { nick, owner, user, .. } = &self.claim;
+        SanctionedClient {
+            nick: nick.key(),
+            user: user.as_deref().map(|user| (user, self.notes.issued)),
+            session: Some(&owner.session),
+            address: self.notes.address,
+        }
+    }
 }
 
 impl LocalClaims {
@@ -41,7 +72,10 @@ impl LocalClaims {
         let mut entries = self.lock();
         let known = entries.get(&claim.owner.session);
         if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
-            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, expiry: None, key: None }));
+            entries.insert(
+                claim.owner.session.clone(),
+                Box::new(ClaimEntry { claim, expiry: None, notes: ClientNotes::NONE_YET }),
+            );
         }
     }
 
@@ -59,18 +93,33 @@ impl LocalClaims {
         }
     }
 
-    /// Notes the key of the token of the session's user.
-    pub fn note_key(&self, owner: &Owner, key: Option<KeyFingerprint>) {
-        if let Some(entry) = current(&mut self.lock(), owner) {
-            entry.key = key;
-        }
+    /// Notes the client of a session. Returns what `verdict` says of it.
+    pub fn note_client(
+        &self,
+        owner: &Owner,
+        notes: ClientNotes,
+        verdict: impl FnOnce(&SanctionedClient<'_>) -> Option<CloseCode>,
+    ) -> Option<CloseCode> {
+        let mut entries = self.lock();
+        let entry = current(&mut entries, owner)?;
+        entry.notes = notes;
+        verdict(&entry.client())
+    }
+
+    /// Returns the sessions that are to end by a verdict, with their codes.
+    pub fn verdicts(
+        &self,
+        verdict: impl Fn(&SanctionedClient<'_>) -> Option<CloseCode>,
+    ) -> Vec<(SessionId, CloseCode)> {
+        let entries = self.lock();
+        entries.iter().filter_map(|(session, entry)| Some((session.clone(), verdict(&entry.client())?))).collect()
     }
 
     /// Returns the sessions with a connection whose key is out of use.
     #[must_use]
     pub fn with_removed_keys(&self, is_in_use: impl Fn(KeyFingerprint) -> bool) -> Vec<SessionId> {
         let entries = self.lock();
-        let removed = |entry: &ClaimEntry| !entry.claim.detached && entry.key.is_some_and(|key| !is_in_use(key));
+        let removed = |entry: &ClaimEntry| !entry.claim.detached && entry.notes.key.is_some_and(|key| !is_in_use(key));
         entries.iter().filter(|(_, entry)| removed(entry)).map(|(session, _)| session.clone()).collect()
     }
 
@@ -173,7 +222,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use presence::model::{Nick, Status, TokenHash};
+    use presence::model::{Nick, Status, TokenHash, UserId};
 
     use super::*;
 
@@ -204,7 +253,7 @@ mod tests {
     #[test]
     fn claim_of_attached_guest_stays_small() {
         // A size class of the allocator; the next one has 32 bytes more.
-        assert!(size_of::<ClaimEntry>() <= 192, "{} bytes", size_of::<ClaimEntry>());
+        assert!(size_of::<ClaimEntry>() <= 224, "{} bytes", size_of::<ClaimEntry>());
     }
 
     #[test]
@@ -249,6 +298,22 @@ mod tests {
         claims.expire_now(&owner(1).session, LeftReason::Kicked);
         let (due, _) = claims.take_due(Instant::now());
         assert_eq!((due.len(), due[0].1), (1, LeftReason::Kicked));
+    }
+
+    #[test]
+    fn verdict_sees_the_noted_client() {
+        let claims = LocalClaims::default();
+        claims.insert(LocalClaim { user: UserId::parse("user:1"), ..claim(1) });
+        let issued = |client: &SanctionedClient<'_>| client.user.map(|(_, issued)| issued);
+        let revoked =
+            |before| claims.verdicts(|client| (issued(client)? < before).then_some(CloseCode::TokenExpired)).len();
+        assert_eq!(revoked(u64::MAX), 0, "a client that is not noted yet is spared");
+        let notes = ClientNotes { key: None, issued: 5, address: None };
+        let noted =
+            claims.note_client(&owner(1), notes, |client| (issued(client) == Some(5)).then_some(CloseCode::Banned));
+        assert_eq!(noted, Some(CloseCode::Banned));
+        assert_eq!((revoked(5), revoked(6)), (0, 1));
+        assert_eq!(claims.note_client(&owner(2), notes, |_| Some(CloseCode::Banned)), None, "another claim");
     }
 
     #[test]

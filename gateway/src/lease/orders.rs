@@ -35,8 +35,15 @@ impl SessionOrders {
 
     /// Ends a kicked session: its connection is closed, or it expires now if it is detached.
     pub fn kick(&self, session: &SessionId) {
-        self.hub.close_session(session, CloseCode::Kicked);
-        self.claims.expire_now(session, LeftReason::Kicked);
+        self.end(session, CloseCode::Kicked);
+    }
+
+    /// Ends a session by order of a moderator. With [`CloseCode::TokenExpired`] it may be resumed with a newer token.
+    pub fn end(&self, session: &SessionId, code: CloseCode) {
+        self.hub.close_session(session, code);
+        if code != CloseCode::TokenExpired {
+            self.claims.expire_now(session, LeftReason::Kicked);
+        }
     }
 
     /// Ends the membership of a session in a room, by order of a moderator: the hub delivers the room no more, and the

@@ -10,6 +10,7 @@ use std::time::Duration;
 use presence::host::accept_failures::AcceptFailures;
 use presence::host::client_address::ClientAddress;
 use presence::host::metrics::Label;
+use presence::model::codes::ErrorCode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
@@ -122,6 +123,13 @@ fn admit<S: ConnectionSession>(
     let names_clients =
         (port == ListenerKind::Ws || limits.addresses.proxy_protocol) && limits.addresses.proxies.contain(peer);
     let address = (!names_clients).then(|| ClientAddress::from(peer));
+    if address.is_some_and(|address| context.refuses_address(address)) {
+        let words = match port {
+            ListenerKind::Ws => HandshakeRefusal::Banned.problem().into_bytes(),
+            ListenerKind::Tcp => line::encode_refusal(&ErrorCode::Banned.into()),
+        };
+        return refuse_on(port, (stream, Box::default()), words, context);
+    }
     let permit = match context.permits.take(port, &limits, address) {
         Ok(permit) => permit,
         Err(limit) => {

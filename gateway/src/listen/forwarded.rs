@@ -42,6 +42,11 @@ pub(super) async fn serve<S: ConnectionSession>(
         return;
     };
     let address = client.unwrap_or(peer).into();
+    if context.refuses_address(address) {
+        let words = line::encode_refusal(&ErrorCode::Banned.into());
+        refuse_on(ListenerKind::Tcp, (tcp, bytes[..].into()), words, &context);
+        return;
+    }
     if let Err(limit) = permit.identify(address, limits.connections) {
         context.seat_refusals.record(limit, Some(address));
         let words = line::encode_refusal(&limit.code().into());

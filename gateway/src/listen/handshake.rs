@@ -58,6 +58,8 @@ handshake_refusals! {
     Full, Overloaded, None, "the gateway has reached its number of connections, or of those that have not registered";
     /// The address has all its permits.
     AddressFull, RateLimited, None, "the address has reached its number of connections";
+    /// The address is banned.
+    Banned, Banned, None, "the address is banned";
     /// No such path.
     UnknownPath, NotFound, None, "the path is neither `/ws` nor a file of the chat page";
     /// A file of the page is only read.

@@ -48,7 +48,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presence::host::client_address::TrustedProxies;
+use presence::host::client_address::{ClientAddress, TrustedProxies};
 use presence::host::descriptors::DescriptorLimit;
 use presence::host::reloadable::Reloadable;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,7 @@ use tokio_util::task::TaskTracker;
 use crate::metrics::Metrics;
 use crate::outbound::policy::SLOW_READER;
 use crate::quota::{Quota, Quotas};
+use crate::sanctions::ClusterSanctions;
 use crate::wire::Dialect;
 
 use self::origin_refusals::OriginRefusals;
@@ -147,6 +148,7 @@ pub struct ConnectionContext<S> {
     admission: Arc<Admission>,
     limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
+    sanctions: Arc<ClusterSanctions>,
     seat_refusals: SeatRefusals,
     origin_refusals: OriginRefusals,
     closing: CancellationToken,
@@ -170,6 +172,8 @@ pub struct ConnectionParts<F> {
     pub limits: Reloadable<ConnectionLimits>,
     /// The connections of each address, and what its sessions have spent.
     pub quotas: Arc<Quotas>,
+    /// Knows the banned addresses.
+    pub sanctions: Arc<ClusterSanctions>,
     /// True if the log names the addresses of refused clients.
     pub log_addresses: bool,
     /// TLS of both ports, while it has a certificate.
@@ -189,7 +193,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
     pub fn new<F: Fn(Dialect, Arc<Quota>) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
         let ConnectionParts { open_session, admission, limits, quotas, .. } = parts;
-        let ConnectionParts { log_addresses, tls, metrics, closing, drain, tasks, .. } = parts;
+        let ConnectionParts { sanctions, log_addresses, tls, metrics, closing, drain, tasks, .. } = parts;
         let seat_refusals = SeatRefusals::new(Arc::clone(&metrics), log_addresses);
         let origin_refusals = OriginRefusals::new(Arc::clone(&metrics), log_addresses);
         let permits = ConnectionPermits::new(Arc::clone(&metrics), quotas, limits.get().refusals);
@@ -200,6 +204,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
             admission,
             limits,
             permits,
+            sanctions,
             seat_refusals,
             origin_refusals,
             closing,
@@ -210,6 +215,18 @@ impl<S: ConnectionSession> ConnectionContext<S> {
             metrics,
             tasks,
         })
+    }
+}
+
+impl<S> ConnectionContext<S> {
+    /// Returns true for a banned address. Counts and logs the refusal that follows.
+    fn refuses_address(&self, address: ClientAddress) -> bool {
+        let is_banned = self.sanctions.bans_address(address);
+        if is_banned {
+            self.metrics.connections_banned.inc();
+            self.sanctions.note_refusal(Some(address));
+        }
+        is_banned
     }
 }
 

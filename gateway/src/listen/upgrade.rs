@@ -127,6 +127,9 @@ fn identify<S: ConnectionSession>(
     if client.is_malformed {
         context.metrics.forwarded_malformed.inc();
     }
+    if context.refuses_address(client.address) {
+        return Err(HandshakeRefusal::Banned);
+    }
     permit.identify(client.address, limits.connections).map_err(|limit| {
         context.seat_refusals.record(limit, Some(client.address));
         HandshakeRefusal::from(limit)

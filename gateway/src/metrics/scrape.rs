@@ -95,6 +95,23 @@ impl Metrics {
         self.pull("parley_reply_reserved_bytes", help, move || bytes() as f64);
     }
 
+    /// Registers the size of the list of sanctions, and the time for which it differs from the one in the store. Must be
+    /// called once.
+    ///
+    /// # Panics
+    /// On a second call.
+    pub fn pull_sanctions(
+        &self,
+        entries: impl Fn() -> usize + Send + Sync + 'static,
+        lag: impl Fn() -> Duration + Send + Sync + 'static,
+    ) {
+        let help = "Bans, mutes, kicks and revocations that this gateway knows.";
+        self.pull("parley_sanctions_entries", help, move || entries() as f64);
+        let help =
+            "Seconds since the list of sanctions of this gateway differs from the one in the store; 0 if it is equal.";
+        self.pull("parley_sanctions_lag_seconds", help, move || lag().as_secs_f64());
+    }
+
     fn show_generation(&self, generation: ScrapeSource<Generation>) {
         // Omitted before the first beat: a jump from 0 would look like a new generation.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));

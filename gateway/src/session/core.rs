@@ -217,12 +217,16 @@ impl Core {
             Err(refusal) => {
                 let is_half_done = flow.is_half_done(&refusal);
                 let is_guess = refusal.code == ErrorCode::ResumeFailed;
+                let is_banned = refusal.code == ErrorCode::Banned && self.state.identity.is_none();
                 effects.push(refuse(id, refusal));
                 if is_guess {
                     self.state.failed_resumes += 1;
                     if self.state.failed_resumes >= FAILED_RESUMES_MAX {
                         effects.push(Effect::Close(CloseCode::RateLimited));
                     }
+                }
+                if is_banned {
+                    effects.push(Effect::Close(CloseCode::Banned));
                 }
                 if is_half_done {
                     effects.push(Effect::Close(CloseCode::Restart));

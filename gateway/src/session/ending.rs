@@ -70,7 +70,7 @@ enum SessionFate {
 fn session_fate(ending: ConnectionEnd, dialect: Dialect) -> SessionFate {
     let reason = match ending {
         ConnectionEnd::Closed(CloseCode::TakenOver) => return SessionFate::Elsewhere,
-        ConnectionEnd::Closed(CloseCode::Kicked) => return SessionFate::Ends(LeftReason::Kicked),
+        ConnectionEnd::Closed(CloseCode::Kicked | CloseCode::Banned) => return SessionFate::Ends(LeftReason::Kicked),
         ConnectionEnd::Goodbye | ConnectionEnd::Closed(CloseCode::Normal) => {
             return SessionFate::Ends(LeftReason::Closed);
         }
@@ -170,6 +170,11 @@ mod tests {
             (ConnectionEnd::Closed(Normal), SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
             (
                 ConnectionEnd::Closed(Kicked),
+                SessionFate::Ends(LeftReason::Kicked),
+                SessionFate::Ends(LeftReason::Kicked),
+            ),
+            (
+                ConnectionEnd::Closed(CloseCode::Banned),
                 SessionFate::Ends(LeftReason::Kicked),
                 SessionFate::Ends(LeftReason::Kicked),
             ),

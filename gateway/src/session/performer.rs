@@ -13,9 +13,10 @@ use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId};
 use presence::registry::{ClaimError, ClaimRequest, LocalClaim, RegistryError, ResumeTicket};
 
-use crate::identity::{Introduction, UserToken};
+use crate::identity::{Introduction, TokenFault, UserToken};
 use crate::outbound::Outbox;
 use crate::outbound::reply_budget::ReplyReservation;
+use crate::sanctions::SanctionedClient;
 use crate::wire::{Dialect, Refusal, Token};
 
 use super::own_messages::OwnMessages;
@@ -133,10 +134,31 @@ impl Performer {
         let introduced = Box::pin(self.services.identity.introduce(token, nick)).await;
         let Introduction { nick, token } = introduced.inspect_err(|fault| self.note_refused_token(fault, address))?;
         let nick = nick.ok_or_else(|| Refusal::from(ErrorCode::BadRequest).with_detail("`nick` is missing"))?;
+        self.check_sanctions(&nick, token.as_ref(), address)?;
         if let Some(remains) = &mut self.remains {
             remains.bearer = None;
         }
         Ok((nick, token))
+    }
+
+    /// Refuses a client that is banned, and a token that is revoked.
+    fn check_sanctions(
+        &self,
+        nick: &Nick,
+        token: Option<&UserToken>,
+        address: Option<ClientAddress>,
+    ) -> Result<(), Refusal> {
+        let sanctions = &self.services.sanctions;
+        let user = token.map(|token| (&token.grant.user, token.grant.issued));
+        if let Some(ban) = sanctions.ban_of(&SanctionedClient { nick: nick.key(), user, session: None, address }) {
+            sanctions.note_refusal(address);
+            return Err(ban.into());
+        }
+        if user.is_some_and(|(user, issued)| sanctions.revokes(user, issued)) {
+            self.note_refused_token(&TokenFault::Revoked, address);
+            return Err(TokenFault::Revoked.into());
+        }
+        Ok(())
     }
 
     /// Notes in the log that a token was refused, with the address of the client if the log names addresses.

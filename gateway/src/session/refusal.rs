@@ -11,6 +11,7 @@ use crate::backplane::PublishError;
 use crate::identity::TokenFault;
 use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::quota::{LimitKind, LimitOwner};
+use crate::sanctions::BanNotice;
 use crate::wire::Refusal;
 
 use super::rate_meter::OverRate;
@@ -68,6 +69,13 @@ impl From<RegistryError> for Refusal {
             RegistryError::RoomFull => ErrorCode::RoomFull.into(),
             RegistryError::InviteOnly => ErrorCode::InviteOnly.into(),
         }
+    }
+}
+
+impl From<BanNotice> for Refusal {
+    fn from(ban: BanNotice) -> Self {
+        let refusal = Self::from(ErrorCode::Banned);
+        if ban.reason.is_empty() { refusal } else { refusal.with_detail(format!("you are banned: {}", ban.reason)) }
     }
 }
 

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use presence::host::client_address::ClientAddress;
 use presence::model::Owner;
 use presence::model::codes::CloseCode;
 
 use crate::identity::UserToken;
+use crate::lease::local_claims::ClientNotes;
 
 use super::performer::Performer;
 use super::services::Services;
@@ -29,10 +31,14 @@ pub async fn end_sessions(services: Arc<Services>) {
 }
 
 impl Performer {
-    /// Notes the key of the token of the session's user.
-    pub(super) fn note_key(&self, owner: &Owner, token: Option<&UserToken>) {
+    /// Notes the client of the session. Ends the session if its client was banned or its token was revoked meanwhile.
+    pub(super) fn note_client(&self, owner: &Owner, token: Option<&UserToken>, address: Option<ClientAddress>) {
         let (services, key) = (&self.services, token.map(|token| token.grant.key));
-        services.claims.note_key(owner, key);
+        let notes = ClientNotes { key, issued: token.map_or(0, |token| token.grant.issued), address };
+        // Noted first: a change of the list of sanctions from now on finds the session.
+        if let Some(code) = services.claims.note_client(owner, notes, |client| services.sanctions.verdict(client)) {
+            self.outbox.close(code);
+        }
         if key.is_some_and(|key| !services.identity.is_in_use(key)) {
             self.outbox.close(CloseCode::TokenExpired);
         }

@@ -17,6 +17,7 @@ use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::quota::Quotas;
+use crate::sanctions::ClusterSanctions;
 
 use super::send_rates::SendRates;
 use super::session_limits::SessionLimits;
@@ -36,6 +37,8 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// The claims of this node's sessions.
     pub claims: Arc<LocalClaims>,
+    /// The list of sanctions of the cluster.
+    pub sanctions: Arc<ClusterSanctions>,
     /// The hold of a nickname for a session that lost its connection.
     pub hold: HoldTerms,
     /// This node's lease.

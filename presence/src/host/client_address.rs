@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use crate::model::SanctionSubject;
+
 /// Default of `listen.trusted_proxies`: a proxy on the same machine.
 pub const TRUSTED_PROXIES_DEFAULT: &str = "127.0.0.0/8,::1/128";
 /// Maximum number of forwarded hops that are examined.
@@ -40,15 +42,26 @@ impl From<IpAddr> for ClientAddress {
     }
 }
 
-impl fmt::Display for ClientAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ClientAddress {
+    /// Returns the address, of IPv6 the first one of the /64.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
         match self.0 {
-            AddressBytes::V4(bytes) => write!(f, "{}", Ipv4Addr::from(bytes)),
+            AddressBytes::V4(bytes) => Ipv4Addr::from(bytes).into(),
             AddressBytes::V6(prefix) => {
                 let mut bytes = [0; 16];
                 bytes[..CLIENT_PREFIX_BYTES].copy_from_slice(&prefix);
-                write!(f, "{}/{}", Ipv6Addr::from(bytes), CLIENT_PREFIX_BYTES * 8)
+                Ipv6Addr::from(bytes).into()
             }
+        }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip() {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "{address}/{}", CLIENT_PREFIX_BYTES * 8),
         }
     }
 }
@@ -92,6 +105,23 @@ pub struct ForwardedClient {
 }
 
 impl TrustedProxies {
+    /// Checks that a ban of this subject spares most clients, and the proxies that are not on this machine.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn check_ban(&self, subject: &SanctionSubject) -> Result<(), String> {
+        let SanctionSubject::Network(network) = subject else { return Ok(()) };
+        if network.is_everything() {
+            return Err(format!("{network} is every address"));
+        }
+        let net = network.net();
+        let overlaps = |proxy: &&ProxyNetwork| proxy.0.contains(&net) || net.contains(&proxy.0);
+        match self.0.iter().filter(|proxy| !proxy.0.addr().is_loopback()).find(overlaps) {
+            Some(proxy) => Err(format!("{network} has addresses of the trusted proxy {proxy}")),
+            None => Ok(()),
+        }
+    }
+
     /// Returns [`TRUSTED_PROXIES_DEFAULT`].
     ///
     /// # Panics
@@ -150,6 +180,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::model::SubjectFields;
 
     fn proxies(words: &[&str]) -> TrustedProxies {
         words.iter().map(|word| word.parse().unwrap()).collect::<Vec<ProxyNetwork>>().into()
@@ -196,6 +227,25 @@ mod tests {
         assert_ne!(unit("192.0.2.1"), unit("192.0.2.2"));
         assert_ne!(unit("::1"), unit("0.0.0.0"));
         assert_eq!(size_of::<ClientAddress>(), 9);
+    }
+
+    #[test]
+    fn ban_must_spare_proxies_and_families() {
+        let trusted = proxies(&["127.0.0.0/8", "10.1.0.0/16"]);
+        for (address, refused) in [
+            ("192.0.2.7", None),
+            ("127.0.0.1", None),
+            ("0.0.0.0/0", Some("every address")),
+            ("::/0", Some("every address")),
+            ("10.1.2.3", Some("trusted proxy 10.1.0.0/16")),
+            ("10.0.0.0/8", Some("trusted proxy 10.1.0.0/16")),
+            ("10.2.0.0/16", None),
+        ] {
+            let fields = SubjectFields { address: Some(address.to_owned()), ..SubjectFields::default() };
+            let checked = trusted.check_ban(&fields.try_into().unwrap());
+            assert_eq!(checked.is_err(), refused.is_some(), "{address}");
+            assert!(checked.err().unwrap_or_default().contains(refused.unwrap_or_default()), "{address}");
+        }
     }
 
     #[test]

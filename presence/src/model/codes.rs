@@ -56,6 +56,12 @@ error_table! {
     TokenExpired, "token_expired", false, 401, "the token has expired";
     /// The token does not grant this.
     Forbidden, "forbidden", false, 403, "your token does not allow this";
+    /// An HTTP API got no key that it knows.
+    Unauthorized, "unauthorized", false, 401, "a valid API key is required";
+    /// The client is banned from the cluster or from the room.
+    Banned, "banned", false, 403, "you are banned";
+    /// The client may not send messages, in the cluster or in the room.
+    Muted, "muted", false, 403, "you are muted";
     /// Another session owns or holds the nickname.
     NickInUse, "nick_in_use", false, 409, "this nickname is in use";
     /// The nickname looks like one that another session owns or holds.
@@ -64,10 +70,6 @@ error_table! {
     ResumeFailed, "resume_failed", false, 403, "no session matches this token";
     /// The sender is not a member of the room.
     NotInRoom, "not_in_room", false, 403, "you are not in this room";
-    /// A moderator has banned the person from the room.
-    Banned, "banned", false, 403, "you are banned from this room";
-    /// A moderator has muted the person in the room.
-    Muted, "muted", false, 403, "you are muted in this room";
     /// The session has joined the maximum number of rooms.
     TooManyRooms, "too_many_rooms", false, 403, "you have joined the maximum number of rooms";
     /// The rules of the room do not allow this.
@@ -158,4 +160,6 @@ close_table! {
     TakenOver, 4004, "taken_over", false;
     /// The token of the user expired. The client may return with a new one.
     TokenExpired, 4005, "token_expired", true;
+    /// The client was banned.
+    Banned, 4006, "banned", false;
 }

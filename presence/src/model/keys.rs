@@ -334,6 +334,15 @@ impl Keys {
         webhook_cursors => "webhook-cursors";
         /// Hash: webhook -> JSON about its deliveries, for people to read.
         webhook_states => "webhook-states";
+        /// Hash: the list of sanctions. `version` (of the newest change), `floor` (changes up to this version may have
+        /// been forgotten), `count:<kind>`, and for each entry its id -> a line (see `SanctionChange`).
+        sanctions => "sanctions";
+        /// Sorted set: the ids of the list of sanctions, scored by the version of their newest change.
+        sanction_order => "sanction-order";
+        /// Sorted set: the ids of entries that end by themselves, scored by Unix ms.
+        sanction_ends => "sanction-ends";
+        /// Sorted set, bounded: the ids of lifted entries, scored by the version.
+        sanctions_lifted => "sanctions-lifted";
     }
 }
 

@@ -11,6 +11,7 @@ pub mod stream;
 mod claims;
 mod identity;
 mod list_cursor;
+mod sanctions;
 mod names;
 mod presence;
 mod room_pattern;
@@ -35,6 +36,10 @@ pub use self::presence::{
 pub use self::room_pattern::RoomPattern;
 pub use self::room_policies::{RoomPolicies, RoomPolicy};
 pub use self::room_rules::{EPHEMERAL_AGE, EPHEMERAL_MESSAGES, RoomCreation, RoomRules, RoomRulesError, SendRight};
+pub use self::sanctions::{
+    OrderError, SANCTIONS_MAX, SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject,
+    SanctionedNetwork, SubjectError, SubjectFields,
+};
 pub use self::usage_key::UsageKey;
 pub use self::user_id::{USER_ID_BYTES, UserId, UserKey, is_printable_text};
 

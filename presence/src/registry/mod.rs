@@ -45,6 +45,7 @@ mod error;
 mod leases;
 mod listing;
 mod memory;
+mod sanctions;
 mod names;
 mod redis;
 mod reply;
@@ -71,6 +72,7 @@ pub use self::rooms::{
     JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, ModerationCaller, ModerationError, ModerationRequest,
     RuledRoom,
 };
+pub use self::sanctions::{SANCTION_PAGE, SanctionPage, SanctionRow};
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
 };

@@ -48,6 +48,10 @@ scripts! {
     ONLINE = ["prelude.lua", "../listing/user_rows.lua"] "listing/online.lua";
     MEMBERS = ["prelude.lua"] "listing/members.lua";
     ROOMS = ["prelude.lua"] "listing/rooms.lua";
+    SANCTION = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/sanction.lua";
+    LIFT = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/lift.lua";
+    SANCTIONS = ["prelude.lua"] "sanctions/sanctions.lua";
+    RESTORE_SANCTIONS = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/restore_sanctions.lua";
     LARGEST = ["prelude.lua"] "listing/largest.lua";
     LEAD_WEBHOOKS = ["prelude.lua"] "webhooks/lead_webhooks.lua";
     RESIGN_WEBHOOKS = ["prelude.lua"] "webhooks/resign_webhooks.lua";

@@ -13,6 +13,7 @@ use crate::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT, Trusted
 use crate::host::settings::key::{self, Key};
 use crate::host::settings::{RedisUrl, Settings, SettingsError};
 use crate::host::telemetry::Logs;
+use crate::service::access::{ApiAccess, ApiOrigin, KnownKey};
 use crate::store::redis::tls::TlsFiles;
 use crate::webhooks::{self, WebhookConfig};
 
@@ -29,6 +30,17 @@ pub const KEYS: &[Key] = &[
     Key::address("api.addr")
         .default("127.0.0.1:8090")
         .meaning("IP:PORT or NAME:PORT of the HTTP API. Port 0 selects a free port."),
+    Key::list("api.keys").sample(SAMPLE_KEY).live().in_file().meaning(
+        "Keys of the programs that use the API, NAME:SCOPES=sha256:HEX with the scopes read, publish and moderate joined \
+         by +, and the SHA-256 of the key. gateway ctl key draws one. Required if api.addr is not a loopback address. \
+         Without keys the API answers reads only.",
+    ),
+    Key::flag("api.open_reads").default("false").live().meaning(
+        "Answer reads without a key although there are keys. Only if api.addr is a loopback address.",
+    ),
+    Key::list("api.origins").sample("https://app.example.org").live().meaning(
+        "Origins of the web pages that may use the API from a browser (CORS). * admits every page. Empty: none.",
+    ),
     Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).meaning(
         "Addresses and networks of reverse proxies. From these, X-Forwarded-For names the client, whose share of \
          event streams and requests is limited.",
@@ -51,6 +63,9 @@ pub const KEYS: &[Key] = &[
     key::LOG_FILE_MIB,
 ];
 
+/// The example of a key. Its hash is that of an empty text, which is never accepted as a key.
+const SAMPLE_KEY: &str = "app:read+publish=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// The presence program's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PresenceConfig {
@@ -64,6 +79,8 @@ pub struct PresenceConfig {
     pub prefix: String,
     /// `api.addr`: address of the HTTP API. Port 0 selects a free port, as below.
     pub api: SocketAddr,
+    /// `api.keys`, `api.open_reads` and `api.origins`.
+    pub access: ApiAccess,
     /// `listen.trusted_proxies`: reverse proxies that name their clients.
     pub proxies: TrustedProxies,
     /// `admin.addr`: address of `/livez`, `/readyz` and `/metrics`.
@@ -88,12 +105,14 @@ impl PresenceConfig {
         };
         let node = settings.node_id()?;
         let redis = settings.redis_url()?.ok_or(no_redis)?;
+        let api = settings.address("api.addr")?;
         Ok(Self {
             node,
             redis_tls: settings.redis_tls(Some(&redis))?,
             redis,
             prefix: settings.redis_prefix()?,
-            api: settings.address("api.addr")?,
+            api,
+            access: api_access(settings, api)?,
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
             admin: settings.address("admin.addr")?,
             webhooks: WebhookConfig::new(settings)?,
@@ -101,6 +120,25 @@ impl PresenceConfig {
             logs: settings.logs()?,
         })
     }
+}
+
+/// Reads the access rules of an API at this address.
+fn api_access(settings: &Settings, address: SocketAddr) -> Result<ApiAccess, SettingsError> {
+    let is_local = address.ip().to_canonical().is_loopback();
+    let keys = settings.list("api.keys", KnownKey::from_str)?;
+    if keys.is_empty() && !is_local {
+        return Err(SettingsError::Missing {
+            key: "api.keys",
+            reason: "api.addr is not a loopback address, so the API needs keys: gateway ctl key draws one",
+        });
+    }
+    let open_reads = settings.required("api.open_reads", |text| match text {
+        "false" => Ok(false),
+        "true" if is_local => Ok(true),
+        "true" => Err("expected false: api.addr is not a loopback address"),
+        _ => Err("expected true or false"),
+    })?;
+    Ok(ApiAccess { keys, open_reads, origins: settings.list("api.origins", ApiOrigin::from_str)? })
 }
 
 /// Settings in effect as TOML, credentials hidden. Validated values are printable ASCII, for which the quoting of Rust
@@ -112,6 +150,10 @@ impl fmt::Display for PresenceConfig {
         write!(f, "{}", self.redis_tls)?;
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "api.addr = \"{}\"", self.api)?;
+        writeln!(f, "api.keys = {:?}", self.access.keys.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        writeln!(f, "api.open_reads = {}", self.access.open_reads)?;
+        let origins: Vec<&str> = self.access.origins.iter().map(ApiOrigin::as_str).collect();
+        writeln!(f, "api.origins = {origins:?}")?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.proxies.words())?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         write!(f, "{}", self.webhooks)?;

@@ -1,5 +1,6 @@
 //! The presence process: its settings, its composition root, its readiness and the HTTP API.
 
+pub mod access;
 pub mod config;
 pub mod server;
 pub mod api;

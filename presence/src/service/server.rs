@@ -23,9 +23,11 @@ use crate::host::descriptors::DescriptorLimit;
 use crate::host::loop_lag;
 use crate::host::metrics::PresenceMetrics;
 use crate::host::program::Drained;
+use crate::host::reloadable::Reloadable;
 use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
+use crate::service::access::ApiAccess;
 use crate::service::api::{self, ApiClients};
 use crate::service::config::PresenceConfig;
 use crate::service::readiness;
@@ -49,6 +51,7 @@ pub struct Presence {
     metrics: PresenceMetrics,
     /// The API server; ends after its last answer.
     api: JoinHandle<()>,
+    access: Reloadable<Arc<ApiAccess>>,
     /// Cancelled when the API server ends, also by a panic.
     api_ended: CancellationToken,
     /// All other tasks.
@@ -112,7 +115,13 @@ impl Presence {
         };
         tasks.spawn(admin::serve(admin, answers, stop.clone()));
         let connections = DescriptorLimit::of_process().connections(CONNECTIONS_MAX);
-        let clients = ApiClients { proxies: config.proxies, connections, log_addresses: config.logs.addresses };
+        let access = Reloadable::from(Arc::new(config.access));
+        let clients = ApiClients {
+            proxies: config.proxies,
+            connections,
+            log_addresses: config.logs.addresses,
+            access: access.clone(),
+        };
         let router = api::router(registry, metrics.clone(), clients, closing.clone());
         let api_ended = CancellationToken::new();
         let ended = api_ended.clone().drop_guard();
@@ -121,7 +130,7 @@ impl Presence {
             let _ended = ended;
             serving_api.await;
         });
-        Ok(Self { addresses, metrics, api, api_ended, tasks, closing, stop })
+        Ok(Self { addresses, metrics, api, access, api_ended, tasks, closing, stop })
     }
 
     /// Returns the bound addresses, with the real ports where the settings have port 0.
@@ -134,6 +143,11 @@ impl Presence {
     #[must_use]
     pub fn metrics(&self) -> &prometheus::Registry {
         &self.metrics.registry
+    }
+
+    /// Replaces the keys and origins of the API, for requests that begin from now on.
+    pub fn set_access(&self, access: &ApiAccess) {
+        self.access.set(Arc::new(access.clone()));
     }
 
     /// Waits for the end of the API server. While the process runs only a failure ends it.

@@ -11,6 +11,7 @@ mod events;
 mod leases;
 mod listing;
 mod moderation;
+mod sanctions;
 mod nicks;
 mod reaping;
 mod reassert;

@@ -131,8 +131,21 @@ async fn every_route_sends_the_security_headers() {
         (ws, "GET", "/ws".to_owned(), FOREIGN_UPGRADE, 403),
     ];
     for path in documented.iter().filter(|path| *path != "/v1/events") {
-        let filled = path.replace("{nick}", "ann").replace("{room}", "%23lobby").replace("{user}", "nobody");
+        let filled = path
+            .replace("{nick}", "ann")
+            .replace("{room}", "%23lobby")
+            .replace("{user}", "nobody")
+            .replace("{id}", "none");
         assert!(!filled.contains('{'), "{path} has an unknown parameter");
+        if document["paths"][path].as_object().unwrap().values().any(|about| about["tags"][0] == "sanctions") {
+            // These paths need a key, and each has at least one of the methods.
+            for method in ["GET", "POST", "DELETE"] {
+                let is_served = document["paths"][path].get(method.to_lowercase()).is_some();
+                let more = if method == "POST" { "Content-Length: 0\r\n" } else { ORIGIN };
+                requests.push((api, method, filled.clone(), more, if is_served { 401 } else { 405 }));
+            }
+            continue;
+        }
         let method = if document["paths"][path].get("get").is_some() { "GET" } else { "POST" };
         if method == "GET" {
             let query = if path == "/v1/users" { "?online=true" } else { "" };

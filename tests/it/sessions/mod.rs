@@ -4,6 +4,7 @@ mod drain;
 mod holds;
 mod identity;
 mod key_sets;
+mod sanctions;
 mod resume;
 mod revocation;
 mod room_rules;

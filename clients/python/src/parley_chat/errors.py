@@ -24,9 +24,10 @@ CLOSE_NAMES: Final = {
     4003: "kicked",
     4004: "taken_over",
     4005: "token_expired",
+    4006: "banned",
 }
 
-FINAL_CLOSES: Final = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004})
+FINAL_CLOSES: Final = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004, 4006})
 """Close numbers after which a client does not reconnect."""
 
 

@@ -126,6 +126,7 @@ fn gateway_channel_carries_exactly_one_frame() {
     let read = |text: &str| read_gateway(&own, text.as_bytes());
     assert!(matches!(read("E 12"), Some(Delivery::Echo { counter: 12, incarnation }) if incarnation == own));
     assert!(matches!(read("T s9 7"), Some(Delivery::Taken { session, fence: Fence(7) }) if session.as_str() == "s9"));
+    assert!(matches!(read("B 9"), Some(Delivery::SanctionChanged { version: 9 })));
     assert!(matches!(read("K s9"), Some(Delivery::Kick { session }) if session.as_str() == "s9"));
     assert!(
         matches!(read(&direct), Some(Delivery::Direct { session, epoch, message }) if epoch == "e" && session.as_str() == "s9" && message.seq == 3)
@@ -135,6 +136,8 @@ fn gateway_channel_carries_exactly_one_frame() {
         "E",
         "E x",
         "E 1 2",
+        "B",
+        "B x",
         "K",
         "K ",
         "K a b",

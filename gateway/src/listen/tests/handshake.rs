@@ -1,7 +1,10 @@
 //! HTTP answers of the WebSocket port, before the upgrade.
 
+use presence::model::SanctionChange;
+
 use super::super::handshake::tests::page_rows;
 use super::*;
+use crate::sanctions::ReadChanges;
 
 /// Sends a request and returns the head of the response.
 async fn response_head(fixture: &ListenFixture, request: &str) -> String {
@@ -107,6 +110,12 @@ async fn every_valid_form_of_the_target_is_accepted() {
 /// A request, and the change of the gateway before it.
 type HandshakeRequest = (String, fn(&ListenFixture));
 
+fn ban_this_machine(fixture: &ListenFixture) {
+    let line = r#"ban 1 1 0 {"kind":"ban","address":"127.0.0.1","by":"ann"}"#;
+    let changes = SanctionChange::parse("id", line).into_iter().collect();
+    fixture.sanctions.apply(ReadChanges { version: 1, is_whole: true, changes });
+}
+
 /// Returns a request for each row of the table in PROTOCOL.md, in its order.
 fn refused_requests() -> Vec<HandshakeRequest> {
     let valid = upgrade_request("");
@@ -114,6 +123,7 @@ fn refused_requests() -> Vec<HandshakeRequest> {
     vec![
         (valid.clone(), as_is),
         (valid.clone(), as_is),
+        (valid.clone(), ban_this_machine),
         (valid.replacen("/ws", "/wss", 1), as_is),
         (valid.replacen("GET /ws", "POST /", 1), as_is),
         (valid.clone(), |fixture| fixture.admission.go_away()),

@@ -38,6 +38,7 @@ use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
 use crate::quota::{Quota, Quotas};
+use crate::sanctions::ClusterSanctions;
 use crate::session::{ConnectionEnd, DecodedRequest};
 use crate::wire::{Answer, Command, Dialect, Event, Reply, Request, Token};
 
@@ -177,6 +178,7 @@ struct ListenFixture {
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     admission: Arc<Admission>,
+    sanctions: Arc<ClusterSanctions>,
     state: Arc<EchoState>,
     closing: CancellationToken,
     connection_drain: Arc<ConnectionDrain>,
@@ -238,11 +240,13 @@ impl ListenFixture {
             }
         };
         let metrics = Arc::new(Metrics::new());
+        let sanctions = Arc::new(ClusterSanctions::new(true));
         let context = ConnectionContext::new(ConnectionParts {
             open_session,
             admission: Arc::clone(&admission),
             limits,
             quotas: Arc::new(Quotas::new("parley", Reloadable::default())),
+            sanctions: Arc::clone(&sanctions),
             log_addresses: true,
             tls: TlsTermination::new(certificate.into()).unwrap(),
             metrics: Arc::clone(&metrics),
@@ -251,7 +255,7 @@ impl ListenFixture {
             tasks: tasks.clone(),
         });
         listeners.serve(&context);
-        Self { ws, tcp, metrics, ready, admission, state, closing, connection_drain, tasks }
+        Self { ws, tcp, metrics, ready, admission, sanctions, state, closing, connection_drain, tasks }
     }
 
     /// Starts a drain and closes the listeners.

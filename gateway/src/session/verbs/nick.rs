@@ -127,6 +127,7 @@ mod perform {
     use std::sync::Arc;
 
     use presence::model::Owner;
+    use presence::model::codes::{CloseCode, ErrorCode};
 
     use super::{ClaimNick, ReleaseNick};
     use crate::session::performer::{ClaimAttempt, Performer};
@@ -138,6 +139,9 @@ mod perform {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Owner, Refusal> {
             let Self { nick, before, user } = self;
             let services = Arc::clone(&performer.services);
+            if services.sanctions.bans_nick(nick.key()) {
+                return Err(Refusal::from(ErrorCode::Banned).with_detail("this nickname is banned"));
+            }
             let token = performer.token.clone().ok_or_else(unavailable)?;
             let (incarnation, session) = (before.incarnation.clone(), before.session.clone());
             let attempt = ClaimAttempt { incarnation, session, nick: nick.clone(), token, user };
@@ -147,6 +151,10 @@ mod perform {
                 claim.nick = nick.clone();
                 claim.owner = owner.clone();
             });
+            // A ban that was ordered meanwhile has found the session under its former nickname.
+            if services.sanctions.bans_nick(nick.key()) {
+                performer.outbox.close(CloseCode::Banned);
+            }
             performer.record_claim(nick, owner.clone());
             Ok(owner)
         }

@@ -104,7 +104,7 @@ mod perform {
                 performer.note_refused_token(&"token is for another user", address);
                 return refused("the token is for another user");
             }
-            performer.note_key(&me.owner, renewed.as_ref());
+            performer.note_client(&me.owner, renewed.as_ref(), address);
             Ok(renewed)
         }
     }

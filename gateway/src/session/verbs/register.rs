@@ -162,7 +162,7 @@ mod perform {
                 token: hash,
                 detached: false,
             });
-            performer.note_key(&owner, user_token.as_ref());
+            performer.note_client(&owner, user_token.as_ref(), address);
             Ok(SessionBegun { nick, user_token, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
     }
@@ -195,6 +195,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::outbound::reply_budget::ReplyBudget;
     use crate::quota::Quotas;
+    use crate::sanctions::ClusterSanctions;
     use crate::session::performer::Performer;
     use crate::session::send_rates::SendRates;
     use crate::session::services::Services;
@@ -210,6 +211,7 @@ mod tests {
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_: Delivery| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
             claims: Arc::default(),
+            sanctions: Arc::new(ClusterSanctions::new(true)),
             hold: HoldTerms::default(),
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),

@@ -211,7 +211,7 @@ mod perform {
                 token: hash,
                 detached: false,
             });
-            performer.note_key(&owner, user_token.as_ref());
+            performer.note_client(&owner, user_token.as_ref(), address);
             let grant = SessionGrant { owner, token, time: unix_ms() };
             let stored = StoredSession { former, status, rooms, read: Since { epoch, seq: read } };
             Ok(SessionResumed { nick, user_token, request, grant, stored })

@@ -81,6 +81,7 @@ mod perform {
     use std::sync::Arc;
     use std::time::SystemTime;
 
+    use presence::model::codes::ErrorCode;
     use presence::model::stream::StreamId;
     use presence::model::{NickKey, RoomKey, SessionId};
     use presence::registry::RegistryError;
@@ -109,6 +110,9 @@ mod perform {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
             };
+            if services.sanctions.mutes(sender.nick.key(), sender.user()) {
+                return Err(ErrorCode::Muted.into());
+            }
             let charge = SendCharge { session: &sender.owner.session, nick: &sender.nick, bytes };
             if let Err(refused) = rates.admit(&to, charge) {
                 metrics.messages_over_rate[kind].inc();

@@ -39,6 +39,8 @@ pub struct Key {
     pub meaning: &'static str,
     /// True if a reload applies it; otherwise a change needs a restart.
     pub live: bool,
+    /// True if its value may also be in a file of its own.
+    pub in_file: bool,
 }
 
 /// `node.id`, of both programs.
@@ -93,7 +95,7 @@ pub const LOG_FILE_MIB: Key =
 
 impl Key {
     const fn new(name: &'static str, kind: KeyKind) -> Self {
-        Self { name, kind, default: None, sample: "", meaning: "", live: false }
+        Self { name, kind, default: None, sample: "", meaning: "", live: false, in_file: false }
     }
 
     /// Creates a key with a string.
@@ -135,7 +137,7 @@ impl Key {
     /// Creates a key with a string that is never displayed.
     #[must_use]
     pub const fn secret(name: &'static str) -> Self {
-        Self::new(name, KeyKind::Secret)
+        Self::new(name, KeyKind::Secret).in_file()
     }
 
     /// Sets the default.
@@ -162,16 +164,22 @@ impl Key {
         Self { live: true, ..self }
     }
 
+    /// Lets the same key with the suffix `_file` name a file with the value.
+    #[must_use]
+    pub const fn in_file(self) -> Self {
+        Self { in_file: true, ..self }
+    }
+
     /// Returns true for a setting that differs between healthy nodes of one cluster: node id, addresses and logs.
     #[must_use]
     pub fn is_per_node(&self) -> bool {
         self.kind == KeyKind::Address || self.name == NODE_ID.name || self.name.starts_with("log.")
     }
 
-    /// Returns the setting that names the file of this secret; `None` for other keys.
+    /// Returns the setting that names the file of this key; `None` for a key without one.
     #[must_use]
     pub fn file_name(&self) -> Option<String> {
-        (self.kind == KeyKind::Secret).then(|| format!("{}_file", self.name))
+        self.in_file.then(|| format!("{}_file", self.name))
     }
 
     /// Formats a value as TOML. Validated values are printable ASCII, for which the quoting of Rust and TOML is the
@@ -187,9 +195,9 @@ impl Key {
     }
 }
 
-/// Splits the value of a [`KeyKind::List`] into words.
+/// Splits the value of a [`KeyKind::List`] into words. A file has one on each line.
 pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|word| !word.is_empty())
+    value.split([',', '\n']).map(str::trim).filter(|word| !word.is_empty())
 }
 
 /// Maximum number of changed letters between a name and a similar one.

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- BEAT: heartbeat, failure-detector sample and end-to-end probe in one write. O(gateways + nicks to stamp).
--- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 usage, 7 mailbox (of the caller)
+-- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 usage, 7 mailbox (of the caller), 8 sanctions
 -- ARGV: 1 base, 2 incarnation, 3 usage of limits to report or '', 4 id of the newest usage that the caller has, or '',
 --       5.. keys of nicks to stamp as active now
 -- Reply: {'OK', generation, phase, 1 if the caller has reasserted its claims, counter, {lease row..}, {order JSON..},
---        {{id, incarnation, usage}..} of all gateways since then} or {'FENCED'}
+--        {{id, incarnation, usage}..} of all gateways since then, version of the list of sanctions} or {'FENCED'}
 -- Called by Registry::send_beat, once a second from every gateway.
 local USAGE_MS, USAGE_ROWS = 10000, 512
 local _, leases, beats, gateways, ended, usage, mailbox = unpack(KEYS)
@@ -54,4 +54,4 @@ end
 
 local number, phase = generation()
 return { 'OK', number, phase, has_asserted(incarnation) and 1 or 0, counter, lease_table(beats, gateways), commands,
-  reports }
+  reports, redis.call('HGET', KEYS[8], 'version') or '0' }

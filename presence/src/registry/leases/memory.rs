@@ -121,7 +121,8 @@ impl StoreState {
         self.channels.publish(&self.keys.node(incarnation).channel(), format!("E {counter}").as_bytes());
         let usage = self.leases.exchange_usage(now, (incarnation, usage), usage_seen);
         let LeaseTable { generation, leases } = self.lease_table();
-        Ok(Beat { generation, asserted: true, counter, leases, mailbox, usage })
+        let sanctions = self.sanctions.version;
+        Ok(Beat { generation, asserted: true, counter, leases, mailbox, usage, sanctions })
     }
 
     pub(crate) fn reassert(&mut self, incarnation: &Incarnation) -> Result<Vec<Owner>, RegistryError> {

@@ -51,6 +51,7 @@ impl Leases for RedisRegistry {
         let script_keys = ScriptKeys::of(keys.node(incarnation))
             .partition([keys.beats(), keys.gateways(), keys.ended(), keys.usage()])
             .own([NodeKeys::mailbox])
+            .partition([keys.sanctions()])
             .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<NickUnit>();
         let BeatReport { active, usage, usage_seen } = report;
@@ -78,7 +79,8 @@ impl Leases for RedisRegistry {
             let (id, by) = (row.text()?, Incarnation::from_store(&row.text()?));
             usage.push(UsageReport { id, by, text: row.text()? });
         }
-        Ok(Beat { generation, asserted, counter, leases, mailbox, usage })
+        let sanctions = reply.number()?;
+        Ok(Beat { generation, asserted, counter, leases, mailbox, usage, sanctions })
     }
 
     async fn reassert(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError> {

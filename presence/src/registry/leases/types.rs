@@ -236,6 +236,8 @@ pub struct Beat {
     pub mailbox: Vec<MailboxOrder>,
     /// The usage that all gateways, this one included, have reported since.
     pub usage: Vec<UsageReport>,
+    /// The version of the list of sanctions; 0 without one.
+    pub sanctions: u64,
 }
 
 /// An order for a gateway that travels by its mailbox.

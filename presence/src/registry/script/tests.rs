@@ -35,6 +35,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "restore",
         "roles",
         "user_rows",
+        "sanction_list",
     ];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
 }
@@ -44,7 +45,7 @@ fn every_script_states_its_flags_for_full_redis() {
     let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
     let grows = [&grows[..], &["set_rules.lua", "replay_webhook.lua"]].concat();
     let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
-    let reads = [&reads[..], &["show_webhooks.lua", "take_webhook_events.lua"]].concat();
+    let reads = [&reads[..], &["sanctions.lua", "show_webhooks.lua", "take_webhook_events.lua"]].concat();
     for (name, text) in scripts() {
         let expected = match name.as_str() {
             name if grows.contains(&name) => "#!lua",
@@ -97,6 +98,8 @@ fn scripts_never_read_whole_rooms_or_listings() {
     let whole = ["HGETALL", "HKEYS", "HVALS", "SMEMBERS", "SCAN", "'KEYS'", "'ZRANGE'", "SORT"];
     let allowed = [
         ("lease_table.lua", "HGETALL"),
+        // The lease table, for its gateways.
+        ("sanction_list.lua", "HGETALL"),
         ("open_generation.lua", "HKEYS"),
         ("show_webhooks.lua", "HGETALL"),
         ("user_rows.lua", "SMEMBERS"),

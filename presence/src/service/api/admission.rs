@@ -30,6 +30,7 @@ use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::host_header::names_one_host;
 use crate::host::problem::Problem;
 use crate::host::refusal_episodes::{LimitScope, MetLimit};
+use crate::model::SanctionSubject;
 use crate::model::codes::ErrorCode;
 use crate::service::waiting::ConnectionPhase;
 
@@ -61,13 +62,21 @@ pub(super) struct ApiAdmission {
 
 impl ApiAdmission {
     /// Creates the limits of a process for its clients.
-    pub(super) fn new(clients: ApiClients) -> Self {
+    pub(super) fn new(clients: ApiClients, refusals: RefusalLog) -> Self {
         Self {
             proxies: Arc::new(clients.proxies),
             seats: SeatTable::new(clients.connections),
             reads: ReadShares::default(),
-            refusals: RefusalLog::new(clients.log_addresses),
+            refusals,
         }
+    }
+
+    /// Checks that a ban spares the proxies of this process and is not of every address.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub(super) fn check_ban(&self, subject: &SanctionSubject) -> Result<(), String> {
+        self.proxies.check_ban(subject)
     }
 
     fn client(&self, request: &Request) -> ClientAddress {

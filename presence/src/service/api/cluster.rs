@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 
 use super::Api;
+use super::keys::{ApiKey, Read};
 use super::problem::Refusals;
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
@@ -16,6 +17,7 @@ use crate::registry::{ClusterStats, GatewayRow, ListPage};
     get,
     path = "/v1/gateways",
     tag = "cluster",
+    security(("key" = ["read"])),
     responses(
         (status = 200, description = "Every gateway.", body = ListPage<GatewayRow>, example = json!({
             "items": [{
@@ -28,6 +30,7 @@ use crate::registry::{ClusterStats, GatewayRow, ListPage};
     ),
 )]
 pub(super) async fn gateways(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<Json<ListPage<GatewayRow>>, Problem> {
@@ -40,6 +43,7 @@ pub(super) async fn gateways(
     get,
     path = "/v1/stats",
     tag = "cluster",
+    security(("key" = ["read"])),
     responses(
         (status = 200, description = "The totals.", body = ClusterStats, example = json!({
             "users_online": 2, "rooms": 1, "gateways": 1,
@@ -48,6 +52,7 @@ pub(super) async fn gateways(
     ),
 )]
 pub(super) async fn stats(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<Json<ClusterStats>, Problem> {

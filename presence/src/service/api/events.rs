@@ -18,6 +18,7 @@ use serde_json::json;
 use super::Api;
 use super::extract::bad;
 use super::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
+use super::keys::{ApiKey, Read};
 use super::problem::ListRefusals;
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
@@ -44,6 +45,7 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     get,
     path = "/v1/events",
     tag = "events",
+    security(("key" = ["read"])),
     params((
         "Last-Event-ID" = Option<String>, Header,
         description = "Continue after this event; `0` for all events that are kept.",
@@ -59,6 +61,7 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     ),
 )]
 pub(super) async fn events(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     headers: HeaderMap,

@@ -1,8 +1,8 @@
 //! The HTTP API: users, rooms, members, gateways, and a stream of changes.
 //!
-//! Read-only and stateless: every request reads the registry, nothing is cached, and without the store the answer is
-//! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or
-//! a Redis command, and nothing here writes.
+//! Stateless: every request reads the registry, nothing is cached, and without the store the answer is a refusal. Only
+//! orders of moderators change the registry. The presence process serves [`router`]; tests serve it over a memory
+//! registry. Nothing here uses a key or a command of Redis.
 //!
 //! A handler takes validated values (`extract`), calls the registry through `Api::read` or `Api::list` and returns JSON
 //! or a `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it. The
@@ -10,10 +10,13 @@
 
 mod admission;
 mod cluster;
+mod cors;
 mod docs;
 mod events;
 mod extract;
 mod feed;
+mod keys;
+mod sanctions;
 mod page;
 mod problem;
 mod read_shares;
@@ -44,14 +47,18 @@ pub(super) use self::admission::PeerAddress;
 use self::admission::{ApiAdmission, admit};
 use self::extract::cursor_out;
 use self::feed::EventFeed;
+use self::keys::KeyGuard;
 use self::problem::{ProblemSchema, refused};
 use self::read_shares::ReadKind;
+use self::refusal_log::RefusalLog;
 use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::metrics::PresenceMetrics;
 use crate::host::problem::Problem;
+use crate::host::reloadable::Reloadable;
 use crate::host::security_headers::add_security_headers;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
+use crate::service::access::ApiAccess;
 
 /// Timeout of a read of the registry and of the wait for its place, except listings. Below 3 s, in which a client gets
 /// a refusal while the store is silent.
@@ -73,6 +80,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
         (name = "rooms", description = "Rooms and their members"),
         (name = "cluster", description = "Gateways and totals"),
         (name = "events", description = "Changes as they happen"),
+        (name = "sanctions", description = "Bans, mutes, kicks and revocations of tokens"),
     ),
 )]
 struct ApiDocument;
@@ -86,6 +94,8 @@ pub struct ApiClients {
     pub connections: usize,
     /// True if the log names the addresses of refused clients.
     pub log_addresses: bool,
+    /// Keys and origins.
+    pub access: Reloadable<Arc<ApiAccess>>,
 }
 
 /// Returns the HTTP API over `registry`, with a share of its seats for each of its `clients`. Cancelling `stop` ends
@@ -95,8 +105,12 @@ pub struct ApiClients {
 pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients, stop: CancellationToken) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    keys::document(&mut openapi);
     let openapi = Arc::new(openapi);
-    let admission = ApiAdmission::new(clients);
+    let access = clients.access.clone();
+    let refusals = RefusalLog::new(clients.log_addresses);
+    let guard = KeyGuard::new(access.clone(), refusals.clone(), &metrics);
+    let admission = ApiAdmission::new(clients, refusals);
     router
         // The path of the lookup hides this nickname from the handler of `/v1/users/{nick}`.
         .route("/v1/users/lookup", get(users::user_called_lookup))
@@ -108,6 +122,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
         // The admission limits bodies.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(admission.clone(), admit))
+        .layer(from_fn_with_state(access, cors::share))
         .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();
@@ -118,7 +133,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
             add_security_headers(headers);
             response
         }))
-        .with_state(Api::new(registry, admission, stop))
+        .with_state(Api::new(registry, admission, guard, stop))
 }
 
 /// Counts a response under the pattern of its route, so clients cannot add series.
@@ -147,6 +162,13 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(cluster::gateways))
         .routes(routes!(cluster::stats))
         .routes(routes!(events::events))
+        .routes(routes!(sanctions::ban, sanctions::bans))
+        .routes(routes!(sanctions::unban))
+        .routes(routes!(sanctions::mute, sanctions::mutes))
+        .routes(routes!(sanctions::unmute))
+        .routes(routes!(sanctions::revoke, sanctions::revocations))
+        .routes(routes!(sanctions::restore))
+        .routes(routes!(sanctions::kick))
 }
 
 /// State shared by all handlers.
@@ -154,6 +176,7 @@ fn routes() -> OpenApiRouter<Api> {
 struct Api {
     registry: Registry,
     admission: ApiAdmission,
+    guard: KeyGuard,
     feed: EventFeed,
     /// Ends the event streams.
     stop: CancellationToken,
@@ -162,8 +185,8 @@ struct Api {
 }
 
 impl Api {
-    fn new(registry: Registry, admission: ApiAdmission, stop: CancellationToken) -> Self {
-        Self { feed: EventFeed::new(registry.clone()), registry, admission, stop, is_store_away: Arc::default() }
+    fn new(registry: Registry, admission: ApiAdmission, guard: KeyGuard, stop: CancellationToken) -> Self {
+        Self { feed: EventFeed::new(registry.clone()), registry, admission, guard, stop, is_store_away: Arc::default() }
     }
 
     /// Waits for a single read in a place of its client, up to a timeout.

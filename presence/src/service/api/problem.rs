@@ -19,6 +19,8 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::BadRequest,
     ErrorCode::BadNick,
     ErrorCode::BadRoom,
+    ErrorCode::Unauthorized,
+    ErrorCode::Forbidden,
     ErrorCode::NoSuchUser,
     ErrorCode::NoSuchRoom,
     ErrorCode::NotFound,
@@ -26,6 +28,7 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::TooLarge,
     ErrorCode::Overloaded,
     ErrorCode::Unavailable,
+    ErrorCode::OutcomeUnknown,
     ErrorCode::Internal,
 ];
 
@@ -111,15 +114,19 @@ macro_rules! refusals {
 
 refusals! {
     /// Refusals of a read without parameters.
-    Refusals: Overloaded | Unavailable;
+    Refusals: Unauthorized | Forbidden | Overloaded | Unavailable;
     /// Refusals of a read with validated parameters.
-    ListRefusals: BadRequest | Overloaded | Unavailable;
+    ListRefusals: BadRequest | Unauthorized | Forbidden | Overloaded | Unavailable;
     /// Refusals of the lookup, whose body is validated too.
-    LookupRefusals: BadRequest | TooLarge | Overloaded | Unavailable;
+    LookupRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable;
     /// Refusals of paths below `/v1/users/{nick}`.
-    NickRefusals: BadRequest | BadNick | NoSuchUser | Overloaded | Unavailable;
+    NickRefusals: BadRequest | Unauthorized | Forbidden | BadNick | NoSuchUser | Overloaded | Unavailable;
     /// Refusals of `/v1/users/id/{user}`.
-    UserRefusals: BadRequest | NoSuchUser | Overloaded | Unavailable;
+    UserRefusals: BadRequest | Unauthorized | Forbidden | NoSuchUser | Overloaded | Unavailable;
+    /// Refusals of an order of a moderator.
+    OrderRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of the end of an order.
+    LiftRefusals: Unauthorized | Forbidden | NotFound | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of paths below `/v1/rooms/{room}`.
-    RoomRefusals: BadRequest | BadRoom | NoSuchRoom | Overloaded | Unavailable;
+    RoomRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable;
 }

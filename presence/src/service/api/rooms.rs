@@ -5,6 +5,7 @@ use axum::{Extension, Json};
 
 use super::Api;
 use super::extract::{PageQuery, PageStart, RoomPath};
+use super::keys::{ApiKey, Read};
 use super::problem::{ListRefusals, RoomRefusals, refused};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
@@ -19,6 +20,7 @@ use crate::registry::{ListPage, RoomRow};
     get,
     path = "/v1/rooms",
     tag = "rooms",
+    security(("key" = ["read"])),
     params(PageQuery),
     responses(
         (status = 200, description = "A page of rooms.", body = ListPage<RoomRow>, example = json!({
@@ -28,6 +30,7 @@ use crate::registry::{ListPage, RoomRow};
     ),
 )]
 pub(super) async fn list(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     page: PageStart<String>,
     Extension(client): Extension<ClientAddress>,
@@ -42,6 +45,7 @@ pub(super) async fn list(
     get,
     path = "/v1/rooms/{room}",
     tag = "rooms",
+    security(("key" = ["read"])),
     params(("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby")),
     responses(
         (status = 200, description = "The room.", body = RoomRow, example = json!({
@@ -51,6 +55,7 @@ pub(super) async fn list(
     ),
 )]
 pub(super) async fn room(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     RoomPath(room): RoomPath,
     Extension(client): Extension<ClientAddress>,
@@ -66,6 +71,7 @@ pub(super) async fn room(
     get,
     path = "/v1/rooms/{room}/members",
     tag = "rooms",
+    security(("key" = ["read"])),
     params(
         ("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby"),
         PageQuery,
@@ -79,6 +85,7 @@ pub(super) async fn room(
     ),
 )]
 pub(super) async fn members(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     RoomPath(room): RoomPath,
     page: PageStart<ListCursor>,

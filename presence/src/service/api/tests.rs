@@ -2,10 +2,13 @@
 
 mod document;
 mod events;
+mod keys;
+mod sanctions;
 mod reads;
 mod refusals;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::{ApiClients, router};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
+use crate::host::reloadable::Reloadable;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
+use crate::service::access::ApiAccess;
 use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
 
@@ -29,6 +34,7 @@ struct Served {
     address: SocketAddr,
     registry: Registry,
     metrics: PresenceMetrics,
+    access: Reloadable<Arc<ApiAccess>>,
     stop: CancellationToken,
     incarnation: Incarnation,
 }
@@ -61,24 +67,34 @@ impl Served {
     /// Serves the API over this store, with one gateway.
     async fn over_store(store: Store) -> Self {
         let served = Self::over(Registry::Memory(MemoryRegistry::new(store))).await;
+        served.open_lease().await;
+        served
+    }
+
+    async fn open_lease(&self) {
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
         let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp, admin: String::new() };
-        served.registry.open_lease(&served.incarnation, &info).await.unwrap();
-        served
+        self.registry.open_lease(&self.incarnation, &info).await.unwrap();
     }
 
     async fn over(registry: Registry) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics, stop) =
             (listener.local_addr().unwrap(), PresenceMetrics::new(), CancellationToken::new());
+        let access = Reloadable::default();
         let router = router(
             registry.clone(),
             metrics.clone(),
-            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX, log_addresses: true },
+            ApiClients {
+                proxies: TrustedProxies::default(),
+                connections: CONNECTIONS_MAX,
+                log_addresses: true,
+                access: access.clone(),
+            },
             stop.clone(),
         );
         tokio::spawn(async { axum::serve(listener, router).await });
-        Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
+        Self { address, registry, metrics, access, stop, incarnation: Incarnation::random() }
     }
 
     /// Registers a user of tokens.

@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::extract::{JsonBody, NickPath, PageQuery, PageStart, UserPath, bad, query};
+use super::keys::{ApiKey, Read};
 use super::problem::{ListRefusals, LookupRefusals, NickRefusals, UserRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
@@ -25,6 +26,7 @@ const LOOKUP_LIMIT: usize = 1000;
     get,
     path = "/v1/users/{nick}",
     tag = "users",
+    security(("key" = ["read"])),
     params(("nick" = String, Path, description = "The nickname, percent-encoded.", example = "ann")),
     responses(
         (status = 200, description = "The user, online or offline.", body = UserRow, example = json!({
@@ -36,6 +38,7 @@ const LOOKUP_LIMIT: usize = 1000;
     ),
 )]
 pub(super) async fn user(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     NickPath(nick): NickPath,
     Extension(client): Extension<ClientAddress>,
@@ -52,6 +55,7 @@ pub(super) async fn user(
     get,
     path = "/v1/users/id/{user}",
     tag = "users",
+    security(("key" = ["read"])),
     params(("user" = String, Path, description = "The claim `sub` of the user's tokens, percent-encoded.", example = "user:1")),
     responses(
         (status = 200, description = "The user's nicknames.", body = ListPage<UserRow>, example = json!({
@@ -66,6 +70,7 @@ pub(super) async fn user(
     ),
 )]
 pub(super) async fn of_user(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     UserPath(user): UserPath,
     Extension(client): Extension<ClientAddress>,
@@ -77,11 +82,12 @@ pub(super) async fn of_user(
 
 /// Handles `GET /v1/users/lookup`: a valid nickname, which the path of the lookup hides from the handler above.
 pub(super) async fn user_called_lookup(
+    key: ApiKey<Read>,
     api: State<Api>,
     client: Extension<ClientAddress>,
 ) -> Result<Json<UserRow>, Problem> {
     let nick = Nick::parse("lookup").map_err(|_| refused(ErrorCode::Internal))?;
-    user(api, NickPath(nick), client).await
+    user(key, api, NickPath(nick), client).await
 }
 
 /// The filter that a listing of users must have.
@@ -115,6 +121,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
     get,
     path = "/v1/users",
     tag = "users",
+    security(("key" = ["read"])),
     params(OnlineQuery, PageQuery),
     responses(
         (status = 200, description = "A page of users.", body = ListPage<UserRow>, example = json!({
@@ -129,6 +136,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
     ),
 )]
 pub(super) async fn online(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     _: OnlineOnly,
     page: PageStart<ListCursor>,
@@ -173,6 +181,7 @@ pub(super) struct LookupItem {
     post,
     path = "/v1/users/lookup",
     tag = "users",
+    security(("key" = ["read"])),
     request_body(content = LookupRequest, description = "At most 512 KiB.", example = json!({ "nicks": ["ann", "nobody"] })),
     responses(
         (status = 200, description = "One item for each requested nickname.", body = LookupAnswer, example = json!({
@@ -193,6 +202,7 @@ pub(super) struct LookupItem {
     ),
 )]
 pub(super) async fn lookup(
+    _: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     JsonBody(LookupRequest { nicks }): JsonBody<LookupRequest>,

@@ -23,6 +23,7 @@ fn presence_needs_redis_url_only() {
         redis_tls: TlsFiles::default(),
         prefix: "parley".to_owned(),
         api: "127.0.0.1:8090".parse().unwrap(),
+        access: ApiAccess::default(),
         proxies: vec!["127.0.0.0/8".parse::<ProxyNetwork>().unwrap(), "::1".parse().unwrap()].into(),
         admin: "127.0.0.1:9190".parse().unwrap(),
         webhooks: WebhookConfig { shown: "[]".to_owned(), ..WebhookConfig::default() },
@@ -48,6 +49,22 @@ fn presence_needs_redis_url_only() {
 fn presence_refuses_keys_of_the_gateway() {
     let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
     assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the option --example lists the known ones");
+}
+
+#[test]
+fn api_beyond_loopback_needs_keys() {
+    let open = [("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__API__ADDR", "0.0.0.0:8090")];
+    let error = load(&open).unwrap_err();
+    let expected =
+        "api.keys is not set: api.addr is not a loopback address, so the API needs keys: gateway ctl key draws one";
+    assert_eq!(error, expected);
+    let with_key = [&open[..], &[("PARLEY__API__KEYS", SAMPLE_KEY)]].concat();
+    assert_eq!(load(&with_key).unwrap().access.keys.len(), 1);
+    let open_reads = [&with_key[..], &[("PARLEY__API__OPEN_READS", "true")]].concat();
+    assert!(load(&open_reads).unwrap_err().contains("expected false"));
+    for local in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        assert!(load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__API__ADDR", local)]).is_ok(), "{local}");
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@
 //!
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
-//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `R <session> <len>\n<RoomRemoval as JSON>`,
+//! - Gateway: `E <counter>`, `B <version>`, `K <session>`, `T <session> <fence>`, `R <session> <len>\n<RoomRemoval as JSON>`,
 //!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
 mod leases;
+mod sanctions;
 mod nicks;
 mod retired;
 mod rooms;
@@ -38,6 +39,7 @@ pub(crate) use self::leases::{LeaseRecord, Leases};
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 use self::retired::RetirementQueue;
 pub(crate) use self::rooms::{MemberRecord, ModerationRecord, RoomState, Rooms};
+pub(crate) use self::sanctions::SanctionTable;
 pub(crate) use self::sessions::Sessions;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
 use self::streams::{Inboxes, SeenKeys};
@@ -145,6 +147,7 @@ pub(crate) struct StoreState {
     pub(crate) inboxes: Inboxes,
     pub(crate) keys_seen: SeenKeys,
     pub(crate) ids_seen: SeenKeys,
+    pub(crate) sanctions: SanctionTable,
     pub(crate) events: EventLog,
     pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
@@ -175,6 +178,7 @@ impl StoreState {
             inboxes: Inboxes::default(),
             keys_seen: SeenKeys::of_clients(),
             ids_seen: SeenKeys::of_attempts(),
+            sanctions: SanctionTable::default(),
             events: EventLog::default(),
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),

@@ -167,6 +167,19 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
     },
     ImportRule {
+        files: &["gateway/src/sanctions/*"],
+        forbidden: &[
+            "redis::",
+            "wire::",
+            "session::",
+            "hub::",
+            "backplane",
+            "registry",
+            "crate::lease",
+            "crate::listen",
+        ],
+    },
+    ImportRule {
         files: &["gateway/src/listen/*"],
         forbidden: &["redis::", "RoomName", "RoomKey", "Nick", "registry", "backplane", "hub::"],
     },

@@ -171,7 +171,7 @@ async fn failed_command_prints_one_line_and_exits_2() {
     assert_failed(&ctl(&redis, &["status"]).await, 2, &[&format!("redis at {}", redis.address()), "refused"]);
     assert_failed(&ctl(&redis, &["stauts"]).await, 2, &["stauts", "gateway ctl --help"]);
     assert_failed(&ctl(&redis, &["who", "--jsn"]).await, 2, &["--jsn", "gateway ctl --help"]);
-    assert_failed(&ctl(&redis, &["kick"]).await, 2, &["<NICK>"]);
+    assert_failed(&ctl(&redis, &["kick"]).await, 2, &["<NICK|--user <USER>|--address <ADDRESS>|--session <SESSION>>"]);
     assert_failed(&ctl(&redis, &["who", "two words"]).await, 2, &["two words"]);
     assert_failed(&ctl(&redis, &["--set", "redis.urll=x", "status"]).await, 2, &["redis.urll"]);
     let without_url = ChildProgram::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
@@ -181,7 +181,9 @@ async fn failed_command_prints_one_line_and_exits_2() {
     assert!(runner.contains("REDIS_PORT:=$((6390 + OFFSET))"), "the port of make run");
     let help = ChildProgram::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;
     assert_eq!(help.code, Some(0), "{help:?}");
-    for command in ["status", "who", "kick", "drain", "audit"] {
+    for command in
+        ["status", "who", "kick", "ban", "unban", "bans", "mute", "unmute", "mutes", "revoke", "drain", "audit"]
+    {
         assert!(help.stdout.contains(command), "{help:?}");
     }
     let help = ChildProgram::parley("gateway", "gateway").args(["--help"]).run(SOON).await;
@@ -193,7 +195,9 @@ async fn ctl_without_a_command_lists_its_commands() {
     for flags in [[].as_slice(), &["--json"], &["--set", "redis.url=redis://127.0.0.1:1/"]] {
         let listed = ctl(&Redis::not_started(), flags).await;
         assert_eq!((listed.code, listed.stdout.as_str()), (Some(2), ""), "{flags:?}: {listed:?}");
-        for command in ["status", "who", "kick", "drain", "audit"] {
+        for command in
+            ["status", "who", "kick", "ban", "unban", "bans", "mute", "unmute", "mutes", "revoke", "drain", "audit"]
+        {
             assert!(listed.stderr.contains(&format!("  {command}")), "{flags:?} lacks {command}: {listed:?}");
         }
     }

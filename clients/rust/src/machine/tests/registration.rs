@@ -71,6 +71,7 @@ fn close_codes_decide_about_another_attempt() {
         (Some(1008), "rate_limited", true),
         (Some(1009), "too_big", true),
         (Some(4004), "taken_over", true),
+        (Some(4006), "banned", true),
         (Some(1012), "restart", false),
         (Some(4002), "slow_consumer", false),
         (Some(4005), "token_expired", false),

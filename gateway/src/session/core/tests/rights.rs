@@ -26,6 +26,7 @@ fn user_grant(name: Option<&str>) -> Arc<Grant> {
         roles: Box::default(),
         tags: Box::default(),
         expires: 0,
+        issued: 0,
         key: KeyFingerprint::default(),
     })
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{HttpTimeouts, TIMEOUTS, serve};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
+use crate::host::reloadable::Reloadable;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::service::api::{self, ApiClients};
@@ -45,8 +46,12 @@ impl HttpServer {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, closing) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let clients =
-            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX, log_addresses: true };
+        let clients = ApiClients {
+            proxies: TrustedProxies::default(),
+            connections: CONNECTIONS_MAX,
+            log_addresses: true,
+            access: Reloadable::default(),
+        };
         let router = api::router(registry.clone(), PresenceMetrics::new(), clients, closing.clone());
         let serving = tokio::spawn(serve(listener, router, WaitingPool::new(1), timeouts, closing.clone()));
         Self { address, registry, incarnation, closing, serving }
