@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use presence::model::PresenceDelta;
 use presence::model::codes::CloseCode;
-use presence::registry::RoomRemoval;
+use presence::model::moderation::RoomRemoval;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 

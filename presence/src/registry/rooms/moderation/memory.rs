@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::model::moderation::{
-    Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRole, RoomTopic,
+    Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRemoval, RoomRole, RoomTopic,
 };
 use crate::model::{Identity, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
-use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError, RoomRemoval};
+use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{ModerationRecord, StoreState, now};
 
-use super::moderation::{ModerationCaller, ModerationError, ModerationRequest, RoomModeration};
+use super::{ModerationCaller, ModerationError, ModerationRequest, RoomModeration};
 
 /// Maximum number of entries of each list of a room.
 const ENTRIES_MAX: usize = 1000;
