@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use presence::model::PresenceDelta;
 use presence::model::codes::CloseCode;
-use presence::registry::RoomRemoval;
+use presence::model::moderation::RoomRemoval;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
@@ -110,6 +110,7 @@ struct OutboxQueue {
     stale_rooms: BTreeSet<String>,
     close: Option<CloseCode>,
     /// Removals by moderators that the driver has not taken yet. Rare, so boxed.
+    #[allow(clippy::box_collection, reason = "usually empty, and part of every connection")]
     removals: Option<Box<Vec<RoomRemoval>>>,
 }
 
