@@ -133,7 +133,6 @@ async fn removal_holds_without_pub_sub() {
             eventually(EVERYWHERE * 2, "bob joins again", || async { bob.request(again.clone()).await }).await;
         }
         assert!(slowest < EVERYWHERE, "{slowest:?}");
-        eprintln!("slowest removal without pub/sub: {slowest:?}");
     };
     tokio::select! {
         () = story => {}
