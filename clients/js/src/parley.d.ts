@@ -172,10 +172,27 @@ interface Conversation<Events> {
   draft: string;
 }
 
+/** An action of a moderator, with the fields of the protocol. */
+export interface Moderation {
+  action: "kick" | "ban" | "unban" | "mute" | "unmute" | "op" | "deop" | "invite" | "topic";
+  nick?: string;
+  user?: string;
+  by?: string;
+  reason?: string;
+  /** End of a ban or mute, Unix milliseconds. */
+  until?: number;
+  role?: "owner" | "moderator";
+  /** The topic; empty if it was removed. */
+  text?: string;
+  time: number;
+}
+
 export interface RoomEvents {
   message: Message;
   typing: { from: string };
   members: MembersEvent;
+  /** A moderator acted in the room. */
+  moderation: Moderation;
   /** Messages that are no longer kept and cannot be delivered. */
   gap: { fromSeq: number; toSeq: number };
   /**

@@ -90,6 +90,10 @@ export class Room extends Conversation {
   #apply(event) {
     if (event.type === "presence") return event.resync ? this.reload() : this.#members.apply(event);
     if (event.type === "typing") return this.emit("typing", { from: event.from });
+    if (event.type === "moderation") {
+      const { type, room, ...moderation } = event;
+      return this.emit("moderation", moderation);
+    }
     if (event.type === "left") {
       this.emit("left");
       return this.end();

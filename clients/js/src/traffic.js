@@ -224,7 +224,10 @@ export class Traffic {
       // The order of the reply to a `join` and the events of its room is not defined.
       const first = this.#calls.head(key);
       if (first?.sentAt < Infinity && first.request.type === "join") first.held.push(event);
-    } else if (event.type === "presence" || event.type === "typing") {
+    } else if (event.type === "left") {
+      // A moderator has removed this session from the room.
+      this.dropRoom(key);
+    } else if (event.type === "presence" || event.type === "typing" || event.type === "moderation") {
       this.#turn.emit(event);
     } else if (isStreamEvent(event)) {
       const moved = advance(this.#positions.get(key), event);

@@ -56,6 +56,13 @@ def test_epoch_changes_the_next_position(online: Played) -> None:
     assert delivered(online) == []
 
 
+def test_removal_by_a_moderator_closes_the_room(online: Played) -> None:
+    online.receive("moderation", room="#tea", action="kick", nick="ann", time=1)
+    assert online.take(CloseRoom) == []
+    online.receive("left", room="#tea", reason="kicked", by="bob")
+    assert online.take(CloseRoom) == [CloseRoom("#tea")]
+
+
 def test_inbox_keeps_a_position_of_its_own(online: Played) -> None:
     online.message(1, room="ann")
     online.receive("rewound", to="@", epoch="j", seq=0)

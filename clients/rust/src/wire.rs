@@ -163,11 +163,31 @@ pub(crate) enum IncomingFrame {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum EventFrame {
     Message(MessageFrame),
-    Gap { to: String, from_seq: u64, to_seq: u64 },
-    Rewound { to: String, epoch: String, seq: u64 },
-    Epoch { to: String, epoch: String, seq: u64 },
+    Gap {
+        to: String,
+        from_seq: u64,
+        to_seq: u64,
+    },
+    Rewound {
+        to: String,
+        epoch: String,
+        seq: u64,
+    },
+    Epoch {
+        to: String,
+        epoch: String,
+        seq: u64,
+    },
     Presence(PresenceFrame),
-    Typing { to: String, from: String },
+    Typing {
+        to: String,
+        from: String,
+    },
+    /// A moderator has removed this session from the room.
+    Left {
+        room: String,
+        reason: String,
+    },
 }
 
 impl EventFrame {
@@ -177,6 +197,7 @@ impl EventFrame {
             Self::Message(message) => &message.to,
             Self::Gap { to, .. } | Self::Rewound { to, .. } | Self::Epoch { to, .. } | Self::Typing { to, .. } => to,
             Self::Presence(presence) => &presence.room,
+            Self::Left { room, .. } => room,
         }
     }
 }

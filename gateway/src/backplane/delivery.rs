@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::vec::Drain;
 
+use presence::model::moderation::RoomRemoval;
 use presence::model::stream::StreamId;
 use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
-use presence::registry::RoomRemoval;
 
 use crate::message::ChatMessage;
 

@@ -29,9 +29,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use presence::model::codes::CloseCode;
+use presence::model::moderation::RoomRemoval;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
-use presence::registry::RoomRemoval;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{interval, timeout_at};

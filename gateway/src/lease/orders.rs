@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use presence::model::codes::CloseCode;
+use presence::model::moderation::RoomRemoval;
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::RoomRemoval;
 
 use crate::hub::Hub;
 

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use presence::model::PresenceDelta;
 use presence::model::codes::CloseCode;
-use presence::registry::RoomRemoval;
+use presence::model::moderation::RoomRemoval;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
@@ -110,8 +110,8 @@ struct OutboxQueue {
     /// Display names of the rooms whose presence was dropped since the transport last took the queue.
     stale_rooms: BTreeSet<String>,
     close: Option<CloseCode>,
-    /// Removals by moderators that the driver has not taken yet. Rare, so boxed.
-    removals: Option<Box<Vec<RoomRemoval>>>,
+    /// Removals by moderators that the driver has not taken yet.
+    removals: Vec<RoomRemoval>,
 }
 
 impl OutboxQueue {
@@ -309,14 +309,14 @@ impl Outbox {
 
     /// Queues the removal of the session from a room, for the driver.
     pub fn push_removal(&self, removal: RoomRemoval) {
-        self.lock().removals.get_or_insert_default().push(removal);
+        self.lock().removals.push(removal);
         self.shared.ready.notify_one();
     }
 
     /// Takes the removals for the driver.
     #[must_use]
     pub fn take_removals(&self) -> Vec<RoomRemoval> {
-        self.lock().removals.take().map_or_else(Vec::new, |removals| *removals)
+        mem::take(&mut self.lock().removals)
     }
 
     /// Waits as [`Outbox::ready`], and for removals: returns true if there are any. Cancel-safe.
@@ -325,8 +325,9 @@ impl Outbox {
             let notified = self.shared.ready.notified();
             {
                 let queue = self.lock();
-                if queue.removals.is_some() || queue.has_work_for_transport() {
-                    return queue.removals.is_some();
+                let has_removals = !queue.removals.is_empty();
+                if has_removals || queue.has_work_for_transport() {
+                    return has_removals;
                 }
             }
             notified.await;

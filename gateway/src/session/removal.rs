@@ -5,9 +5,9 @@
 //! too, so that both agree.
 
 use presence::model::LeftReason;
-use presence::registry::{LeaveIntent, LeaveRequest, RoomRemoval};
-
 use presence::model::codes::CloseCode;
+use presence::model::moderation::RoomRemoval;
+use presence::registry::{LeaveIntent, LeaveRequest};
 
 use crate::outbound::outbox::Broadcast;
 use crate::wire::Event;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::moderation::{Moderation, ModerationAction, RemovalReason};
 use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
 use serde_json::Value;
 
@@ -162,6 +163,20 @@ fn greeting_message() -> ChatMessage {
     }
 }
 
+fn kick() -> Moderation {
+    Moderation {
+        action: ModerationAction::Kick,
+        nick: Some("bob".into()),
+        user: None,
+        by: Some("ann".into()),
+        reason: Some("spam".into()),
+        until: None,
+        role: None,
+        text: None,
+        time: 1_700_000_000_000,
+    }
+}
+
 #[test]
 fn event_examples_match_the_encoder() {
     let member = |nick: &str, status, text: &str| MemberInfo {
@@ -192,6 +207,13 @@ fn event_examples_match_the_encoder() {
         Event::Rewound { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::Epoch { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::Typing { to: "#lobby".into(), from: "ann".into() },
+        Event::Moderation { room: "#lobby".into(), notice: Box::new(kick()) },
+        Event::Left {
+            room: "#lobby".into(),
+            reason: RemovalReason::Kicked,
+            by: Some("ann".into()),
+            text: Some("spam".into()),
+        },
         Event::Expiring { expires_in_ms: 30_000 },
         Event::GoingAway { retry_after_ms: 1500 },
     ]

@@ -315,7 +315,7 @@ impl Keys {
         rooms => "rooms";
         /// Sorted set: nicks online, for paging. The score of a nick is the list score of its session.
         online => "online";
-        /// Stream, bounded: online, offline, join, leave, rename. Feeds the event API.
+        /// Stream, bounded: online, offline, join, leave, rename, moderation. Feeds the event API.
         events => "events";
         /// Sorted set, bounded: `#<room key>` and `@<session id>` of the largest streams, scored by the bytes of their
         /// payloads at their last mark.

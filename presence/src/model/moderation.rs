@@ -1,11 +1,11 @@
 //! Moderation of rooms: roles, topics, orders of moderators, and the notice of each to the room.
 //!
 //! Values in the form of the wire and of the store. Invariant: texts are one line and bounded. Nothing here decides who
-//! may moderate: `registry/rooms/moderate.lua` and `registry/rooms/moderation.rs` do.
+//! may moderate: `registry/rooms/moderate.lua` and `registry/rooms/moderation/memory.rs` do.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Nick, UserId};
+use super::{Nick, RoomKey, SessionId, UserId};
 
 /// Maximum length of a reason, in characters.
 pub const REASON_CHARS: usize = 256;
@@ -189,6 +189,25 @@ impl RemovalReason {
             Self::Banned => "banned",
         }
     }
+}
+
+/// The removal of a session from a room by a moderator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomRemoval {
+    /// The session.
+    pub session: SessionId,
+    /// The room.
+    pub room: RoomKey,
+    /// Kicked or banned.
+    pub reason: RemovalReason,
+    /// The moderator, as the room saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The reason that the moderator gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Tells the two ways of one order from a later order.
+    pub number: String,
 }
 
 /// Returns true for one line of at most `chars` characters.

@@ -58,7 +58,7 @@ mod webhooks;
 pub use self::error::RegistryError;
 pub use self::leases::{
     Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, RoomRemoval, Surplus, UsageReport,
+    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
 };
 pub(crate) use self::listing::event_position;
 pub use self::listing::{

@@ -7,6 +7,7 @@ mod growth;
 mod inbox;
 mod large_lists;
 mod last_lines;
+mod moderation;
 mod pipelining;
 mod positions;
 mod refill;

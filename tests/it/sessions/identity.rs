@@ -22,7 +22,7 @@ pub(super) const ISSUER: [(&str, &str); 2] =
     [("PARLEY__AUTH__ISSUER", "https://id.example.org"), ("PARLEY__AUTH__AUDIENCE", "parley")];
 
 /// Starts a cluster whose gateways know the secret.
-pub(super) async fn cluster(mode: &str, gateways: usize) -> Cluster {
+pub(crate) async fn cluster(mode: &str, gateways: usize) -> Cluster {
     secured(Cluster::builder().gateways(gateways), mode).start().await
 }
 
@@ -39,7 +39,7 @@ fn alone(mode: &str) -> NodeBuilder {
 }
 
 /// Signs a token of this user, valid for a minute, with further claims.
-pub(super) fn token(user: &str, claims: &Value) -> String {
+pub(crate) fn token(user: &str, claims: &Value) -> String {
     token_by(SECRET, None, user, claims)
 }
 

@@ -2,7 +2,7 @@
 
 mod drain;
 mod holds;
-mod identity;
+pub(crate) mod identity;
 mod key_sets;
 mod sanctions;
 mod resume;

@@ -270,6 +270,9 @@ class Rooms:
                 self._effects.append(Deliver(room.key, room.members.change(frame)))
             case "typing":
                 self._effects.append(Deliver(room.key, Typing(frame["from"])))
+            case "left":
+                # A moderator has removed this session from the room.
+                self.close(room, ParleyError("not_in_room", f"removed from the room: {frame.get('reason')}"))
             case _:
                 self._stream_event(room.key, room.stream, frame)
 

@@ -256,6 +256,10 @@ impl Machine {
         match event {
             EventFrame::Presence(presence) => self.members_changed(&key, presence),
             EventFrame::Typing { from, .. } => self.deliver(&key, RoomEvent::Typing { from }),
+            EventFrame::Left { reason, .. } => {
+                let text = format!("removed from the room: {reason}");
+                self.close_room(&key, &ParleyError::new("not_in_room", text));
+            }
             event => self.stream_event(&key, event),
         }
     }

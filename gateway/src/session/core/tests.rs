@@ -93,7 +93,7 @@ fn joined(name: &str) -> OperationOutcome {
 
 fn joined_after(name: &str, since: Option<Since>) -> OperationOutcome {
     let end = StreamEnd { epoch: "e".into(), seq: 7, forks: presence::model::stream::read_forks("d:5") };
-    OperationOutcome::Joined(RoomJoined { room: room(name), end, member_count: 1, since })
+    OperationOutcome::Joined(RoomJoined { room: room(name), end, member_count: 1, since, topic: None, role: None })
 }
 
 fn registered(name: &str) -> Core {

@@ -32,6 +32,8 @@ pub struct JoinRoom {
     pub(crate) since: Option<Since>,
     /// The address that is charged if the room is created. `None` for a room in which the session was before.
     pub(crate) creator: Option<Arc<Quota>>,
+    /// True for a room that a resume joins again: a ban then leaves out the room only.
+    pub(crate) is_return: bool,
 }
 
 /// A room that was joined.
@@ -63,7 +65,7 @@ pub(super) fn decide(
     let starts_delivery = !joined.is_some_and(|joined| joined.receives);
     let since = state.allowed_since(&room, since.filter(|_| starts_delivery));
     let creator = state.quotas.address.clone().filter(|_| joined.is_none());
-    Ok(JoinRoom { room, me, former: None, starts_delivery, since, creator })
+    Ok(JoinRoom { room, me, former: None, starts_delivery, since, creator, is_return: false })
 }
 
 pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
@@ -103,7 +105,7 @@ mod perform {
 
     impl JoinRoom {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<RoomJoined, Refusal> {
-            let Self { room, me, former, starts_delivery, since, creator } = self;
+            let Self { room, me, former, starts_delivery, since, creator, .. } = self;
             let services = Arc::clone(&performer.services);
             let session = &me.owner.session;
             // A session that was in the room before stays in it when this fails.

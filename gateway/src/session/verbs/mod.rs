@@ -48,8 +48,6 @@ pub enum Operation {
     FindInboxEnd(resume::FindInboxEnd),
     /// Joins a room, or rewrites the session's member record there.
     Join(join::JoinRoom),
-    /// Joins a room again after a resume.
-    Rejoin(join::JoinRoom),
     /// Leaves a room.
     Leave(leave::LeaveRoom),
     /// Claims another nickname for the session.
@@ -245,14 +243,17 @@ mod perform {
                 Self::Begin(operation) => operation.perform(performer).await.map(OperationOutcome::Begun),
                 Self::Resume(operation) => operation.perform(performer).await.map(OperationOutcome::Resumed),
                 Self::FindInboxEnd(operation) => operation.perform(performer).await.map(OperationOutcome::InboxEnd),
-                Self::Join(operation) => operation.perform(performer).await.map(OperationOutcome::Joined),
-                Self::Rejoin(operation) => match operation.perform(performer).await {
-                    Err(Refusal {
-                        code: ErrorCode::Banned | ErrorCode::NotAllowed | ErrorCode::RoomFull | ErrorCode::InviteOnly,
-                        ..
-                    }) => Ok(OperationOutcome::NotAdmitted),
-                    outcome => outcome.map(OperationOutcome::Joined),
-                },
+                Self::Join(operation) => {
+                    let is_return = operation.is_return;
+                    match operation.perform(performer).await {
+                        Err(Refusal {
+                            code:
+                                ErrorCode::Banned | ErrorCode::NotAllowed | ErrorCode::RoomFull | ErrorCode::InviteOnly,
+                            ..
+                        }) if is_return => Ok(OperationOutcome::NotAdmitted),
+                        outcome => outcome.map(OperationOutcome::Joined),
+                    }
+                }
                 Self::Leave(operation) => operation.perform(performer).await.map(OperationOutcome::Left),
                 Self::ClaimNick(operation) => operation.perform(performer).await.map(OperationOutcome::NickClaimed),
                 Self::ReleaseNick(operation) => {

@@ -104,7 +104,8 @@ impl RenameFlow {
     fn next(mut self: Box<Self>, me: SessionIdentity) -> Decision {
         if let Some(room) = self.rooms.pop_front() {
             let former = Some(self.former.clone());
-            let join = JoinRoom { room, me, former, starts_delivery: false, since: None, creator: None };
+            let join =
+                JoinRoom { room, me, former, starts_delivery: false, since: None, creator: None, is_return: false };
             return self.perform(Operation::Join(join));
         }
         if !self.is_released {

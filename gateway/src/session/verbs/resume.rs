@@ -157,7 +157,15 @@ impl ResumeFlow {
             Some(room) => {
                 let starts_delivery = self.positions.contains_key(room.key());
                 let (me, former) = (self.me.clone(), self.former.clone());
-                Operation::Rejoin(JoinRoom { room, me, former, starts_delivery, since: None, creator: None })
+                Operation::Join(JoinRoom {
+                    room,
+                    me,
+                    former,
+                    starts_delivery,
+                    since: None,
+                    creator: None,
+                    is_return: true,
+                })
             }
             None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),
         };

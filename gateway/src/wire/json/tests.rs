@@ -3,6 +3,7 @@
 
 mod encode;
 
+use presence::model::moderation::ModerationTarget;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -49,6 +50,16 @@ fn decoder_accepts_every_request_type() {
         ),
         (r##"{"type":"history","to":"#a","after":0}"##, r##"History { room: "#a", range: After(0), limit: 50 }"##),
         (r#"{"type":"refresh","token":"a.b.c"}"#, "Refresh { token: Token(..) }"),
+        (
+            r##"{"type":"kick","room":"#a","nick":"Bob","reason":"spam","seconds":1}"##,
+            r##"Kick in #a: Some(Nick("Bob")), Some(1) s, "spam", Moderator"##,
+        ),
+        (r##"{"type":"ban","room":"#a","user":"u 1"}"##, r##"Ban in #a: Some(User("u 1")), None s, "", Moderator"##),
+        (
+            r##"{"type":"op","room":"#a","nick":"bob","role":"owner"}"##,
+            r##"Op in #a: Some(Nick("bob")), None s, "", Owner"##,
+        ),
+        (r##"{"type":"topic","room":"#a","text":""}"##, r##"Topic in #a: None, None s, "", Moderator"##),
         (r#"{"type":"ping"}"#, "Ping"),
         ("\t{ \"t\\u0079pe\" : \"bye\" , \"__proto__\" : { } }\r\n", "Bye"),
     ] {
@@ -58,7 +69,7 @@ fn decoder_accepts_every_request_type() {
 
 /// Shows a command with its names and bodies as texts.
 fn plain(command: crate::wire::Command) -> String {
-    use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send, Whois};
+    use crate::wire::Command::{History, Join, Leave, Members, Moderate, Nick, Register, Send, Whois};
     match command {
         Register { nick: Some(nick), resume: None, token: None } => format!("Register {{ nick: {:?} }}", nick.as_str()),
         Register { nick, resume: None, token: Some(token) } => {
@@ -76,6 +87,15 @@ fn plain(command: crate::wire::Command) -> String {
         Members { room, limit, cursor } => {
             let cursor = cursor.map(|cursor| cursor.to_string());
             format!("Members {{ room: {:?}, limit: {limit}, cursor: {cursor:?} }}", room.as_str())
+        }
+        Moderate(command) => {
+            let crate::wire::ModerationCommand { room, order } = *command;
+            let target = order.target.map(|target| match target {
+                ModerationTarget::Nick(nick) => format!("Nick({:?})", nick.as_str()),
+                ModerationTarget::User(user) => format!("User({:?})", user.as_str()),
+            });
+            let target = target.map_or_else(|| "None".to_owned(), |target| format!("Some({target})"));
+            format!("{:?} in {room}: {target}, {:?} s, {:?}, {:?}", order.action, order.seconds, order.text, order.role)
         }
         Whois { nick } => format!("Whois {{ nick: {:?} }}", nick.as_str()),
         History { room, range, limit } => {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
+mod moderation;
 
 use presence::model::codes::ErrorCode;
 use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
@@ -104,6 +105,16 @@ fn read(dialect: &mut LineDialect, line: &str) -> String {
         Command::Whois { nick } => format!("whois {nick}"),
         Command::Rooms { limit: 100, cursor: None } => "rooms".into(),
         Command::History { room, range: crate::wire::Range::Newest, limit } => format!("history {room} {limit}"),
+        Command::Moderate(command) => {
+            let order = command.order;
+            let role = if order.role == presence::model::moderation::RoomRole::Owner { " owner" } else { "" };
+            let person = match &order.target {
+                Some(presence::model::moderation::ModerationTarget::Nick(nick)) => nick.as_str(),
+                _ => "",
+            };
+            let (room, action, text) = (command.room, order.action.as_str(), order.text);
+            format!("{action} {room} {person} {:?} {text:?}{role}", order.seconds)
+        }
         other => format!("{other:?}").to_lowercase(),
     }
 }

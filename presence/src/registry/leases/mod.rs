@@ -16,7 +16,7 @@ use super::RegistryError;
 pub(super) use self::redis::{LeaseRow, lease_rows};
 pub use self::types::{
     Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, RoomRemoval, Surplus, UsageReport,
+    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
 };
 
 impl super::Registry {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::moderation::RemovalReason;
-use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash, UserId};
+use crate::model::moderation::RoomRemoval;
+use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,25 +257,6 @@ pub enum MailboxOrder {
     },
     /// A moderator removed the session from a room: end the membership here too.
     Remove(RoomRemoval),
-}
-
-/// The removal of a session from a room by a moderator.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct RoomRemoval {
-    /// The session.
-    pub session: SessionId,
-    /// The room.
-    pub room: RoomKey,
-    /// Kicked or banned.
-    pub reason: RemovalReason,
-    /// The moderator, as the room saw it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// The reason that the moderator gave.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// Tells the two ways of one order from a later order.
-    pub number: String,
 }
 
 /// The result of one reaping call.

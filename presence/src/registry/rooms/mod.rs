@@ -5,7 +5,6 @@
 
 mod memory;
 mod moderation;
-mod moderation_memory;
 mod redis;
 mod rules_memory;
 

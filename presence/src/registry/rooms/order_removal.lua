@@ -1,5 +1,5 @@
 -- Orders gateways to end memberships. Shared by the scripts that moderate and delete rooms. Needs the prelude and
--- owners.lua. The memory twin is in rooms/moderation_memory.rs.
+-- owners.lua. The memory twin is in rooms/moderation/memory.rs.
 
 -- Orders a gateway to end the delivery of the room to a session: at once over its channel, and by its mailbox in case
 -- the channel message is lost. The number tells the two from a later order. `details` is JSON, further fields with a

@@ -1,5 +1,5 @@
 -- Roles and bans of the people of a room. Scripts of both crates contain it. Needs `base`. The memory twin is in
--- rooms/moderation.rs.
+-- rooms/moderation/memory.rs.
 
 -- Returns the identity of a member by its nick key and the JSON of its member info. The twin is model/identity.rs.
 local function identity_of(nick, info)

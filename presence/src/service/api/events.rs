@@ -34,13 +34,13 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 
 /// Changes as server-sent events
 ///
-/// The events are `online`, `offline`, `join`, `leave` and `rename`, each with an `id` and one JSON object as data. The
-/// stream begins with the id of the current position and sends a comment every 15 s. A client that reconnects with
-/// `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a limited number of
-/// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. While the store is
-/// away the stream stays open: `unavailable` marks the begin of the outage, `available` the end, and then the stream
-/// continues where it was. A client that reads slowly misses nothing that is kept. After a restart the stream ends, and
-/// the client resumes by id.
+/// The events are `online`, `offline`, `join`, `leave`, `rename` and `moderation`, each with an `id` and one JSON
+/// object as data. The stream begins with the id of the current position and sends a comment every 15 s. A client that
+/// reconnects with `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a
+/// limited number of events is kept. If some are gone, `gap` comes first, and the client should read the lists again.
+/// While the store is away the stream stays open: `unavailable` marks the begin of the outage, `available` the end, and
+/// then the stream continues where it was. A client that reads slowly misses nothing that is kept. After a restart the
+/// stream ends, and the client resumes by id.
 #[utoipa::path(
     get,
     path = "/v1/events",

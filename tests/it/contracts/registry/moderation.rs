@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use harness::eventually;
 use presence::model::moderation::{
-    Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRole,
+    Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRemoval, RoomRole,
 };
 use presence::model::{Identity, MemberInfo, Nick, Owner, SessionId, Status, UserId};
 use presence::registry::{
     ClaimRequest, JoinEntry, JoinRequest, JoinedAt, MailboxOrder, ModerationCaller, ModerationError, ModerationRequest,
-    RegistryError, RoomRemoval,
+    RegistryError,
 };
 use serde_json::json;
 

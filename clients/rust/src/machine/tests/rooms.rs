@@ -115,6 +115,17 @@ fn resync_loads_the_members_again() {
 }
 
 #[test]
+fn removal_by_moderator_closes_the_room() {
+    let mut stage = Stage::in_tea();
+    stage.event(&json!({"type": "moderation", "room": "#tea", "action": "kick", "nick": "ann", "time": 1}));
+    stage.event(&json!({"type": "left", "room": "#tea", "reason": "kicked", "by": "bob"}));
+    assert!(stage.effects().iter().any(|effect| matches!(effect, SessionEffect::CloseRoom(key) if key == "#tea")));
+    stage.clear();
+    stage.resume(&[]);
+    assert!(!stage.request_types().contains(&"join".to_owned()), "the room is not joined again");
+}
+
+#[test]
 fn room_that_the_server_lost_is_joined_again() {
     let mut stage = Stage::in_tea();
     stage.event(&message(4, "a"));

@@ -35,7 +35,7 @@ fn half_done_resume_ends_the_connection() {
 fn resume_goes_on_without_a_refused_room() {
     let mut core = core();
     resume_to(&mut core, resume("ann", &["#a"]), &["#a", "#b"]);
-    assert_eq!(summary(&succeed(&mut core, OperationOutcome::NotAdmitted)), ["do Rejoin"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::NotAdmitted)), ["do Join"]);
     assert_eq!(summary(&succeed(&mut core, joined("#b"))), ["do FindInboxEnd"]);
     let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
     assert_eq!(summary(&last), ["Registered", "enter ann after i 2"]);

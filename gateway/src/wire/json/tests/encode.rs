@@ -1,6 +1,7 @@
 //! Replies and events as frozen text.
 
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::{Moderation, ModerationAction, RemovalReason, RoomRole, RoomTopic};
 use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status, UserId};
 use serde_json::value::RawValue;
 
@@ -28,6 +29,20 @@ fn message(body: &str) -> ChatMessage {
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
     MemberInfo { nick: nick.into(), user: None, status: Status { status, text: text.into() } }
+}
+
+fn notice(action: ModerationAction) -> Moderation {
+    Moderation {
+        action,
+        nick: Some("bob".into()),
+        user: None,
+        by: Some("ann".into()),
+        reason: Some("spam".into()),
+        until: Some(9),
+        role: None,
+        text: None,
+        time: 7,
+    }
 }
 
 #[test]
@@ -62,6 +77,22 @@ fn replies_encode_as_frozen() {
                 role: None,
             },
             r##"{"type":"joined","id":1,"room":"#lobby","epoch":"e1","seq":131,"member_count":57,"recovered":false}"##,
+        ),
+        (
+            Answer::Joined {
+                room: "#lobby".into(),
+                epoch: "e1".into(),
+                seq: 1,
+                member_count: 1,
+                recovered: true,
+                topic: Some(Box::new(RoomTopic { text: "tea".into(), by: "ann".into(), time: 7 })),
+                role: Some(RoomRole::Moderator),
+            },
+            r##"{"type":"joined","id":1,"room":"#lobby","epoch":"e1","seq":1,"member_count":1,"recovered":true,"topic":{"text":"tea","by":"ann","time":7},"role":"moderator"}"##,
+        ),
+        (
+            Answer::Moderated { room: "#lobby".into(), notice: Box::new(notice(ModerationAction::Mute)) },
+            r##"{"type":"mute","id":1,"room":"#lobby","nick":"bob","by":"ann","reason":"spam","until":9,"time":7}"##,
         ),
         (
             Answer::Refreshed { expires_in_ms: Some(900_000), left: vec!["#a".into()] },
@@ -195,6 +226,14 @@ fn events_encode_as_frozen() {
             r##"{"type":"rewound","to":"#lobby","epoch":"e2","seq":0}"##,
         ),
         (Event::Typing { to: "bob".into(), from: "ann".into() }, r#"{"type":"typing","to":"bob","from":"ann"}"#),
+        (
+            Event::Moderation { room: "#lobby".into(), notice: Box::new(notice(ModerationAction::Ban)) },
+            r##"{"type":"moderation","room":"#lobby","action":"ban","nick":"bob","by":"ann","reason":"spam","until":9,"time":7}"##,
+        ),
+        (
+            Event::Left { room: "#lobby".into(), reason: RemovalReason::Banned, by: Some("ann".into()), text: None },
+            r##"{"type":"left","room":"#lobby","reason":"banned","by":"ann"}"##,
+        ),
         (Event::Expiring { expires_in_ms: 30_000 }, r#"{"type":"expiring","expires_in_ms":30000}"#),
         (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
     ] {

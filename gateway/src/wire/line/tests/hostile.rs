@@ -1,5 +1,6 @@
 //! Properties of the line dialect under hostile text: no text controls a terminal or forges a line.
 
+use presence::model::moderation::{Moderation, RemovalReason};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -68,6 +69,10 @@ proptest! {
         };
         check_harmless(&encode_event(&Event::Message(message())), 1);
         check_harmless(&encode_event(&Event::Presence { room: name.clone(), delta, resync: true }), 5);
+        let notice = Moderation { nick: Some(name.clone()), by: Some(name.clone()), reason: Some(text.clone()), ..super::moderation::notice() };
+        check_harmless(&encode_event(&Event::Moderation { room: name.clone(), notice: Box::new(notice) }), 1);
+        let (by, reason) = (Some(name.clone()), RemovalReason::Banned);
+        check_harmless(&encode_event(&Event::Left { room: name.clone(), reason, by, text: Some(text.clone()) }), 1);
         check_harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).with_detail(text.as_str())), 1);
 
         let mut dialect = in_lobby();

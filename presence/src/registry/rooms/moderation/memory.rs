@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::model::moderation::{
-    Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRole, RoomTopic,
+    Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRemoval, RoomRole, RoomTopic,
 };
 use crate::model::{Identity, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
-use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError, RoomRemoval};
+use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{ModerationRecord, StoreState, now};
 
-use super::moderation::{ModerationCaller, ModerationError, ModerationRequest, RoomModeration};
+use super::{ModerationCaller, ModerationError, ModerationRequest, RoomModeration};
 
 /// Maximum number of entries of each list of a room.
 const ENTRIES_MAX: usize = 1000;
@@ -94,7 +94,7 @@ impl StoreState {
         }
         let notice = self.carry_out(room, (order, person), by);
         self.log_moderation(room, &notice);
-        self.announce_moderation(room, notice.clone(), removed);
+        self.announce_moderation(room, notice.clone(), &removed);
         Ok(notice)
     }
 
@@ -295,7 +295,7 @@ impl StoreState {
         self.events.add(now(), "moderation", data);
     }
 
-    fn announce_moderation(&mut self, room: &RoomKey, notice: Moderation, removed: BTreeSet<NickKey>) {
+    fn announce_moderation(&mut self, room: &RoomKey, notice: Moderation, removed: &BTreeSet<NickKey>) {
         let reason = match notice.action {
             ModerationAction::Ban => RemovalReason::Banned,
             _ => RemovalReason::Kicked,
@@ -303,7 +303,7 @@ impl StoreState {
         let (by, text) = (notice.by.clone(), notice.reason.clone());
         let mut delta = PresenceDelta { moderation: vec![notice], ..Default::default() };
         let mut owners = Vec::new();
-        for nick in &removed {
+        for nick in removed {
             owners.extend(self.rooms.member(room, nick).map(|member| member.owner.clone()));
             delta.left.extend(self.drop_member(room, nick, LeftReason::Kicked));
         }
@@ -316,7 +316,7 @@ impl StoreState {
         }
     }
 
-    pub(super) fn order_removal(
+    pub(crate) fn order_removal(
         &mut self,
         room: &RoomKey,
         owner: &Owner,
