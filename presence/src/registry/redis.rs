@@ -11,8 +11,9 @@ use redis::{Cmd, Script};
 use super::RegistryError;
 use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
+use crate::host::reloadable::Reloadable;
 use crate::model::keys::{KeyBuilder, ScriptKeys};
-use crate::model::{LookalikePolicy, MemberInfo, Nick, Status, UserId};
+use crate::model::{LookalikePolicy, MemberInfo, Nick, Retention, Status, UserId};
 use crate::store::redis::{CallKind, RedisStore};
 
 /// Number of keys that every script gets in front: the generation record and the lease table.
@@ -27,6 +28,7 @@ pub struct RedisRegistry {
     pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
     pub(super) lookalikes: LookalikePolicy,
+    pub(super) retention: Reloadable<Retention>,
 }
 
 impl RedisRegistry {
@@ -34,13 +36,19 @@ impl RedisRegistry {
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader, lookalikes: LookalikePolicy::default() }
+        Self { redis, event_reader, lookalikes: LookalikePolicy::default(), retention: Reloadable::default() }
     }
 
     /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.
     #[must_use]
     pub fn with_lookalikes(self, lookalikes: LookalikePolicy) -> Self {
         Self { lookalikes, ..self }
+    }
+
+    /// Sets the limits to which messages of the API trim streams; those of the gateways.
+    #[must_use]
+    pub fn with_retention(self, retention: Reloadable<Retention>) -> Self {
+        Self { retention, ..self }
     }
 
     /// Returns true while Redis refuses calls or is unfit.

@@ -26,6 +26,7 @@ use crate::host::program::Drained;
 use crate::host::reloadable::Reloadable;
 use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
+use crate::model::Retention;
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::access::ApiAccess;
 use crate::service::api::{self, ApiClients};
@@ -51,6 +52,7 @@ pub struct Presence {
     /// The API server; ends after its last answer.
     api: JoinHandle<()>,
     access: Reloadable<Arc<ApiAccess>>,
+    retention: Reloadable<Retention>,
     /// Cancelled when the API server ends, also by a panic.
     api_ended: CancellationToken,
     /// All other tasks.
@@ -71,7 +73,8 @@ impl Presence {
         let redis = RedisStore::open_with(config.redis.reveal(), &config.redis_tls, &config.prefix);
         let redis = redis.context("open redis")?;
         redis.is_fit().await?;
-        let store = RedisRegistry::new(redis.clone());
+        let retention = Reloadable::from(config.history);
+        let store = RedisRegistry::new(redis.clone()).with_retention(retention.clone());
         let registry = Registry::Redis(store.clone());
         let metrics = PresenceMetrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
@@ -123,7 +126,7 @@ impl Presence {
             let _ended = ended;
             serving_api.await;
         });
-        Ok(Self { addresses, metrics, api, access, api_ended, tasks, closing, stop })
+        Ok(Self { addresses, metrics, api, access, retention, api_ended, tasks, closing, stop })
     }
 
     /// Returns the bound addresses, with the real ports where the settings have port 0.
@@ -138,9 +141,10 @@ impl Presence {
         &self.metrics.registry
     }
 
-    /// Replaces the keys and origins of the API, for requests that begin from now on.
-    pub fn set_access(&self, access: &ApiAccess) {
-        self.access.set(Arc::new(access.clone()));
+    /// Applies keys, origins and retention, for requests that begin from now on.
+    pub fn reload(&self, config: &PresenceConfig) {
+        self.access.set(Arc::new(config.access.clone()));
+        self.retention.set(config.history);
     }
 
     /// Waits for the end of the API server. While the process runs only a failure ends it.

@@ -37,7 +37,6 @@ pub(super) struct Read;
 
 /// The scope of messages, and of changes of rooms.
 #[derive(Debug)]
-#[allow(dead_code, reason = "its paths follow")]
 pub(super) struct Publish;
 
 /// The scope of moderation.
@@ -65,7 +64,6 @@ pub(super) struct ApiKey<S> {
 }
 
 impl<S> ApiKey<S> {
-    #[allow(dead_code, reason = "its paths follow")]
     /// Returns the name of the key. Empty for a read without a key.
     pub(super) fn name(&self) -> &str {
         &self.name

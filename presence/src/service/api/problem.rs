@@ -28,6 +28,7 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::TooLarge,
     ErrorCode::Overloaded,
     ErrorCode::Unavailable,
+    ErrorCode::OutcomeUnknown,
     ErrorCode::Internal,
 ];
 
@@ -124,4 +125,8 @@ refusals! {
     UserRefusals: BadRequest | Unauthorized | Forbidden | NoSuchUser | Overloaded | Unavailable;
     /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable;
+    /// Refusals of a message.
+    PostRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchUser | NoSuchRoom | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of a request with many messages.
+    BatchRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable;
 }

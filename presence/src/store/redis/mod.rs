@@ -8,6 +8,7 @@ mod calls;
 mod condition;
 mod fitness;
 mod key_sample;
+pub mod message_scripts;
 mod refusals;
 mod script_loads;
 pub mod script_source;

@@ -74,6 +74,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "presence/src/registry/*/mod.rs",
             "presence/src/registry/*/types.rs",
             "presence/src/registry/*/memory.rs",
+            "presence/src/registry/messages/payload.rs",
         ],
         forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "axum::", "lease::", "service::"],
     },
