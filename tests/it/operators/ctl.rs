@@ -3,6 +3,7 @@
 //! The tests run the deployed program with the deployed Redis rights. Exit codes: 0 done, 1 refused or drift, 2 failed.
 
 mod audit;
+mod keys;
 mod orders;
 mod reads;
 

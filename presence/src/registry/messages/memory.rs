@@ -1,16 +1,30 @@
 //! Messages of the API in memory: the rules for them in `publish.lua` and `direct.lua`.
 
-use crate::model::stream::StreamId;
-use crate::model::{NickKey, Owner};
-use crate::registry::MemoryRegistry;
-use crate::store::memory::{Append, AppendError, Appended, StoreState};
+use std::num::NonZeroU64;
 
-use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage};
+use crate::model::stream::{PageLimit, StreamId};
+use crate::model::{NickKey, Owner, RoomKey};
+use crate::registry::{MemoryRegistry, RegistryError};
+use crate::store::memory::{Append, AppendError, Appended, StoreState, StoredEntry};
+
+use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage};
 
 impl Messages for MemoryRegistry {
     async fn post(&self, posts: &[ApiPost]) -> Vec<Result<PostedMessage, PostError>> {
         let mut store = self.store.lock();
         posts.iter().map(|post| store.post(post)).collect()
+    }
+
+    async fn room_messages(
+        &self,
+        room: &RoomKey,
+        before: Option<NonZeroU64>,
+        limit: usize,
+    ) -> Result<Vec<RoomMessage>, RegistryError> {
+        let last = before.map_or(u64::MAX, |before| before.get() - 1);
+        let page = self.store.page(&StreamId::Room(room.clone()), 1..=last, PageLimit::of_messages(limit), true);
+        let message = |StoredEntry { seq, time, payload }| RoomMessage { seq, time, payload };
+        Ok(page.entries.into_iter().rev().map(message).collect())
     }
 }
 

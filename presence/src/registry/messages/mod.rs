@@ -8,6 +8,7 @@ mod memory;
 mod payload;
 mod redis;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::RegistryError;
@@ -56,6 +57,17 @@ pub struct PostedMessage {
     pub online: bool,
 }
 
+/// A message of a room as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomMessage {
+    /// Its position.
+    pub seq: u64,
+    /// Unix milliseconds.
+    pub time: u64,
+    /// The text that was stored.
+    pub payload: String,
+}
+
 /// A refused message of the API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
@@ -83,5 +95,17 @@ contract! {
         /// refused message affects no other. Messages to one target keep their order. While a lost answer leaves the
         /// outcome unknown, the call is repeated for a few seconds: the keys make that safe.
         async fn post(&self, posts: &[ApiPost]) -> Vec<Result<PostedMessage, PostError>>;
+
+        /// Returns messages of a room, the newest first, from the last one before a seq on. At most `limit`; fewer if
+        /// they are large. None of an unknown room.
+        ///
+        /// # Errors
+        /// `Unavailable`, `Overloaded` or `Unknown`.
+        async fn room_messages(
+            &self,
+            room: &RoomKey,
+            before: Option<NonZeroU64>,
+            limit: usize,
+        ) -> Result<Vec<RoomMessage>, RegistryError>;
     }
 }

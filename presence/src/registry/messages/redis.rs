@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
+use redis::streams::{StreamId, StreamRangeReply};
 use redis::{Cmd, FromRedisValue, Script, Value};
 
 use crate::model::keys::{CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, RoomKeys};
@@ -15,7 +17,7 @@ use crate::store::redis::message_scripts::{
     BUCKET_NOTES_MAX, DIRECT, DIRECT_BUCKETS, INBOX_RETENTION_SECONDS, PUBLISH, PUBLISH_BUCKETS,
 };
 
-use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage};
+use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage};
 
 /// The lane of these calls: messages of one process stay in their order.
 const LANE: &str = "api";
@@ -56,6 +58,25 @@ impl Messages for RedisRegistry {
         results.extend(answers(&nicks, to_nicks, inbox_answers));
         results.sort_by_key(|(at, _)| *at);
         results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    async fn room_messages(
+        &self,
+        room: &RoomKey,
+        before: Option<NonZeroU64>,
+        limit: usize,
+    ) -> Result<Vec<RoomMessage>, RegistryError> {
+        let end = before.map_or("+".to_owned(), |before| format!("({before}-0"));
+        let mut connection = self.redis.query().await?;
+        let mut command = redis::cmd("XREVRANGE");
+        let stream = self.redis.keys().room(room).stream();
+        command.arg(stream.as_str()).arg(end).arg("-").arg("COUNT").arg(limit);
+        let reply: StreamRangeReply = self.redis.asked(&stream, command.query_async(&mut connection)).await?;
+        let message = |entry: &StreamId| {
+            let seq = entry.id.split('-').next()?.parse().ok()?;
+            Some(RoomMessage { seq, time: entry.get("time")?, payload: entry.get("payload")? })
+        };
+        Ok(reply.ids.iter().filter_map(message).collect())
     }
 }
 

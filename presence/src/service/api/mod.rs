@@ -16,6 +16,7 @@ mod docs;
 mod events;
 mod extract;
 mod feed;
+mod history;
 mod keys;
 mod messages;
 mod page;
@@ -167,6 +168,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(events::events))
         .routes(routes!(messages::publish))
         .routes(routes!(messages::batch))
+        .routes(routes!(history::messages))
 }
 
 /// State shared by all handlers.

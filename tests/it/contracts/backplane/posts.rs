@@ -1,6 +1,7 @@
 //! Messages of the server API: published by the registry, delivered like those of users.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 
 use presence::model::{Nick, NickKey, RoomName, SessionId, TokenHash};
 use presence::registry::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, payload};
@@ -67,6 +68,11 @@ pub(crate) async fn posted_key_gets_first_answer_for_its_application(store: &Sto
     let first = post_one(&node, to_room(&lobby, "k")).await.unwrap();
     let again = post_one(&node, to_room(&lobby, "k")).await.unwrap();
     assert_eq!(again, PostedMessage { duplicate: true, ..first.clone() });
+    let read = node.registry.room_messages(lobby.key(), None, 10).await.unwrap();
+    let [only] = &read[..] else { panic!("one message was stored: {read:?}") };
+    assert_eq!((only.seq, only.time, only.payload.contains(&first.msg_id)), (first.seq, first.time, true));
+    let older = node.registry.room_messages(lobby.key(), NonZeroU64::new(1), 10).await.unwrap();
+    assert!(older.is_empty(), "{older:?}");
     // The same key of another application, in another room and of a user is another one.
     let other = post_of("other", PostTarget::Room(lobby.key().clone()), "k");
     assert!(!post_one(&node, other).await.unwrap().duplicate);

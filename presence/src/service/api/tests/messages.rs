@@ -37,6 +37,45 @@ async fn message_to_room_is_acknowledged_once() {
 }
 
 #[tokio::test]
+async fn history_of_room_is_paged_from_newest() {
+    let api = GuardedApi::start().await;
+    api.served.user("ann", &["#lobby", "#attic"]).await;
+    let key = api.key(ApiScope::Read);
+    for number in 1..=5 {
+        let message = json!({ "to": "#lobby", "from": "news", "body": { "n": number }, "key": number.to_string() });
+        assert_eq!(api.publish(&message).await.status, 200);
+    }
+    let (mut path, mut read) = ("/v1/rooms/%23Lobby/messages?limit=2".to_owned(), Vec::new());
+    loop {
+        let page = api.ask("GET", &path, &key).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let page = page.json();
+        for item in page["items"].as_array().unwrap() {
+            assert_eq!((&item["from"], &item["from_api"]), (&json!("news"), &json!(true)));
+            assert_eq!(item["body"]["n"], item["seq"]);
+            read.push(item["seq"].as_u64().unwrap());
+        }
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/v1/rooms/lobby/messages?limit=2&cursor={cursor}");
+    }
+    assert_eq!(read, [5, 4, 3, 2, 1]);
+    let empty = api.ask("GET", "/v1/rooms/attic/messages", &key).await.json();
+    assert_eq!(empty, json!({ "items": [], "next_cursor": null }));
+    for (path, status, code) in [
+        ("/v1/rooms/zed/messages", 404, "no_such_room"),
+        ("/v1/rooms/lobby/messages?limit=0", 400, "bad_request"),
+        ("/v1/rooms/lobby/messages?limit=101", 400, "bad_request"),
+        ("/v1/rooms/lobby/messages?cursor=0", 400, "bad_request"),
+        ("/v1/rooms/lobby/messages?cursor=x", 400, "bad_request"),
+        ("/v1/rooms/lobby/messages?cursor=9223372036854775808", 400, "bad_request"),
+        ("/v1/rooms/a%20b/messages", 400, "bad_room"),
+    ] {
+        let answer = api.ask("GET", path, &key).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn malformed_messages_are_refused_by_code() {
     let api = GuardedApi::start().await;
     api.served.user("ann", &["#lobby"]).await;
