@@ -28,6 +28,7 @@ fn said(seq: u64) -> ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
         from_user: None,
+        from_api: false,
         msg_id: "0192f0c1-2b3c-7def-8123-456789abcdef".into(),
         seq,
         time: 1_700_000_000_000,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use presence::host::client_address::ProxyNetwork;
-use presence::host::settings::{RedisUrl, Settings, SettingsError};
+use presence::host::settings::{RedisUrl, Settings, SettingsError, retention_lines};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention, RoomPolicies};
 use presence::store::redis::tls::TlsFiles;
@@ -26,14 +26,6 @@ use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, PageAccess, Pag
 use crate::quota::{LimitKind, RateLimit};
 use crate::session::SessionLimits;
 
-/// Maximum value of `history.max_messages` and `history.inbox_messages`.
-const HISTORY_MESSAGES_MAX: u64 = 1_000_000;
-/// Values of `history.max_bytes` and `history.inbox_bytes`: at least one message of the maximum size.
-const HISTORY_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
-/// Maximum value of `history.max_age_hours`: a year.
-const HISTORY_HOURS_MAX: u64 = 8760;
-/// Maximum value of `history.quiet_room_hours`: the lifetime of other rooms and of sessions.
-const QUIET_ROOM_HOURS_MAX: u64 = 72;
 /// Maximum value of `limits.connections` and `limits.connections_per_address`.
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Maximum value of `limits.write_stall_seconds`.
@@ -163,8 +155,8 @@ impl GatewayConfig {
             session_limits: session_limits(settings)?,
             quotas: QuotaSettings::read(settings)?,
             admin: settings.address("admin.addr")?,
-            history: history(settings)?,
-            rooms: settings.optional("rooms", RoomPolicies::from_json)?.unwrap_or_default(),
+            history: settings.retention()?,
+            rooms: settings.room_policies()?,
             hold: hold(settings)?,
             hold_after: Duration::from_secs(settings.number(
                 "session.hold_after_seconds",
@@ -253,38 +245,6 @@ fn lookalikes(settings: &Settings) -> Result<LookalikePolicy, SettingsError> {
     Ok(if is_strict { LookalikePolicy::AllNames } else { LookalikePolicy::ExceptAscii })
 }
 
-fn history(settings: &Settings) -> Result<Retention, SettingsError> {
-    let messages = settings.number(
-        "history.max_messages",
-        1..=HISTORY_MESSAGES_MAX,
-        "expected a whole number from 1 to 1000000",
-    )?;
-    let hours = settings.number(
-        "history.max_age_hours",
-        1..=HISTORY_HOURS_MAX,
-        "expected a whole number of hours from 1 to 8760",
-    )?;
-    let inbox = settings.number(
-        "history.inbox_messages",
-        1..=HISTORY_MESSAGES_MAX,
-        "expected a whole number from 1 to 1000000",
-    )?;
-    let quiet = settings.number(
-        "history.quiet_room_hours",
-        1..=QUIET_ROOM_HOURS_MAX,
-        "expected a whole number of hours from 1 to 72",
-    )?;
-    let bytes = |key| settings.number(key, HISTORY_BYTES, "expected a whole number from 65536 to 1073741824");
-    Ok(Retention {
-        messages: messages as usize,
-        bytes: bytes("history.max_bytes")? as usize,
-        age: Duration::from_secs(hours * 3600),
-        inbox_messages: inbox as usize,
-        inbox_bytes: bytes("history.inbox_bytes")? as usize,
-        quiet: Duration::from_secs(quiet * 3600),
-    })
-}
-
 fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     let origins = settings.list("listen.origins", OriginWord::from_str)?;
     let connections = |key| settings.number(key, 1..=CONNECTIONS_MAX, "expected a whole number from 1 to 1000000");
@@ -367,12 +327,7 @@ impl fmt::Display for GatewayConfig {
             writeln!(f, "{rate_key} = {}\n{burst_key} = {}", rate.units(), rate.burst())?;
         }
         write!(f, "{}", self.quotas)?;
-        writeln!(f, "history.max_messages = {}", self.history.messages)?;
-        writeln!(f, "history.max_bytes = {}", self.history.bytes)?;
-        writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
-        writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;
-        writeln!(f, "history.inbox_bytes = {}", self.history.inbox_bytes)?;
-        writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
+        write!(f, "{}", retention_lines(&self.history))?;
         writeln!(f, "rooms = {}", self.rooms)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "session.hold_after_seconds = {}", self.hold_after.as_secs())?;

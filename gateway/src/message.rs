@@ -138,6 +138,9 @@ pub struct ChatMessage {
     /// The sender's user, if a token named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_user: Option<UserId>,
+    /// True if an application sent it by the server API: then `from` is a name and no user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub from_api: bool,
     /// Unique, and the same for every recipient.
     pub msg_id: String,
     /// Position in the room or inbox, dense from 1.

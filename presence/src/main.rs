@@ -66,7 +66,7 @@ impl Program for PresenceProgram {
     }
 
     fn reload(server: &RunningPresence, config: &PresenceConfig) {
-        server.presence.set_access(&config.access);
+        server.presence.reload(config);
     }
 
     /// A failed API server ends the process, so its supervisor starts another one.

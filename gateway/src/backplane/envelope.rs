@@ -20,6 +20,7 @@
 //! ```
 
 use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId, UserId};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Delivery, PublishRequest, StreamId};
@@ -56,6 +57,8 @@ struct DecodedPayload {
     #[serde(default)]
     at: Accepted,
     user: Option<UserId>,
+    /// The application that sent it by the server API.
+    api: Option<IgnoredAny>,
     body: Body,
 }
 
@@ -99,8 +102,9 @@ pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
 
 /// Decodes a message that is delivered right after its publish: it still has its time of acceptance.
 fn decode_delivered(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
-    let DecodedPayload { to, from, id, at, user, body } = serde_json::from_slice(payload).ok()?;
-    Some(ChatMessage { to, from, from_user: user, msg_id: id, seq, time, body, accepted: at })
+    let DecodedPayload { to, from, id, at, user, api, body } = serde_json::from_slice(payload).ok()?;
+    let from_api = api.is_some();
+    Some(ChatMessage { to, from, from_user: user, from_api, msg_id: id, seq, time, body, accepted: at })
 }
 
 /// Decodes the text of a room's channel, in order. Returns the number of skipped frames. A malformed payload costs its

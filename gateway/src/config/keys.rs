@@ -168,38 +168,13 @@ pub const KEYS: &[Key] = &[
     burst!("limits.registrations_burst", "registrations of an address at once", "30", "1"),
     rate!("limits.creations_per_minute", "rooms that an address creates per minute", "10"),
     burst!("limits.creations_burst", "rooms that an address creates at once", "10", "1"),
-    Key::number("history.max_messages")
-        .default("10000")
-        .live()
-        .meaning("Maximum number of messages kept in a room, 1 to 1000000. Redis may keep up to 100 more."),
-    Key::number("history.max_bytes").default("16777216").live().meaning(
-        "Maximum number of bytes of the messages kept in a room, 65536 to 1073741824. Redis may keep a sixteenth and one \
-         message more.",
-    ),
-    Key::number("history.max_age_hours").default("72").live().meaning(
-        "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at a later message, once they \
-         are a 64th too old.",
-    ),
-    Key::number("history.inbox_messages")
-        .default("1000")
-        .live()
-        .meaning("Maximum number of messages kept in an inbox, 1 to 1000000. Redis may keep up to 100 more."),
-    Key::number("history.inbox_bytes").default("4194304").live().meaning(
-        "Maximum number of bytes of the messages kept in an inbox, 65536 to 1073741824. Redis may keep a sixteenth and \
-         one message more.",
-    ),
-    Key::number("history.quiet_room_hours").default("24").live().meaning(
-        "Hours that a room with fewer than three messages is kept after its last member left, 1 to 72. Others are kept \
-         for 72 hours; a room without messages is forgotten at once. Applies from a room's next message.",
-    ),
-    Key::tables("rooms")
-        .sample(r##"[{"match":"#team-*","create":"token","roles":true},{"match":"#news","send":"moderators"}]"##)
-        .live()
-        .meaning(
-            "Rules of rooms; the first table whose pattern match has the room holds. Fields: create (anyone, token or api), \
-             history_messages, history_hours, ephemeral, members_max, invite_only, roles, send (members or moderators), \
-             slow_mode_seconds. The same on all gateways. Rules written by the API replace them.",
-        ),
+    key::HISTORY_MAX_MESSAGES,
+    key::HISTORY_MAX_BYTES,
+    key::HISTORY_MAX_AGE_HOURS,
+    key::HISTORY_INBOX_MESSAGES,
+    key::HISTORY_INBOX_BYTES,
+    key::HISTORY_QUIET_ROOM_HOURS,
+    key::ROOMS,
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),

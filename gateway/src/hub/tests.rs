@@ -25,6 +25,7 @@ fn message(seq: u64) -> ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
         from_user: None,
+        from_api: false,
         msg_id: format!("m{seq}"),
         seq,
         time: 1,

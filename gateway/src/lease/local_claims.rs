@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn verdict_sees_the_noted_client() {
         let claims = LocalClaims::default();
-        claims.insert(LocalClaim { user: UserId::parse("user:1"), ..claim(1) });
+        claims.insert(LocalClaim { user: UserId::parse("user:1").map(Box::new), ..claim(1) });
         let issued = |client: &SanctionedClient<'_>| client.user.map(|(_, issued)| issued);
         let revoked =
             |before| claims.verdicts(|client| (issued(client)? < before).then_some(CloseCode::TokenExpired)).len();

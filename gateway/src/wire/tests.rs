@@ -155,6 +155,7 @@ fn greeting_message() -> ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
         from_user: None,
+        from_api: false,
         msg_id: "0198f2f0".into(),
         seq: 132,
         time: 1_700_000_000_000,
@@ -198,9 +199,19 @@ fn event_examples_match_the_encoder() {
         time: 1_700_000_000_001,
         ..greeting_message()
     };
+    let of_application = ChatMessage {
+        from: "news".into(),
+        from_api: true,
+        msg_id: "0198f2f2".into(),
+        seq: 134,
+        time: 1_700_000_000_002,
+        body: Body::from_text("the match begins"),
+        ..greeting_message()
+    };
     let written = [
         Event::Message(greeting_message()),
         Event::Message(of_user),
+        Event::Message(of_application),
         Event::Presence { room: "#lobby".into(), delta, resync: false },
         Event::Presence { room: "#lobby".into(), delta: PresenceDelta::default(), resync: true },
         Event::Gap { to: "#lobby".into(), from_seq: 121, to_seq: 130 },

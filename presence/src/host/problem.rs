@@ -67,6 +67,18 @@ impl Problem {
         Self { detail: Some(detail), page: Some(page), ..self }
     }
 
+    /// Returns the code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// Returns the detail of this case.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
     /// Returns the document.
     #[must_use]
     pub fn document(&self) -> Value {

@@ -10,6 +10,7 @@ mod example;
 pub mod key;
 mod redis_url;
 mod report;
+mod retention;
 mod sources;
 mod tables;
 
@@ -30,6 +31,7 @@ pub use self::example::example;
 pub use self::key::{Key, KeyKind};
 pub use self::redis_url::RedisUrl;
 pub use self::report::{SettingsError, SettingsReport};
+pub use self::retention::retention_lines;
 pub use self::sources::{IgnoredVariable, Sources};
 
 use self::address::{excludes, parse_address};

@@ -72,6 +72,9 @@ impl SessionId {
     }
 }
 
+/// The first part of the tokens of [`Owner::of_api`], also in `registry/messages/prelude.lua`.
+const API_INCARNATION: &str = "api";
+
 /// The fence of a claim: a number that grows with every claim in the cluster, so a later owner always has a higher one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -93,6 +96,23 @@ impl Owner {
     #[must_use]
     pub fn succeeds(&self, other: &Self) -> bool {
         self.session == other.session && self.fence >= other.fence
+    }
+
+    /// Returns the owner of messages of the server API, by the name of the application's key. It has no lease and no
+    /// session: scripts and the memory arm know it by its incarnation, which no gateway has.
+    #[must_use]
+    pub fn of_api(application: &str) -> Self {
+        Self {
+            incarnation: Incarnation(API_INCARNATION.into()),
+            session: SessionId(format!("*{application}").into()),
+            fence: Fence(0),
+        }
+    }
+
+    /// Returns true for an owner of messages of the server API.
+    #[must_use]
+    pub fn is_api(&self) -> bool {
+        self.incarnation.as_str() == API_INCARNATION
     }
 
     /// Returns the owner as one text, which the stores keep and compare.

@@ -4,6 +4,7 @@
 //! clock or a socket.
 
 pub mod codes;
+pub mod json_value;
 pub mod keys;
 pub mod moderation;
 pub mod stream;

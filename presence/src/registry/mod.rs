@@ -46,6 +46,7 @@ mod leases;
 mod listing;
 mod memory;
 mod sanctions;
+mod messages;
 mod names;
 mod redis;
 mod reply;
@@ -66,6 +67,7 @@ pub use self::listing::{
     ListedBytes, Membership, PAGE_LIMIT, RegistryEvent, RoomRow, StreamOwner, StreamSize, UserRow,
 };
 pub use self::memory::MemoryRegistry;
+pub use self::messages::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RoomMessage, payload};
 pub use self::names::{ClaimError, ClaimRequest};
 pub use self::redis::RedisRegistry;
 pub use self::rooms::{

@@ -13,7 +13,7 @@ use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
 use crate::host::reloadable::Reloadable;
 use crate::model::keys::{KeyBuilder, ScriptKeys};
-use crate::model::{LookalikePolicy, MemberInfo, Nick, RoomPolicies, Status, UserId};
+use crate::model::{LookalikePolicy, MemberInfo, Nick, Retention, RoomPolicies, Status, UserId};
 use crate::store::redis::{CallKind, RedisStore};
 
 /// Number of keys that every script gets in front: the generation record and the lease table.
@@ -29,6 +29,7 @@ pub struct RedisRegistry {
     pub(super) event_reader: EventReader,
     pub(super) lookalikes: LookalikePolicy,
     pub(super) rooms: Reloadable<RoomPolicies>,
+    pub(super) retention: Reloadable<Retention>,
 }
 
 impl RedisRegistry {
@@ -36,7 +37,13 @@ impl RedisRegistry {
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader, lookalikes: LookalikePolicy::default(), rooms: Reloadable::default() }
+        Self {
+            redis,
+            event_reader,
+            lookalikes: LookalikePolicy::default(),
+            rooms: Reloadable::default(),
+            retention: Reloadable::default(),
+        }
     }
 
     /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.
@@ -45,10 +52,16 @@ impl RedisRegistry {
         Self { lookalikes, ..self }
     }
 
-    /// Sets the rules of rooms by pattern; the same for every gateway of a cluster.
+    /// Sets the rules of rooms by pattern; the same for every program of a cluster.
     #[must_use]
     pub fn with_room_policies(self, rooms: Reloadable<RoomPolicies>) -> Self {
         Self { rooms, ..self }
+    }
+
+    /// Sets the limits to which messages of the API trim streams; those of the gateways.
+    #[must_use]
+    pub fn with_retention(self, retention: Reloadable<Retention>) -> Self {
+        Self { retention, ..self }
     }
 
     /// Returns true while Redis refuses calls or is unfit.

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT, TrustedProxies};
 use crate::host::settings::key::{self, Key};
-use crate::host::settings::{RedisUrl, Settings, SettingsError};
+use crate::host::settings::{RedisUrl, Settings, SettingsError, retention_lines};
 use crate::host::telemetry::Logs;
+use crate::model::{Retention, RoomPolicies};
 use crate::service::access::{ApiAccess, ApiOrigin, KnownKey};
 use crate::store::redis::tls::TlsFiles;
 use crate::webhooks::{self, WebhookConfig};
@@ -41,6 +42,13 @@ pub const KEYS: &[Key] = &[
     Key::list("api.origins").sample("https://app.example.org").live().meaning(
         "Origins of the web pages that may use the API from a browser (CORS). * admits every page. Empty: none.",
     ),
+    key::HISTORY_MAX_MESSAGES,
+    key::HISTORY_MAX_BYTES,
+    key::HISTORY_MAX_AGE_HOURS,
+    key::HISTORY_INBOX_MESSAGES,
+    key::HISTORY_INBOX_BYTES,
+    key::HISTORY_QUIET_ROOM_HOURS,
+    key::ROOMS,
     Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).meaning(
         "Addresses and networks of reverse proxies. From these, X-Forwarded-For names the client, whose share of \
          event streams and requests is limited.",
@@ -81,6 +89,10 @@ pub struct PresenceConfig {
     pub api: SocketAddr,
     /// `api.keys`, `api.open_reads` and `api.origins`.
     pub access: ApiAccess,
+    /// `history.*`: the limits to which messages of the API trim streams, those of the gateways.
+    pub history: Retention,
+    /// `rooms`: the rules of rooms by pattern, those of the gateways.
+    pub rooms: RoomPolicies,
     /// `listen.trusted_proxies`: reverse proxies that name their clients.
     pub proxies: TrustedProxies,
     /// `admin.addr`: address of `/livez`, `/readyz` and `/metrics`.
@@ -113,6 +125,8 @@ impl PresenceConfig {
             prefix: settings.redis_prefix()?,
             api,
             access: api_access(settings, api)?,
+            history: settings.retention()?,
+            rooms: settings.room_policies()?,
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
             admin: settings.address("admin.addr")?,
             webhooks: WebhookConfig::new(settings)?,
@@ -154,6 +168,8 @@ impl fmt::Display for PresenceConfig {
         writeln!(f, "api.open_reads = {}", self.access.open_reads)?;
         let origins: Vec<&str> = self.access.origins.iter().map(ApiOrigin::as_str).collect();
         writeln!(f, "api.origins = {origins:?}")?;
+        write!(f, "{}", retention_lines(&self.history))?;
+        writeln!(f, "rooms = {}", self.rooms)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.proxies.words())?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         write!(f, "{}", self.webhooks)?;

@@ -26,6 +26,7 @@ use crate::host::program::Drained;
 use crate::host::reloadable::Reloadable;
 use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
+use crate::model::{Retention, RoomPolicies};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::access::ApiAccess;
 use crate::service::api::{self, ApiClients};
@@ -52,6 +53,8 @@ pub struct Presence {
     /// The API server; ends after its last answer.
     api: JoinHandle<()>,
     access: Reloadable<Arc<ApiAccess>>,
+    retention: Reloadable<Retention>,
+    rooms: Reloadable<RoomPolicies>,
     /// Cancelled when the API server ends, also by a panic.
     api_ended: CancellationToken,
     /// All other tasks.
@@ -72,7 +75,9 @@ impl Presence {
         let redis = RedisStore::open_with(config.redis.reveal(), &config.redis_tls, &config.prefix);
         let redis = redis.context("open redis")?;
         redis.is_fit().await?;
+        let (retention, rooms) = (Reloadable::from(config.history), Reloadable::from(config.rooms));
         let store = RedisRegistry::new(redis.clone());
+        let store = store.with_retention(retention.clone()).with_room_policies(rooms.clone());
         let registry = Registry::Redis(store.clone());
         let metrics = PresenceMetrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
@@ -130,7 +135,7 @@ impl Presence {
             let _ended = ended;
             serving_api.await;
         });
-        Ok(Self { addresses, metrics, api, access, api_ended, tasks, closing, stop })
+        Ok(Self { addresses, metrics, api, access, retention, rooms, api_ended, tasks, closing, stop })
     }
 
     /// Returns the bound addresses, with the real ports where the settings have port 0.
@@ -145,9 +150,11 @@ impl Presence {
         &self.metrics.registry
     }
 
-    /// Replaces the keys and origins of the API, for requests that begin from now on.
-    pub fn set_access(&self, access: &ApiAccess) {
-        self.access.set(Arc::new(access.clone()));
+    /// Applies keys, origins and retention, for requests that begin from now on.
+    pub fn reload(&self, config: &PresenceConfig) {
+        self.access.set(Arc::new(config.access.clone()));
+        self.retention.set(config.history);
+        self.rooms.set(config.rooms.clone());
     }
 
     /// Waits for the end of the API server. While the process runs only a failure ends it.

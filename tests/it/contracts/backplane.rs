@@ -14,6 +14,7 @@ mod faults;
 mod listed;
 mod names;
 mod pages;
+mod posts;
 mod repeats;
 mod republish;
 mod fixture;
@@ -74,6 +75,13 @@ on_both_arms! {
     inbox_keeps_at_most_its_bytes
     newest_message_fits_into_any_bound
     lowered_byte_bound_applies_while_running;
+
+    posts:
+    posted_message_has_its_place_in_the_room
+    posted_key_gets_first_answer_for_its_application
+    each_post_has_a_result_of_its_own
+    posted_direct_message_reaches_session_and_inbox
+    empty_room_keeps_posts_until_it_ends;
 
     directs:
     direct_message_reaches_only_the_owners_node

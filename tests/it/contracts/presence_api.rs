@@ -19,7 +19,8 @@ use presence::host::client_address::ProxyNetwork;
 use presence::host::program::Drained;
 use presence::host::telemetry::{LogFormat, Logs};
 use presence::model::{
-    Availability, Incarnation, LeftReason, MemberInfo, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId,
+    Availability, Incarnation, LeftReason, MemberInfo, Nick, Owner, Retention, RoomName, RoomPolicies, SessionId,
+    Status, TokenHash, UserId,
 };
 use presence::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
 use presence::service::access::{ApiAccess, ApiScope, NewKey};
@@ -35,6 +36,10 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(5);
 /// Longest time to a refusal while Redis is away.
 const REFUSAL_MAX: Duration = Duration::from_secs(3);
+
+/// The key of `make run`, which the examples use.
+const DEMO_KEY: &str =
+    "demo:read+publish+moderate=sha256:19d632c1c2239603a1e5bda73c0ae029d1f768477b5ed5383c731872014e3a59";
 
 /// The users of one gateway, written straight into the registry.
 struct GatewayUsers {
@@ -104,7 +109,13 @@ async fn serve(url: &str, api: SocketAddr) -> Presence {
         redis_tls: TlsFiles::default(),
         prefix: "parley".to_owned(),
         api,
-        access: ApiAccess { keys: vec![EXAMPLE_KEY.known.clone()], open_reads: true, ..ApiAccess::default() },
+        access: ApiAccess {
+            keys: vec![EXAMPLE_KEY.known.clone(), DEMO_KEY.parse().expect("a row")],
+            open_reads: true,
+            origins: Vec::new(),
+        },
+        history: Retention::default(),
+        rooms: RoomPolicies::default(),
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),
         admin: free,
         webhooks: presence::webhooks::WebhookConfig::default(),

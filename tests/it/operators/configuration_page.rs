@@ -24,7 +24,6 @@ fn table(keys: &[Key]) -> String {
             KeyKind::List => "list",
             KeyKind::Tables => "tables",
             KeyKind::Secret => "secret",
-            KeyKind::Tables => "tables",
         };
         let default = match (key.default, key.kind) {
             (Some(value), _) => format!("`{value}`"),

@@ -4,6 +4,7 @@
 
 mod audit;
 mod sanctions;
+mod keys;
 mod orders;
 mod reads;
 

@@ -55,6 +55,28 @@ fn payload_names_user_only_behind_its_fields() {
 }
 
 #[test]
+fn payload_of_the_server_api_is_marked() {
+    let body = serde_json::value::RawValue::from_string(r#"{"b": [1,  2.50], "api":"x"}"#.to_owned()).unwrap();
+    let fields = presence::registry::PayloadFields {
+        to: "#Lobby",
+        from: "Ann",
+        msg_id: "m1",
+        accepted: 1_700_000_000_000_001,
+        application: "app",
+        body: &body,
+    };
+    let text = presence::registry::payload(fields);
+    assert_eq!(
+        text,
+        r##"{"to":"#Lobby","from":"Ann","id":"m1","at":1700000000000001,"api":"app","body":{"b": [1,  2.50], "api":"x"}}"##
+    );
+    let of_user = message(payload("#Lobby", &request("m1", body.get())).as_bytes(), 1, 2).unwrap();
+    let of_api = message(text.as_bytes(), 1, 2).unwrap();
+    assert!(of_api.from_api && !of_user.from_api, "a field of the body is no mark");
+    assert_eq!(of_api, ChatMessage { from_api: true, ..of_user });
+}
+
+#[test]
 fn stored_payload_without_user_still_decodes() {
     let stored = r##"{"to":"#l","from":"Ann","id":"m1","fence":7,"body":1}"##;
     let of_user = r##"{"to":"#l","from":"Ann","id":"m1","fence":7,"user":"user:1","body":{"user":"forged"}}"##;
@@ -189,7 +211,7 @@ proptest! {
         let [Delivery::Room { message, .. }] = deliveries.as_slice() else { panic!("{deliveries:?}") };
         let accepted = request.accepted;
         let (from, from_user) = ("Ann".to_owned(), request.from_user);
-        let expected = ChatMessage { to, from, from_user, msg_id: id, seq, time, body: request.body, accepted };
+        let expected = ChatMessage { to, from, from_user, from_api: false, msg_id: id, seq, time, body: request.body, accepted };
         prop_assert_eq!(message, &expected);
     }
 

@@ -12,34 +12,21 @@ use presence::model::keys::{
 };
 use presence::model::{NickKey, Retention, RoomKey, RoomPolicies};
 use presence::registry::RegistryError;
-use presence::store::redis::{CallKind, ROLES, RedisStore};
+use presence::store::redis::message_scripts::{BUCKET_NOTES_MAX, PRELUDE, ROLES, WHEREABOUTS, assemble};
+use presence::store::redis::{CallKind, RedisStore};
 use redis::{Cmd, Script, Value};
 
 use crate::backplane::{PublishError, Published};
 
 use super::message::{WriteOrigin, WriteOutcome};
 use super::republish::SharedRepublishRing;
-use super::script;
 
-/// Script fragment that every writing script begins with.
-pub(super) const PRELUDE: &str = include_str!("../lua/prelude.lua");
-/// Script fragment that remembers messages.
-pub(super) const NOTES: &str = include_str!("../lua/notes.lua");
-/// Script fragment that bounds the bytes of streams.
-pub(super) const SIZES: &str = include_str!("../lua/sizes.lua");
-/// Script fragment that appends to streams.
-pub(super) const APPEND: &str = include_str!("../lua/append.lua");
-/// Script fragment that finds the gateway of a nick.
-pub(super) const WHEREABOUTS: &str = include_str!("../lua/whereabouts.lua");
-
-static TYPING: LazyLock<Script> = LazyLock::new(|| script(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
+static TYPING: LazyLock<Script> =
+    LazyLock::new(|| assemble(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
 
 static ROOM_TYPING: LazyLock<Script> =
-    LazyLock::new(|| script(&["local base = ARGV[1]", ROLES], include_str!("../lua/room_typing.lua")));
+    LazyLock::new(|| assemble(&["local base = ARGV[1]", ROLES], include_str!("../lua/room_typing.lua")));
 
-/// Maximum number of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5
-/// minutes for messages with a client's key, 30 seconds for others.
-const BUCKET_NOTES_MAX: usize = 1_000_000;
 /// A script's answer for one message: verdict, seq, time, message id.
 pub(super) type ScriptAnswer = (String, u64, u64, String);
 

@@ -3,30 +3,20 @@
 //! As `room_calls` for rooms. The script finds the session behind a nickname, so a reply also names the session whose
 //! inbox has the message. It knows neither queues nor the republish ring.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use presence::model::keys::{NickKeys, NickUnit, NodeUnit, OwnKey, ScriptKeys, SessionUnit};
 use presence::model::{NickKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
-use redis::{FromRedisValue, Script, Value};
+use presence::store::redis::message_scripts::{DIRECT, DIRECT_BUCKETS, INBOX_RETENTION_SECONDS};
+use redis::{FromRedisValue, Value};
 
-use super::calls::{
-    APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, WHEREABOUTS, outcome,
-};
+use super::calls::{CallLane, ScriptAnswer, ScriptCalls, TargetCall, outcome};
+use super::epoch;
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
 use super::room_calls::{StoredRange, target_parts};
-use super::{epoch, script};
 use crate::backplane::Published;
-
-static DIRECT: LazyLock<Script> =
-    LazyLock::new(|| script(&[PRELUDE, NOTES, SIZES, APPEND, WHEREABOUTS], include_str!("../lua/direct.lua")));
-
-/// The kinds of keys in which the script notes messages.
-const BUCKETS: [&str; 2] = ["idempotency", "attempts"];
-
-/// The lifetime of an inbox after its session: 72 hours.
-const INBOX_RETENTION_SECONDS: usize = 72 * 60 * 60;
 
 /// A script's answer for a message that is in the inbox of this session, in this epoch.
 type InboxAnswer = (String, u64, u64, String, String, String);
@@ -55,7 +45,7 @@ impl ScriptCalls {
                 .crossing_in_script::<NickUnit>()
                 .crossing_in_script::<SessionUnit>()
                 .crossing_in_script::<NodeUnit>()
-                .buckets_in_script(&BUCKETS);
+                .buckets_in_script(&DIRECT_BUCKETS);
             for StoredMessage { nick, .. } in messages {
                 keys = keys.crossing([self.redis.keys().nick(&NickKey::from_store(nick)).record()]);
             }

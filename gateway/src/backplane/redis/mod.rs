@@ -22,13 +22,11 @@ mod writes;
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::host::failpoints;
 use presence::host::reloadable::Reloadable;
 use presence::model::stream::{PageLimit, StreamEnd};
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, RoomPolicies, SessionId};
 use presence::registry::RegistryError;
-use presence::store::redis::{GENERATION, RedisStore, STREAM, WEBHOOK_LOG, script_source};
-use redis::Script;
+use presence::store::redis::RedisStore;
 use tokio::sync::Semaphore;
 
 use self::calls::ScriptCalls;
@@ -192,14 +190,6 @@ impl BackplaneContract for RedisBackplane {
     async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
         self.read_stream_ends(streams).await
     }
-}
-
-/// Assembles a script: its first line must be the very first bytes, so the shared parts follow it.
-fn script(shared: &[&str], text: &str) -> Script {
-    let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    script_source::script(&failpoints::script(
-        &[&[first, GENERATION, WEBHOOK_LOG, STREAM], shared, &[body]].concat().join("\n"),
-    ))
 }
 
 /// Returns an unused epoch, for a stream that has to begin one.

@@ -11,19 +11,20 @@ use presence::model::keys::{CallKeys, Keys};
 use presence::model::stream::{PageLimit, StreamEnd, StreamId, read_forks};
 use presence::registry::RegistryError;
 use presence::store::redis::CallKind;
+use presence::store::redis::message_scripts::assemble;
 use redis::streams::{self, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::{RedisBackplane, epoch, script};
+use super::{RedisBackplane, epoch};
 use crate::backplane::{HistoryPage, Range, ReplayPage, envelope};
 use crate::message::ChatMessage;
 
 static PAGE: LazyLock<Script> =
-    LazyLock::new(|| script(&[include_str!("../lua/entries.lua")], include_str!("../lua/page.lua")));
+    LazyLock::new(|| assemble(&[include_str!("../lua/entries.lua")], include_str!("../lua/page.lua")));
 static HISTORY: LazyLock<Script> =
-    LazyLock::new(|| script(&[include_str!("../lua/entries.lua")], include_str!("../lua/history.lua")));
+    LazyLock::new(|| assemble(&[include_str!("../lua/entries.lua")], include_str!("../lua/history.lua")));
 
 /// Maximum number of streams in one pipeline, few enough to delay no message for long.
 const STREAMS_MAX: usize = 100;

@@ -4,28 +4,19 @@
 //! partition. A room whose step failed in a call with others is [`TargetReply::Apart`]: called alone, it returns the
 //! error of Redis. It knows neither queues nor the republish ring.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use presence::model::RoomKey;
 use presence::model::keys::{OwnKey, RoomKeys, ScriptKeys};
 use presence::registry::RegistryError;
-use presence::store::redis::{CallKind, ROLES, RULES};
-use redis::{FromRedisValue, Script, Value};
+use presence::store::redis::CallKind;
+use presence::store::redis::message_scripts::{PUBLISH, PUBLISH_BUCKETS};
+use redis::{FromRedisValue, Value};
 
-use super::calls::{APPEND, CallLane, NOTES, PRELUDE, SIZES, ScriptAnswer, ScriptCalls, TargetCall, outcome};
+use super::calls::{CallLane, ScriptAnswer, ScriptCalls, TargetCall, outcome};
+use super::epoch;
 use super::message::{MessageAnswer, MessageOutcome, SentBatch, StoredMessage, TargetReply, WriteOrigin, WriteTarget};
-use super::{epoch, script};
 use crate::backplane::{PriorPosition, Published};
-
-static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    let [repeats, retention] = [include_str!("../lua/repeats.lua"), include_str!("../lua/retention.lua")];
-    let senders = include_str!("../lua/senders.lua");
-    let parts = [PRELUDE, NOTES, SIZES, APPEND, repeats, retention, ROLES, RULES, senders];
-    script(&parts, include_str!("../lua/publish.lua"))
-});
-
-/// The kinds of keys in which the script notes messages.
-const BUCKETS: [&str; 2] = ["idempotency", "repeats"];
 
 impl ScriptCalls {
     /// Appends messages to rooms, and returns the reply for each room.
@@ -45,7 +36,7 @@ impl ScriptCalls {
         let mut targets = Vec::with_capacity(rooms.len());
         for SentBatch { to: room, .. } in rooms {
             let own = [RoomKeys::meta, RoomKeys::stream, RoomKeys::members, RoomKeys::channel];
-            targets.push(ScriptKeys::of(self.redis.keys().room(room)).own(own).buckets_in_script(&BUCKETS));
+            targets.push(ScriptKeys::of(self.redis.keys().room(room)).own(own).buckets_in_script(&PUBLISH_BUCKETS));
         }
         let mut call = self.call(&PUBLISH, &targets, origin);
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());

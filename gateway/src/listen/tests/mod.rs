@@ -328,6 +328,7 @@ fn lobby_message(text: &str) -> ChatMessage {
         to: "#lobby".to_owned(),
         from: "ann".to_owned(),
         from_user: None,
+        from_api: false,
         msg_id: "m".to_owned(),
         seq: 1,
         time: 1,

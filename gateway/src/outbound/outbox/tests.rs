@@ -12,6 +12,7 @@ fn chat_message(body_bytes: usize) -> ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
         from_user: None,
+        from_api: false,
         msg_id: "m".into(),
         seq: 1,
         time: 1,

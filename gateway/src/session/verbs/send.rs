@@ -205,6 +205,7 @@ mod tests {
                 to: to.as_str().to_owned(),
                 from: from.as_str().to_owned(),
                 from_user: user,
+                from_api: false,
                 msg_id: uuid::Uuid::now_v7().to_string(),
                 seq: 1,
                 time: 1_795_252_200_000,

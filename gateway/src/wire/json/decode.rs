@@ -26,14 +26,13 @@ use crate::wire::{
 };
 
 use super::INBOX;
-use super::interoperable::{self, JsonString};
+use super::interoperable;
+use presence::model::json_value::{DEPTH_MAX, JsonString, depth, has_lone_surrogate};
 
 /// Maximum length of an `id` as it is written, quotes and escapes included, in bytes.
 const ID_BYTES_MAX: usize = 128;
 /// Maximum length of an idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 64;
-/// Maximum nesting of a frame, the frame itself included.
-const DEPTH_MAX: usize = 32;
 /// Number of messages of a page of history for a client that names no limit.
 const DEFAULT_HISTORY_ROWS: usize = 50;
 /// The largest seq: the largest integer that every JSON reader, and the store's scripts, hold exactly.
@@ -319,53 +318,4 @@ impl<'de> Visitor<'de> for JsonFieldsVisitor {
         }
         Ok(fields)
     }
-}
-
-/// Returns the maximum nesting of a well-formed JSON text.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// Returns true if a well-formed JSON text contains `\uD800`-`\uDFFF` outside a pair. The grammar allows it, but many
-/// parsers fail on it, and one sender must not be able to break them.
-fn has_lone_surrogate(json: &str) -> bool {
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        let Some(unit) = escaped_unit(&rest[at..]) else {
-            // Any other escape is two ASCII bytes long.
-            rest = rest.get(at + 2..).unwrap_or_default();
-            continue;
-        };
-        rest = &rest[at + 6..];
-        match unit {
-            0xD800..=0xDBFF => match escaped_unit(rest) {
-                Some(0xDC00..=0xDFFF) => rest = &rest[6..],
-                _ => return true,
-            },
-            0xDC00..=0xDFFF => return true,
-            _ => {}
-        }
-    }
-    false
-}
-
-/// Returns the UTF-16 unit of the `\uXXXX` that a text begins with.
-fn escaped_unit(text: &str) -> Option<u16> {
-    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }

@@ -163,10 +163,12 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
 
 fn message(lines: &mut LineBuffer, chat: &ChatMessage) {
     let (to, from, text) = (Escaped(&chat.to), Escaped(&chat.from), chat.body.text());
+    // No nickname contains a space, so no user looks like an application.
+    let mark = if chat.from_api { " (api)" } else { "" };
     if chat.to.starts_with('#') {
-        lines.add(format_args!("[{to}] <{from}> {}", Escaped(&text)));
+        lines.add(format_args!("[{to}] <{from}{mark}> {}", Escaped(&text)));
     } else {
-        lines.add(format_args!("<- {from}: {}", Escaped(&text)));
+        lines.add(format_args!("<- {from}{mark}: {}", Escaped(&text)));
     }
 }
 

@@ -56,6 +56,7 @@ fn message(to: &str, body: &str) -> ChatMessage {
         to: to.into(),
         from: "ann".into(),
         from_user: None,
+        from_api: false,
         msg_id: "m1".into(),
         seq: 132,
         time: 7,
@@ -388,6 +389,8 @@ fn events_encode_as_frozen() {
     let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
     for (input, text) in [
         (Event::Message(message("#lobby", r#""hi""#)), "[#lobby] <ann> hi\n"),
+        (Event::Message(ChatMessage { from_api: true, ..message("#lobby", "1") }), "[#lobby] <ann (api)> 1\n"),
+        (Event::Message(ChatMessage { from_api: true, ..message("bob", "1") }), "<- ann (api): 1\n"),
         (Event::Message(message("bob", r#""hi""#)), "<- ann: hi\n"),
         (Event::Message(message("#lobby", r#""""#)), "[#lobby] <ann> \n"),
         (Event::Message(message("#lobby", "{ \"a\": [1,\n 2] }")), "[#lobby] <ann> {\"a\":[1,2]}\n"),

@@ -63,6 +63,45 @@ pub const REDIS_TLS_KEY: Key = Key::text("redis.tls_key")
 pub const REDIS_PREFIX: Key = Key::text("redis.prefix")
     .default("parley")
     .meaning("First part of every Redis key and channel. Clusters that share a Redis need different prefixes.");
+/// `history.max_messages`, of both programs.
+pub const HISTORY_MAX_MESSAGES: Key = Key::number("history.max_messages")
+    .default("10000")
+    .live()
+    .meaning("Maximum number of messages kept in a room, 1 to 1000000. Redis may keep up to 100 more.");
+/// `history.max_bytes`, of both programs.
+pub const HISTORY_MAX_BYTES: Key = Key::number("history.max_bytes").default("16777216").live().meaning(
+    "Maximum number of bytes of the messages kept in a room, 65536 to 1073741824. Redis may keep a sixteenth and one \
+         message more.",
+);
+/// `history.max_age_hours`, of both programs.
+pub const HISTORY_MAX_AGE_HOURS: Key = Key::number("history.max_age_hours").default("72").live().meaning(
+    "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at a later message, once they \
+         are a 64th too old.",
+);
+/// `history.inbox_messages`, of both programs.
+pub const HISTORY_INBOX_MESSAGES: Key = Key::number("history.inbox_messages")
+    .default("1000")
+    .live()
+    .meaning("Maximum number of messages kept in an inbox, 1 to 1000000. Redis may keep up to 100 more.");
+/// `history.inbox_bytes`, of both programs.
+pub const HISTORY_INBOX_BYTES: Key = Key::number("history.inbox_bytes").default("4194304").live().meaning(
+    "Maximum number of bytes of the messages kept in an inbox, 65536 to 1073741824. Redis may keep a sixteenth and \
+         one message more.",
+);
+/// `history.quiet_room_hours`, of both programs.
+pub const HISTORY_QUIET_ROOM_HOURS: Key = Key::number("history.quiet_room_hours").default("24").live().meaning(
+    "Hours that a room with fewer than three messages is kept after its last member left, 1 to 72. Others are kept \
+         for 72 hours; a room without messages is forgotten at once. Applies from a room's next message.",
+);
+/// `rooms`, of both programs.
+pub const ROOMS: Key = Key::tables("rooms")
+    .sample(r##"[{"match":"#team-*","create":"token","roles":true},{"match":"#news","send":"moderators"}]"##)
+    .live()
+    .meaning(
+        "Rules of rooms; the first table whose pattern match has the room holds. Fields: create (anyone, token or api), \
+         history_messages, history_hours, ephemeral, members_max, invite_only, roles, send (members or moderators), \
+         slow_mode_seconds. The same on all gateways and presence processes. Rules written by the API replace them.",
+    );
 /// `drain.grace_seconds`, of both programs.
 pub const DRAIN_GRACE: Key = Key::number("drain.grace_seconds")
     .default("30")

@@ -5,7 +5,7 @@
 -- Reply: {'OK', {bytes of the largest room, bytes of all listed rooms, the same two of inboxes}, row..}; a row of each
 --        stream, the largest first: {'room' or 'inbox', room key or session id, room as shown or nick key or '', bytes,
 --        messages, seconds until it expires or -1}
--- Called by RedisRegistry::largest_streams. The list is written by the gateway's backplane/lua/sizes.lua.
+-- Called by RedisRegistry::largest_streams. The list is written by messages/sizes.lua.
 local list, rows_max = KEYS[3], tonumber(ARGV[2])
 local largest, total, rows = { room = 0, inbox = 0 }, { room = 0, inbox = 0 }, {}
 

@@ -37,7 +37,6 @@ pub(super) struct Read;
 
 /// The scope of messages, and of changes of rooms.
 #[derive(Debug)]
-#[allow(dead_code, reason = "its paths follow")]
 pub(super) struct Publish;
 
 /// The scope of sanctions.

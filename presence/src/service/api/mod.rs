@@ -1,8 +1,8 @@
 //! The HTTP API: users, rooms, members, gateways, and a stream of changes.
 //!
-//! Stateless: every request reads the registry, nothing is cached, and without the store the answer is a refusal. Only
-//! orders of moderators change the registry. The presence process serves [`router`]; tests serve it over a memory
-//! registry. Nothing here uses a key or a command of Redis.
+//! Stateless: every request reads or writes the registry, nothing is cached, and without the store the answer is
+//! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key
+//! of the store or a Redis command. Each handler begins with the guard of its scope (`keys`).
 //!
 //! A handler takes validated values (`extract`), calls the registry through `Api::read` or `Api::list` and returns JSON
 //! or a `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it. The
@@ -11,12 +11,15 @@
 mod admission;
 mod cluster;
 mod cors;
+mod counts;
 mod docs;
 mod events;
 mod extract;
 mod feed;
+mod history;
 mod keys;
 mod sanctions;
+mod messages;
 mod page;
 mod problem;
 mod read_shares;
@@ -45,6 +48,7 @@ use utoipa_axum::routes;
 
 pub(super) use self::admission::PeerAddress;
 use self::admission::{ApiAdmission, admit};
+use self::counts::ApiCounts;
 use self::extract::cursor_out;
 use self::feed::EventFeed;
 use self::keys::KeyGuard;
@@ -81,6 +85,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
         (name = "cluster", description = "Gateways and totals"),
         (name = "events", description = "Changes as they happen"),
         (name = "sanctions", description = "Bans, mutes, kicks and revocations of tokens"),
+        (name = "messages", description = "Messages of applications"),
     ),
 )]
 struct ApiDocument;
@@ -110,6 +115,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
     let access = clients.access.clone();
     let refusals = RefusalLog::new(clients.log_addresses);
     let guard = KeyGuard::new(access.clone(), refusals.clone(), &metrics);
+    let counts = ApiCounts::new(&metrics);
     let admission = ApiAdmission::new(clients, refusals);
     router
         // The path of the lookup hides this nickname from the handler of `/v1/users/{nick}`.
@@ -133,7 +139,7 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
             add_security_headers(headers);
             response
         }))
-        .with_state(Api::new(registry, admission, guard, stop))
+        .with_state(Api::new(registry, admission, (guard, counts), stop))
 }
 
 /// Counts a response under the pattern of its route, so clients cannot add series.
@@ -169,6 +175,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sanctions::revoke, sanctions::revocations))
         .routes(routes!(sanctions::restore))
         .routes(routes!(sanctions::kick))
+        .routes(routes!(messages::publish))
+        .routes(routes!(messages::batch))
+        .routes(routes!(history::messages))
 }
 
 /// State shared by all handlers.
@@ -177,6 +186,7 @@ struct Api {
     registry: Registry,
     admission: ApiAdmission,
     guard: KeyGuard,
+    counts: ApiCounts,
     feed: EventFeed,
     /// Ends the event streams.
     stop: CancellationToken,
@@ -185,8 +195,14 @@ struct Api {
 }
 
 impl Api {
-    fn new(registry: Registry, admission: ApiAdmission, guard: KeyGuard, stop: CancellationToken) -> Self {
-        Self { feed: EventFeed::new(registry.clone()), registry, admission, guard, stop, is_store_away: Arc::default() }
+    fn new(
+        registry: Registry,
+        admission: ApiAdmission,
+        (guard, counts): (KeyGuard, ApiCounts),
+        stop: CancellationToken,
+    ) -> Self {
+        let (feed, is_store_away) = (EventFeed::new(registry.clone()), Arc::default());
+        Self { registry, admission, guard, counts, feed, stop, is_store_away }
     }
 
     /// Waits for a single read in a place of its client, up to a timeout.

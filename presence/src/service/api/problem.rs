@@ -129,4 +129,8 @@ refusals! {
     LiftRefusals: Unauthorized | Forbidden | NotFound | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable;
+    /// Refusals of a message.
+    PostRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchUser | NoSuchRoom | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of a request with many messages.
+    BatchRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable;
 }

@@ -16,6 +16,9 @@ use crate::host::client_address::ClientAddress;
 /// Maximum wait of a request for its place.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// Calls of one address that publish at a time. They share connections, so more cost little.
+const POSTS_EACH: usize = 16;
+
 /// The places that a read needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ReadKind {
@@ -25,6 +28,8 @@ pub(super) enum ReadKind {
     Single,
     /// A page of events that a stream replays.
     EventPage,
+    /// A call that publishes messages.
+    Post,
 }
 
 impl ReadKind {
@@ -34,6 +39,7 @@ impl ReadKind {
             Self::Listing => "listings under way",
             Self::Single => "other reads under way",
             Self::EventPage => "pages of events under way",
+            Self::Post => "messages under way",
         }
     }
 
@@ -43,6 +49,7 @@ impl ReadKind {
         match self {
             Self::Listing | Self::Single => 4,
             Self::EventPage => 2,
+            Self::Post => POSTS_EACH,
         }
     }
 }

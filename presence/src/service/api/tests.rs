@@ -4,6 +4,7 @@ mod document;
 mod events;
 mod keys;
 mod sanctions;
+mod messages;
 mod reads;
 mod refusals;
 
@@ -155,7 +156,11 @@ impl Served {
     }
 
     async fn lookup(&self, body: &str) -> HttpAnswer {
+        self.post("/v1/users/lookup", "", body).await
+    }
+
+    async fn post(&self, path: &str, headers: &str, body: &str) -> HttpAnswer {
         let length = body.len();
-        self.send(&format!("POST /v1/users/lookup HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}")).await
+        self.send(&format!("POST {path} HTTP/1.0\r\n{headers}Content-Length: {length}\r\n\r\n{body}")).await
     }
 }

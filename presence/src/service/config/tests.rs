@@ -24,6 +24,8 @@ fn presence_needs_redis_url_only() {
         prefix: "parley".to_owned(),
         api: "127.0.0.1:8090".parse().unwrap(),
         access: ApiAccess::default(),
+        history: Retention::default(),
+        rooms: RoomPolicies::default(),
         proxies: vec!["127.0.0.0/8".parse::<ProxyNetwork>().unwrap(), "::1".parse().unwrap()].into(),
         admin: "127.0.0.1:9190".parse().unwrap(),
         webhooks: WebhookConfig { shown: "[]".to_owned(), ..WebhookConfig::default() },

@@ -8,6 +8,7 @@ mod calls;
 mod condition;
 mod fitness;
 mod key_sample;
+pub mod message_scripts;
 mod refusals;
 mod script_loads;
 pub mod script_source;
@@ -69,10 +70,6 @@ pub const GENERATION: &str = include_str!("../../registry/script/generation.lua"
 pub const WEBHOOK_LOG: &str = include_str!("../../registry/script/webhook_log.lua");
 /// Script fragment for the sequence numbers of a stream; its `touch` is the only access to the epoch of a stream.
 pub const STREAM: &str = include_str!("../../registry/script/stream.lua");
-/// Script fragment that reads the roles of a room; scripts of both crates contain it.
-pub const ROLES: &str = include_str!("../../registry/rooms/roles.lua");
-/// Script fragment that finds the rules of a room; scripts of both crates contain it.
-pub const RULES: &str = include_str!("../../registry/rooms/rules.lua");
 
 impl<U: Unit> redis::ToRedisArgs for UnitKey<U> {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {

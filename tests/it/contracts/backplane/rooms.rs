@@ -42,6 +42,7 @@ pub(crate) async fn acked_message_reaches_every_subscribed_node(store: &StoreFix
         to: "#Lobby".to_owned(),
         from: "Ann".to_owned(),
         from_user: UserId::parse("user:1"),
+        from_api: false,
         msg_id: request.msg_id.clone(),
         seq: 1,
         time: ack.time,

@@ -130,10 +130,13 @@ fn architecture_names_every_crossing_of_units() {
     let own_units = own_units();
     let mut documented = documented_units();
     let mut offences = Vec::new();
-    for folder in ["presence/", "gateway/"] {
+    // The scripts of the registry, then those of messages: each group has a prelude of its own.
+    for of_messages in [false, true] {
+        let is_of_messages =
+            |path: &str| path.starts_with("gateway/") || path.starts_with("presence/src/registry/messages/");
         let files = sources("lua")
             .into_iter()
-            .filter(|file| file.path.starts_with(folder) || file.path.ends_with("script/stream.lua"));
+            .filter(|file| is_of_messages(&file.path) == of_messages || file.path.ends_with("script/stream.lua"));
         let (scripts, parts): (Vec<_>, Vec<_>) = files.partition(|file| file.text.starts_with("#!lua"));
         let shared = parts.iter().flat_map(|part| LuaFile::parse(&part.text).functions).collect();
         for script in scripts {

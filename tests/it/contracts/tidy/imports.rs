@@ -77,6 +77,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "presence/src/registry/rooms/moderation/mod.rs",
             "presence/src/registry/rooms/moderation/memory.rs",
             "presence/src/registry/rooms/rules_memory.rs",
+            "presence/src/registry/messages/payload.rs",
         ],
         forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "axum::", "lease::", "service::"],
     },

@@ -75,8 +75,10 @@ async fn images_expose_the_ports_their_programs_use() {
         assert_eq!(dockerfile.instructions(image, "ENTRYPOINT"), [format!("[\"{image}\"]")]);
         let environment = dockerfile.environment(image);
         let given = environment.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let effective =
-            EffectiveSettings::of(image, given.chain([("PARLEY__REDIS__URL_FILE", "/run/secrets/x")])).await;
+        let secrets = [("PARLEY__REDIS__URL_FILE", "/run/secrets/x"), ("PARLEY__API__KEYS_FILE", "/run/secrets/y")];
+        // Beyond loopback the API of the presence image needs keys, and gateways have no such setting.
+        let secrets = &secrets[..if image == "presence" { 2 } else { 1 }];
+        let effective = EffectiveSettings::of(image, given.chain(secrets.iter().copied())).await;
         let ports: Vec<String> = keys.iter().map(|key| effective.port(key).to_string()).collect();
         assert_eq!(dockerfile.instructions(image, "EXPOSE"), [ports.join(" ")], "{image}");
     }

@@ -7,10 +7,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::str::FromStr;
 use std::time::Duration;
 
 use harness::nginx::{NginxPaths, stream_module};
 use harness::{Cluster, LineClient, Nginx, Node, WsClient, eventually, http, stays};
+use presence::service::access::{ApiAccess, KnownKey};
 
 /// The name in the certificate.
 const SITE: &str = "chat.example";
@@ -220,13 +222,17 @@ fn secrets_are_created_only_once() {
         let script = harness::repository().join("deploy/secrets");
         let made = Command::new(script).arg(directory.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        ["redis_password", "redis_url", "tls.crt", "tls.key", "redis_admin_password"]
+        ["redis_password", "redis_url", "tls.crt", "tls.key", "redis_admin_password", "api_key", "api_keys"]
             .map(|name| read_file(&directory.path().join(name)))
     };
     let first = make();
     assert_eq!(first[1], format!("redis://parley:{}@redis:6379/", first[0]));
     assert!(first[0].len() >= 32 && first[2].contains("BEGIN CERTIFICATE"), "{first:?}");
     assert!(first[4].len() >= 32 && first[4] != first[0], "each user has its own password");
+    assert!(first[5].len() >= 32, "a key of the API has at least 32 bytes");
+    let row = KnownKey::from_str(first[6].trim()).unwrap();
+    let access = ApiAccess { keys: vec![row], ..ApiAccess::default() };
+    assert_eq!(access.find(&first[5]).map(|key| key.name().to_string()), Some("backend".to_owned()));
     assert_eq!(make(), first);
 }
 

@@ -28,8 +28,14 @@ impl EffectiveSettings {
                 Some(inner) => {
                     assert!(value.starts_with('/') || value.starts_with("%d/"), "{key}={value}: not a path");
                     assert!(is_known(binary, inner), "{binary} does not know {key}");
-                    assert_eq!(inner, "PARLEY__REDIS__URL", "the only secret");
-                    program.env(inner, REDIS_URL)
+                    let value = match inner {
+                        "PARLEY__REDIS__URL" => REDIS_URL.to_owned(),
+                        "PARLEY__API__KEYS" => {
+                            format!("app:read=sha256:{}", "0".repeat(64))
+                        }
+                        _ => panic!("{inner} is no secret"),
+                    };
+                    program.env(inner, &value)
                 }
                 None => program.env(key, value),
             };

@@ -111,8 +111,11 @@ async fn units_start_programs_with_enough_stop_time() {
             .map(|(key, value)| (key, value.replace("%H", "host").replace("%i", "g1")))
             .collect();
         let url = environment.iter().find(|(key, _)| *key == "PARLEY__REDIS__URL_FILE").expect("a secret");
-        let credential = one(&unit, "LoadCredential").split_once(':').unwrap().0;
-        assert_eq!(url.1, format!("%d/{credential}"), "{name}");
+        let credentials: Vec<&str> =
+            all(&unit, "LoadCredential").into_iter().map(|pair| pair.split_once(':').unwrap().0).collect();
+        assert_eq!(url.1, format!("%d/{}", credentials[0]), "{name}");
+        let keys = environment.iter().find(|(key, _)| *key == "PARLEY__API__KEYS_FILE");
+        assert_eq!(keys.map(|(_, path)| path.as_str()), credentials.get(1).map(|_| "%d/api_keys"), "{name}");
         let effective =
             EffectiveSettings::of(binary, environment.iter().map(|(key, value)| (*key, value.as_str()))).await;
         effective.assert_is_member();

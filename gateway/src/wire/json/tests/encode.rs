@@ -24,7 +24,17 @@ fn event(event: &Event) -> String {
 fn message(body: &str) -> ChatMessage {
     let (to, from, msg_id) = ("#lobby".into(), "ann".into(), "m1".into());
     let (body, accepted) = (Body::from_raw(raw(body)), Accepted::default());
-    ChatMessage { to, from, from_user: None, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
+    ChatMessage {
+        to,
+        from,
+        from_user: None,
+        from_api: false,
+        msg_id,
+        seq: 132,
+        time: 1_700_000_000_000,
+        body,
+        accepted,
+    }
 }
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {

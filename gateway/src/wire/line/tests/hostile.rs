@@ -54,6 +54,7 @@ proptest! {
             to: name.clone(),
             from: name.clone(),
             from_user: None,
+            from_api: false,
             msg_id: String::new(),
             seq: 1,
             time: 1,

@@ -11,11 +11,12 @@
 --       <seq>' from before it for a repeat
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
---        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed; muted, slow_mode and exhausted
---        (time: milliseconds until then, 0 for never); searching (absent up to this seq, in the epoch that stands for
---        the id), lost; or the error RECOVERING. The step of a single room fails with its own error.
--- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
--- its sender may have left since, so only the republishing lease is checked.
+--        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed, no_such_room (to the server API);
+--        muted, slow_mode and exhausted (time: milliseconds until then, 0 for never); searching (absent up to this seq,
+--        in the epoch that stands for the id), lost; or the error RECOVERING. The step of a single room fails with its
+--        own error.
+-- Called by RedisBackplane::publish, by Registry::post and by the republish task. A republished message was checked
+-- before its ack, and its sender may have left since, so only the republishing lease is checked.
 if refusal then
   return { err = refusal }
 end
@@ -125,11 +126,24 @@ local function bound_lifetime(terms, meta, log)
   end
 end
 
+-- True once a room has got a message of the server API, which needs no member.
+local is_posted
+
+-- Returns the answer to a message of the server API to the room of `meta` that is not to be appended, else nil.
+local function judge_post(place, meta)
+  is_posted = true
+  return first_answer(keys_seen, fields[place])
+    or redis.call('EXISTS', meta) == 0 and refused('no_such_room')
+    or exhausted(keys_seen, ARGV[place + 2])
+end
+
 -- Returns the answer to a message that is not to be appended, else nil. `member` is its sender's member record.
-local function judge(place, member, repeats, senders)
+local function judge(place, member, repeats, meta, senders)
   local token, key, id = ARGV[place], ARGV[place + 2], ARGV[place + 3]
   if not writer_serves(token) then
     return refused('fenced')
+  elseif is_from_api() then
+    return judge_post(place, meta)
   end
   -- The owner token stands first in the record, before a space.
   local is_member = member and string.find(member, token, 1, true) == 1 and string.byte(member, #token + 1) == 32
@@ -172,7 +186,7 @@ local function publish_in(meta, log, members, channel, at, last)
   local stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
     count = count + 1
-    local verdict = judge(place, records[count], repeats, senders)
+    local verdict = judge(place, records[count], repeats, meta, senders)
     if verdict then
       answers = answers or {}
       answers[count] = verdict
@@ -191,7 +205,7 @@ local function publish_in(meta, log, members, channel, at, last)
       if is_for_webhooks then
         log_for_webhooks(wanted_events, 'message', stamp, epoch .. ' ' .. at_seq, payload)
       end
-      if senders then
+      if senders and not is_from_api() then
         senders.note(ARGV[place + 1], member_info(place, records[count]))
       end
       local sent = head('M ' .. epoch, at_seq, stamp, payload) .. payload
@@ -233,7 +247,7 @@ local function publish_in(meta, log, members, channel, at, last)
   if senders then
     senders.write()
   end
-  if is_republish and redis.pcall('EXISTS', members) == 0 then
+  if (is_republish or is_posted) and redis.pcall('EXISTS', members) == 0 then
     local empty_s, stays = seq < BUSY_SEQ and quiet_s or EMPTY_S, redis.pcall('HMGET', meta, 'keep', 'fleeting')
     if not stays[1] then
       redis.pcall('EXPIRE', meta, empty_s + 3600)

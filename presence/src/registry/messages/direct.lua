@@ -12,8 +12,9 @@
 --        else {1 if it is online, its session, epoch, time, a seq for each stored message or {verdict, seq, time,
 --        message id, the session of the inbox, its epoch}}; or 'apart' or 'unknown' as in publish.lua. Verdicts:
 --        duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
--- Called by RedisBackplane::direct and by the republish task. A republished message was checked before its ack, so only
--- the republishing lease is checked; the message goes to its first inbox, even if the nick has another owner now.
+-- Called by RedisBackplane::direct, by Registry::post and by the republish task. A republished message was checked
+-- before its ack, so only the republishing lease is checked; the message goes to its first inbox, even if the nick has
+-- another owner now.
 if refusal then
   return { err = refusal }
 end
@@ -68,7 +69,7 @@ end
 -- Returns the answer to a message that is not to be appended, else nil.
 local function judge(place, sender, seen, is_reachable)
   local token, key = ARGV[place], ARGV[place + 1]
-  if not writer_serves(token) or not is_republish and owner_of(sender) ~= token then
+  if not writer_serves(token) or not is_republish and not is_from_api() and owner_of(sender) ~= token then
     return refused_nowhere('fenced')
   end
   local first = first_answer(seen, fields[place])

@@ -4,10 +4,11 @@
 -- KEYS of every script: 1 generation record, 2 lease table. ARGV of every script: 1 `base`, the prefix of the
 -- partition's keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum number of notes in a
 -- bucket; 4 the incarnation that republishes a lost message, or '' for a new message.
--- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
--- full Redis refuses a call whole. A right that the user loses at run time shows only at its command. So the rights to
--- store a message, to note its key and to publish it are checked first. Once it is stored, every write uses `pcall`: an
--- error would make the client send it again.
+-- Owner tokens are `<incarnation>/<session>/<fence>`, and `api/*<name of the key>/0` for a message of the server API,
+-- which has no lease, nick or membership (`Owner::of_api`).
+-- Everything is checked before the first write; without allow-oom a full Redis refuses a call whole. A right that the
+-- user loses at run time shows only at its command. So the rights to store a message, to note its key and to publish it
+-- are checked first. Once it is stored, every write uses `pcall`: an error would make the client send it again.
 
 local base, republisher = ARGV[1], ARGV[4]
 local is_republish = republisher ~= ''
@@ -58,9 +59,14 @@ local function writer_serves(token)
   end
   if string.find(token, last_part, 1, true) ~= 1 then
     last_part = string.match(token, '^[^/]+/')
-    last_serves = serves(string.sub(last_part, 1, -2))
+    last_serves = last_part == 'api/' or serves(string.sub(last_part, 1, -2))
   end
   return last_serves
+end
+
+-- Returns whether the message that `writer_serves` has just checked is from the server API.
+local function is_from_api()
+  return last_part == 'api/' and not is_republish
 end
 
 local function split_token(token)

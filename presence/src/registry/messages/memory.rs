@@ -1,0 +1,62 @@
+//! Messages of the API in memory: the rules for them in `publish.lua` and `direct.lua`.
+
+use std::num::NonZeroU64;
+
+use crate::model::stream::{PageLimit, StreamId};
+use crate::model::{NickKey, Owner, RoomKey};
+use crate::registry::{MemoryRegistry, RegistryError};
+use crate::store::memory::{Append, AppendError, Appended, StoreState, StoredEntry};
+
+use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage};
+
+impl Messages for MemoryRegistry {
+    async fn post(&self, posts: &[ApiPost]) -> Vec<Result<PostedMessage, PostError>> {
+        let mut store = self.store.lock();
+        posts.iter().map(|post| store.post(post)).collect()
+    }
+
+    async fn room_messages(
+        &self,
+        room: &RoomKey,
+        before: Option<NonZeroU64>,
+        limit: usize,
+    ) -> Result<Vec<RoomMessage>, RegistryError> {
+        let last = before.map_or(u64::MAX, |before| before.get() - 1);
+        let page = self.store.page(&StreamId::Room(room.clone()), 1..=last, PageLimit::of_messages(limit), true);
+        let message = |StoredEntry { seq, time, payload }| RoomMessage { seq, time, payload };
+        Ok(page.entries.into_iter().rev().map(message).collect())
+    }
+}
+
+impl StoreState {
+    fn post(&mut self, post: &ApiPost) -> Result<PostedMessage, PostError> {
+        let (owner, nobody) = (Owner::of_api(&post.application), NickKey::from_store(""));
+        let message = Append {
+            from: &nobody,
+            owner: &owner,
+            key: Some(&post.key),
+            adds_key: true,
+            msg_id: &post.msg_id,
+            payload: &post.payload,
+        };
+        let (appended, stream) = match &post.to {
+            PostTarget::Room(room) => (self.append(room, message), Some(StreamId::Room(room.clone()))),
+            PostTarget::Nick(nick) => {
+                let appended = self.append_direct(nick, message);
+                (appended, self.nicks.session(nick).cloned().map(StreamId::Inbox))
+            }
+        };
+        let Appended { msg_id, seq, time, duplicate, online } = appended.map_err(|error| match error {
+            AppendError::Exhausted { retry_after } => PostError::Exhausted { retry_after },
+            AppendError::NoSuchUser => PostError::NoSuchUser,
+            // Only a member can be refused for another reason.
+            AppendError::Fenced
+            | AppendError::NotInRoom
+            | AppendError::Muted { .. }
+            | AppendError::NotAllowed
+            | AppendError::SlowMode { .. } => PostError::NoSuchRoom,
+        })?;
+        let epoch = stream.and_then(|stream| self.end(&stream)).map(|end| end.epoch).unwrap_or_default();
+        Ok(PostedMessage { msg_id, seq, epoch, time, duplicate, online })
+    }
+}
