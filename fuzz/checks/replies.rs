@@ -102,7 +102,7 @@ impl StoreCalls {
     }
 
     fn claim(&self) -> LocalClaim {
-        let (nick, owner, user) = (self.nick.clone(), self.owner.clone(), Some(self.user.clone()));
+        let (nick, owner, user) = (self.nick.clone(), self.owner.clone(), Some(Box::new(self.user.clone())));
         let (status, rooms, token) = (self.status.clone(), vec![self.room.clone()], self.tokens[0].clone());
         LocalClaim { nick, owner, user, status, rooms, token, detached: false }
     }
