@@ -13,13 +13,15 @@ use gateway::backplane::{
     StreamId,
 };
 use gateway::message::{Accepted, Body, Target};
+use presence::model::moderation::{ModerationAction, ModerationOrder, ModerationTarget, RoomRole};
 use presence::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
-    UserId,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, RoomRules, SanctionKind,
+    SanctionOrder, SanctionSubject, SessionId, Status, TokenHash, UserId,
 };
 use presence::registry::{
-    BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry, JoinRequest, LeaseTransition,
-    LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, RedisRegistry, Registry, ResumeTicket,
+    ApiPost, BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry, JoinRequest, LeaseTransition,
+    LeaveIntent, LeaveRequest, LocalClaim, LoggedEvent, ModerationCaller, ModerationRequest, PostTarget, ReassertBatch,
+    RedisRegistry, Registry, ResumeTicket, WebhookLead, WebhookSettlement,
 };
 use presence::store::redis::RedisStore;
 use tokio::runtime::Runtime;
@@ -107,6 +109,22 @@ impl StoreCalls {
         LocalClaim { nick, owner, user, status, rooms, token, detached: false }
     }
 
+    async fn post(&self, to: PostTarget) -> CallOutcome {
+        let [application, key, msg_id, payload] = ["app", "k1", "m1", "{}"].map(str::to_owned);
+        let posts = [ApiPost { to, application, key, msg_id, payload }];
+        self.repeated(async { outcome(self.names.post(&posts).await.remove(0)) }).await
+    }
+
+    fn ban(&self) -> SanctionOrder {
+        let subject = SanctionSubject::Nick(self.nick.clone());
+        SanctionOrder::new(SanctionKind::Ban, subject, "app", "").expect("an order")
+    }
+
+    fn logged_event(&self) -> LoggedEvent {
+        let [kind, at, data] = ["join", "", "{}"].map(str::to_owned);
+        LoggedEvent { number: 1, original: 1, kind, time: 1, logged: 1, at, data, only: None }
+    }
+
     fn message(&self, key: Option<&str>) -> PublishRequest {
         PublishRequest {
             msg_id: "m1".to_owned(),
@@ -184,6 +202,8 @@ macro_rules! calls {
     };
 }
 
+/// The events of webhooks, as the leading presence process writes them.
+const WANTED: &str = "1000 1000000 direct_offline join leave message: offline online ";
 const HOLD: HoldTerms = HoldTerms { hold: Duration::from_secs(60), after: Duration::ZERO };
 const LIMIT: PageLimit = PageLimit { messages: 20, bytes: 65_536 };
 
@@ -206,6 +226,21 @@ calls! {
         let (nick, owner, user, status) = (&s.nick, &s.owner, Some(&s.user), &s.status);
         outcome(s.names.join(JoinRequest { room: &s.room, nick, owner, user, status, entry: JoinEntry::New }).await)
     };
+    set_room_rules = |s| outcome(s.names.set_room_rules(&s.room, &RoomRules::default()).await);
+    set_role = |s| {
+        let target = ModerationTarget::Nick(s.nick.clone());
+        outcome(s.names.set_role(&s.room, (target, Some(RoomRole::Owner)), "app").await)
+    };
+    moderate = |s| {
+        let caller = ModerationCaller::Member { nick: &s.nick, owner: &s.owner, may_moderate: false };
+        let target = Some(ModerationTarget::Nick(s.nick.clone()));
+        let order = ModerationOrder::new(ModerationAction::Invite, target);
+        outcome(s.names.moderate(ModerationRequest { room: &s.room, caller, order: &order }).await)
+    };
+    lead_webhooks = |s| {
+        let lead = WebhookLead { process: "p1", lasts: Duration::from_secs(60) };
+        outcome(s.registry.lead_webhooks(&lead, WANTED, &["w1"]).await)
+    };
     reassert = |s| {
         let (incarnation, claims, generation) = (&s.owner.incarnation, [s.claim()], s.generation().await?);
         let batch = ReassertBatch { incarnation, info: &s.info, generation, claims: &claims, last: true };
@@ -218,6 +253,10 @@ calls! {
     publish = |s| s.publish(None).await;
     publish_with_key = |s| s.publish(Some("k1")).await;
     direct = |s| s.direct().await;
+    post = |s| s.post(PostTarget::Room(s.room.key().clone())).await;
+    post_direct = |s| s.post(PostTarget::Nick(s.nick.key().clone())).await;
+    room_messages = |s| outcome(s.names.room_messages(s.room.key(), None, 10).await);
+    room_typing = |s| outcome(s.backplane.typing(&Target::Room(s.room.clone()), &s.nick, &s.owner.session).await);
     typing = |s| outcome(s.backplane.typing(&Target::Nick(s.nick.clone()), &s.nick, &s.owner.session).await);
     history = |s| outcome(s.backplane.history(s.room.key(), Range::Newest, LIMIT).await);
     read_after = |s| outcome(s.backplane.read_after(&s.room_stream(), 0, LIMIT).await);
@@ -226,6 +265,19 @@ calls! {
         outcome(s.backplane.read_ends(&[s.room_stream(), inbox]).await)
     };
     republish = |s| s.repeated(s.republish()).await;
+    take_webhook_events = |s| outcome(s.registry.take_webhook_events("p1", "w1", [10, 65_536]).await);
+    settle_webhook = |s| {
+        let settlement = WebhookSettlement { webhook: "w1", from: 0, to: 1, about: "{}", dead: &[s.logged_event()] };
+        outcome(s.registry.settle_webhook("p1", &settlement).await)
+    };
+    replay_webhook = |s| outcome(s.registry.replay_webhook("w1", 10).await);
+    show_webhooks = |s| outcome(s.registry.show_webhooks().await);
+    resign_webhooks = |s| outcome(s.registry.resign_webhooks("p1").await);
+    forget_webhooks = |s| outcome(s.registry.forget_webhooks(Duration::from_secs(3600)).await);
+    sanction = |s| outcome(s.names.sanction(&s.ban(), None).await);
+    sanctions_since = |s| outcome(s.names.sanctions_since(0, 10).await);
+    restore_sanctions = |s| outcome(s.names.restore_sanctions(&[], Some(1)).await);
+    lift = |s| outcome(s.names.lift(SanctionKind::Ban, &s.ban().id()).await);
     user = |s| outcome(s.names.user(s.nick.key()).await);
     lookup = |s| outcome(s.names.lookup(&s.keys()).await);
     of_user = |s| outcome(s.names.of_user(&s.user).await);
@@ -268,6 +320,7 @@ calls! {
         let (nick, owner, reason, intent) = (&s.nick, &s.owner, LeftReason::Left, LeaveIntent::ForGood);
         outcome(s.names.leave(LeaveRequest { room: &s.room, nick, owner, reason, intent }).await)
     };
+    end_room = |s| outcome(s.names.end_room(&s.room).await);
     expire_detached = |s| outcome(s.names.expire_detached(&s.nick, &s.owner, LeftReason::Closed).await);
     release = |s| outcome(s.names.release(&s.nick, &s.owner, None).await);
     set_lease = |s| outcome(s.names.set_lease(&s.owner.incarnation, LeaseTransition::Draining).await);

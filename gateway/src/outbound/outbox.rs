@@ -85,6 +85,9 @@ enum WriteTurn {
 }
 
 #[derive(Debug, Default)]
+struct QueuedRemovals(Vec<RoomRemoval>);
+
+#[derive(Debug, Default)]
 struct OutboxQueue {
     /// The socket for the hub's writes, while the connection is open.
     socket: Option<Arc<OwnedWriteHalf>>,
@@ -110,8 +113,8 @@ struct OutboxQueue {
     /// Display names of the rooms whose presence was dropped since the transport last took the queue.
     stale_rooms: BTreeSet<String>,
     close: Option<CloseCode>,
-    /// Removals by moderators that the driver has not taken yet.
-    removals: Vec<RoomRemoval>,
+    /// Removals by moderators that the driver has not taken yet. Boxed: few sessions have any.
+    removals: Option<Box<QueuedRemovals>>,
 }
 
 impl OutboxQueue {
@@ -309,14 +312,14 @@ impl Outbox {
 
     /// Queues the removal of the session from a room, for the driver.
     pub fn push_removal(&self, removal: RoomRemoval) {
-        self.lock().removals.push(removal);
+        self.lock().removals.get_or_insert_default().0.push(removal);
         self.shared.ready.notify_one();
     }
 
     /// Takes the removals for the driver.
     #[must_use]
     pub fn take_removals(&self) -> Vec<RoomRemoval> {
-        mem::take(&mut self.lock().removals)
+        self.lock().removals.take().map_or_else(Vec::new, |queued| queued.0)
     }
 
     /// Waits as [`Outbox::ready`], and for removals: returns true if there are any. Cancel-safe.
@@ -325,7 +328,7 @@ impl Outbox {
             let notified = self.shared.ready.notified();
             {
                 let queue = self.lock();
-                let has_removals = !queue.removals.is_empty();
+                let has_removals = queue.removals.is_some();
                 if has_removals || queue.has_work_for_transport() {
                     return has_removals;
                 }
