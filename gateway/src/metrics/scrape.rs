@@ -95,8 +95,8 @@ impl Metrics {
         self.pull("parley_reply_reserved_bytes", help, move || bytes() as f64);
     }
 
-    /// Registers the size of the list of sanctions, and the time for which it differs from the one in the store. Must be
-    /// called once.
+    /// Registers the size of the list of sanctions, and the time for which it differs from the one in the store. Must
+    /// be called once.
     ///
     /// # Panics
     /// On a second call.

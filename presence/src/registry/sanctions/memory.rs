@@ -1,5 +1,5 @@
-//! The list of sanctions in memory: the rules of the scripts beside this file. Nothing is lost here, so a restore changes
-//! nothing.
+//! The list of sanctions in memory: the rules of the scripts beside this file. Nothing is lost here, so a restore
+//! changes nothing.
 
 use std::time::Duration;
 
