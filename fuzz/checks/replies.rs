@@ -21,7 +21,7 @@ use presence::model::{
 use presence::registry::{
     ApiPost, BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry, JoinRequest, LeaseTransition,
     LeaveIntent, LeaveRequest, LocalClaim, LoggedEvent, ModerationCaller, ModerationRequest, PostTarget, ReassertBatch,
-    RedisRegistry, Registry, ResumeTicket, WebhookLead, WebhookSettlement,
+    RedisRegistry, Registry, ResumeTicket, SanctionCursor, WebhookLead, WebhookSettlement,
 };
 use presence::store::redis::RedisStore;
 use tokio::runtime::Runtime;
@@ -275,7 +275,7 @@ calls! {
     resign_webhooks = |s| outcome(s.registry.resign_webhooks("p1").await);
     forget_webhooks = |s| outcome(s.registry.forget_webhooks(Duration::from_secs(3600)).await);
     sanction = |s| outcome(s.names.sanction(&s.ban(), None).await);
-    sanctions_since = |s| outcome(s.names.sanctions_since(0, 10).await);
+    sanctions_since = |s| outcome(s.names.sanctions_since(SanctionCursor::from(0), 10).await);
     restore_sanctions = |s| outcome(s.names.restore_sanctions(&[], Some(1)).await);
     lift = |s| outcome(s.names.lift(SanctionKind::Ban, &s.ban().id()).await);
     user = |s| outcome(s.names.user(s.nick.key()).await);

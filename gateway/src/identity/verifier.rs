@@ -4,6 +4,7 @@
 //! id that is unknown fetches the set again, rarely. Everything but that fetch is pure work of microseconds.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, Validation, decode, decode_header};
@@ -83,7 +84,7 @@ impl TokenVerifier {
         let algorithm = TokenAlgorithm::of_header(header.alg).ok_or(fault)?;
         for VerificationKey { key, fingerprint, .. } in keys.into_iter().filter(|key| key.algorithm == algorithm) {
             match decode::<Box<serde_json::value::RawValue>>(token, key, &self.validation(algorithm)) {
-                Ok(decoded) => return Grant::of_claims(decoded.claims.get(), *fingerprint),
+                Ok(decoded) => return Grant::of_claims(decoded.claims.get(), *fingerprint).and_then(issued_by_now),
                 Err(error) => fault = of_error(error.kind()),
             }
             if fault != TokenFault::WrongSignature {
@@ -103,6 +104,13 @@ impl TokenVerifier {
         validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
         validation
     }
+}
+
+/// Refuses a token with a time of issue that lies ahead: no revocation would apply to it.
+fn issued_by_now(grant: Grant) -> Result<Grant, TokenFault> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let latest = now + Duration::from_secs(LEEWAY_SECONDS);
+    if u128::from(grant.issued) > latest.as_millis() { Err(TokenFault::BadClaim("iat")) } else { Ok(grant) }
 }
 
 fn read_header(token: &str) -> Result<Header, TokenFault> {

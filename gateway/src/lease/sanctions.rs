@@ -5,7 +5,7 @@
 
 use presence::model::SessionId;
 use presence::model::codes::CloseCode;
-use presence::registry::{RegistryError, SANCTION_PAGE};
+use presence::registry::{RegistryError, SANCTION_PAGE, SanctionCursor};
 
 use crate::sanctions::{ReadChanges, SanctionEffects};
 
@@ -31,16 +31,16 @@ pub(super) async fn synchronize(context: &LeaseContext) {
 
 async fn try_synchronize(context: &LeaseContext) -> Result<(), RegistryError> {
     let known = context.sanctions.version();
-    let (mut read, mut since) = (ReadChanges::default(), known);
+    let (mut read, mut place) = (ReadChanges::default(), SanctionCursor::from(known));
     loop {
-        let page = context.registry.sanctions_since(since, SANCTION_PAGE).await?;
+        let page = context.registry.sanctions_since(place, SANCTION_PAGE).await?;
         if page.version < known {
             return restore(context, page.version, known).await;
         }
-        if page.is_whole && since > 0 {
+        if page.is_whole {
             read = ReadChanges { is_whole: true, ..ReadChanges::default() };
         }
-        since = page.changes.last().map_or(page.version, |change| change.version);
+        place = place.behind(&page);
         read.version = page.version;
         read.changes.extend(page.changes);
         if !page.more {

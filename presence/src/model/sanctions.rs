@@ -129,7 +129,7 @@ impl TryFrom<SubjectFields> for SanctionSubject {
             (Some(nick), None, None, None) => Nick::parse(&nick).map(Self::Nick).map_err(SubjectError::Nick),
             (None, Some(user), None, None) => UserId::parse(&user).map(Self::User).ok_or(SubjectError::User),
             (None, None, Some(id), None) => uuid::Uuid::try_parse(&id)
-                .map(|_| Self::Session(SessionId::from_store(&id)))
+                .map(|id| Self::Session(SessionId::from_store(&id.simple().to_string())))
                 .map_err(|_| SubjectError::Session),
             (None, None, None, Some(address)) => {
                 SanctionedNetwork::parse(&address).map(Self::Network).ok_or(SubjectError::Address)

@@ -74,7 +74,7 @@ pub use self::rooms::{
     JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, ModerationCaller, ModerationError, ModerationRequest,
     RuledRoom,
 };
-pub use self::sanctions::{SANCTION_PAGE, SanctionPage, SanctionRow};
+pub use self::sanctions::{SANCTION_PAGE, SanctionCursor, SanctionPage, SanctionRow};
 pub use self::sessions::{
     DetachOutcome, HoldTerms, InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession,
 };

@@ -2,6 +2,9 @@
 //!
 //! Pure. Invariant: the id of an event is the same in every delivery, so a receiver can drop repetitions.
 
+use std::ops::Not;
+
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -75,6 +78,8 @@ struct StoredPayload<'a> {
     from: String,
     id: String,
     user: Option<String>,
+    /// Of a message of the server API: the name of its key.
+    api: Option<IgnoredAny>,
     #[serde(borrow)]
     body: &'a RawValue,
 }
@@ -89,6 +94,8 @@ struct RoomMessageJson<'a> {
     from: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Not::not")]
+    from_api: bool,
     epoch: &'a str,
     seq: u64,
     body: &'a RawValue,
@@ -106,6 +113,8 @@ struct DirectMessageJson<'a> {
     from: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Not::not")]
+    from_api: bool,
     body: &'a RawValue,
 }
 
@@ -125,18 +134,18 @@ impl OutgoingEvent {
         let kind = EventKind::parse(kind)?;
         let (room, json) = match kind {
             EventKind::Message => {
-                let StoredPayload { to, from, id, user, body } = serde_json::from_str(data).ok()?;
+                let StoredPayload { to, from, id, user, api, body } = serde_json::from_str(data).ok()?;
                 let (epoch, seq) = at.split_once(' ')?;
-                let (user, seq) = (user.as_deref(), seq.parse().ok()?);
+                let (user, from_api, seq) = (user.as_deref(), api.is_some(), seq.parse().ok()?);
                 let (id, room, from, r#type) = (&id, &to, &from, kind.name());
-                let event = RoomMessageJson { id, r#type, time: *time, room, from, user, epoch, seq, body };
+                let event = RoomMessageJson { id, r#type, time: *time, room, from, user, from_api, epoch, seq, body };
                 (Some(to.clone()), serde_json::value::to_raw_value(&event).ok()?)
             }
             EventKind::DirectOffline => {
-                let StoredPayload { to, from, id, user, body } = serde_json::from_str(data).ok()?;
+                let StoredPayload { to, from, id, user, api, body } = serde_json::from_str(data).ok()?;
                 let (user, to_user) = (user.as_deref(), Some(at.as_str()).filter(|user| !user.is_empty()));
-                let (id, to, from, r#type) = (&id, &to, &from, kind.name());
-                let event = DirectMessageJson { id, r#type, time: *time, to, to_user, from, user, body };
+                let (id, to, from, from_api, r#type) = (&id, &to, &from, api.is_some(), kind.name());
+                let event = DirectMessageJson { id, r#type, time: *time, to, to_user, from, user, from_api, body };
                 (None, serde_json::value::to_raw_value(&event).ok()?)
             }
             _ => (serde_json::from_str::<EventRoom>(data).ok()?.room, tagged(logged)?),
@@ -197,6 +206,14 @@ mod tests {
         let expected = serde_json::json!({"id": "m1", "type": "direct_offline", "time": 99, "to": "bob",
             "to_user": "u2", "from": "ann", "user": "u1", "body": {"b": [1, 2]}});
         assert_eq!(json(&event), expected);
+    }
+
+    #[test]
+    fn message_of_the_api_has_its_mark() {
+        let payload = r##"{"to":"#l","from":"ann","id":"m1","at":5,"api":"app","body":1}"##;
+        for (kind, at) in [("message", "e1 12"), ("direct_offline", "")] {
+            assert_eq!(json(&logged(kind, at, payload))["from_api"], true, "{kind}");
+        }
     }
 
     #[test]

@@ -78,13 +78,22 @@ struct WrittenWebhook {
     rooms: Vec<String>,
 }
 
+/// Returns the reason of the parser if it names a field, else only the place: a value may be a secret.
+fn reason_without_value(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    if ["unknown field", "missing field", "duplicate field"].iter().any(|start| reason.starts_with(start)) {
+        return reason;
+    }
+    format!("expected tables whose fields are texts or lists of texts: column {}", error.column())
+}
+
 impl WebhookSettings {
     /// Parses the list of all webhooks from JSON.
     ///
     /// # Errors
     /// The reason of the refusal, without a secret.
     pub fn parse_list(json: &str) -> Result<Vec<Self>, String> {
-        let written: Vec<WrittenWebhook> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let written: Vec<WrittenWebhook> = serde_json::from_str(json).map_err(|error| reason_without_value(&error))?;
         if written.len() > WEBHOOKS_MAX {
             return Err(format!("at most {WEBHOOKS_MAX} webhooks"));
         }
@@ -204,5 +213,9 @@ mod tests {
         }
         assert!(parse(&json!([good, good])).unwrap_err().contains("two webhooks"));
         assert!(parse(&json!({})).is_err());
+        for hidden in [json!("0123456789abcdef"), json!(["0123456789abcdef"]), json!([{"secret": 1234567890}])] {
+            let refusal = parse(&hidden).unwrap_err();
+            assert!(!refusal.contains("123456789"), "{refusal}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use harness::{Cluster, WsClient, eventually};
 use presence::model::{SanctionEntry, SanctionKind, SanctionOrder, SubjectFields};
-use presence::registry::{RedisRegistry, Registry};
+use presence::registry::{RedisRegistry, Registry, SanctionCursor};
 use presence::store::redis::RedisStore;
 use serde_json::json;
 
@@ -165,6 +165,8 @@ async fn mute_refuses_messages_of_every_session() {
         Ok(())
     })
     .await;
+    let topic = json!({"type": "topic", "room": "#lobby", "text": "not quiet"});
+    assert_eq!(eve.request(topic).await.unwrap_err().code, "muted");
     ann.sends("#lobby", "quiet here").await;
     eve.receives("#lobby", "ann", "quiet here").await;
     assert!(registry.lift(SanctionKind::Mute, &mute.id).await.unwrap());
@@ -248,7 +250,7 @@ async fn gateways_restore_the_list_that_redis_lost() {
     until_known(&cluster).await;
     let () = cluster.redis.call("FLUSHALL").await;
     eventually(SOON, "the list is in the store again", async || {
-        let page = registry.sanctions_since(0, 10).await.map_err(|error| error.to_string())?;
+        let page = registry.sanctions_since(SanctionCursor::from(0), 10).await.map_err(|error| error.to_string())?;
         let names: Vec<_> = page.changes.iter().map(|change| change.entry.is_some()).collect();
         if names == [true, false] { Ok(()) } else { Err(format!("{page:?}")) }
     })

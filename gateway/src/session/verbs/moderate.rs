@@ -4,6 +4,7 @@
 //! `moderate` of its token is known here. An order is not repeated after a lost answer: a second kick finds nobody.
 
 use presence::model::codes::ErrorCode;
+use presence::model::moderation::ModerationAction;
 
 use crate::identity::RoomRight;
 use crate::session::state::{SessionIdentity, SessionState};
@@ -24,11 +25,17 @@ pub(super) fn decide(
     ModerationCommand { room, order }: ModerationCommand,
 ) -> Result<Box<ModerateRoom>, ErrorCode> {
     let room = state.joined(&room)?;
+    // A topic is a message to the room.
+    if order.action == ModerationAction::Topic && !state.may(&room, RoomRight::Send) {
+        return Err(ErrorCode::Forbidden);
+    }
     let may_moderate = state.grant().is_some_and(|grant| grant.names(&room, RoomRight::Moderate));
     Ok(Box::new(ModerateRoom { command: ModerationCommand { room, order }, me, may_moderate }))
 }
 
 mod perform {
+    use presence::model::codes::ErrorCode;
+    use presence::model::moderation::ModerationAction;
     use presence::registry::{ModerationCaller, ModerationRequest};
 
     use super::ModerateRoom;
@@ -38,6 +45,9 @@ mod perform {
     impl ModerateRoom {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
             let Self { command: ModerationCommand { room, order }, me, may_moderate } = self;
+            if order.action == ModerationAction::Topic && performer.services.sanctions.mutes(me.nick.key(), me.user()) {
+                return Err(ErrorCode::Muted.into());
+            }
             let caller = ModerationCaller::Member { nick: &me.nick, owner: &me.owner, may_moderate };
             let request = ModerationRequest { room: &room, caller, order: &order };
             let notice = performer.services.registry.moderate(request).await?;

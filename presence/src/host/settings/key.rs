@@ -100,7 +100,7 @@ pub const ROOMS: Key = Key::tables("rooms")
     .meaning(
         "Rules of rooms; the first table whose pattern match has the room holds. Fields: create (anyone, token or api), \
          history_messages, history_hours, ephemeral, members_max, invite_only, roles, send (members or moderators), \
-         slow_mode_seconds. The same on all gateways and presence processes. Rules written by the API replace them.",
+         slow_mode_seconds. The same on all gateways and presence processes.",
     );
 /// `drain.grace_seconds`, of both programs.
 pub const DRAIN_GRACE: Key = Key::number("drain.grace_seconds")

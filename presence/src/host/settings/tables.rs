@@ -1,6 +1,6 @@
 //! Settings that are several tables: JSON within the program, an array of tables in TOML.
 //!
-//! Invariant: a field whose name contains `secret` is shown as `***`.
+//! Invariant: a field whose name contains `secret` in any case is shown as `***`, and so are credentials in a URL.
 
 use ::config::{Value, ValueKind};
 use serde_json::{Map, Value as Json};
@@ -31,22 +31,23 @@ fn json_of(kind: &ValueKind) -> Json {
 
 /// Returns JSON without its secrets; `***` for anything else, which may be a secret.
 pub(super) fn redacted(text: &str) -> String {
-    fn hide(value: &mut Json) {
-        match value {
-            Json::Object(fields) => fields.iter_mut().for_each(|(name, value)| match name.contains("secret") {
-                true => *value = "***".into(),
-                false => hide(value),
-            }),
-            Json::Array(values) => values.iter_mut().for_each(hide),
-            _ => {}
+    let Ok(Json::Array(mut tables)) = serde_json::from_str(text) else { return "***".to_owned() };
+    for table in &mut tables {
+        match table {
+            Json::Object(fields) => fields.iter_mut().for_each(|(name, value)| hide(name, value)),
+            other => *other = "***".into(),
         }
     }
-    match serde_json::from_str::<Json>(text) {
-        Ok(mut value @ Json::Array(_)) => {
-            hide(&mut value);
-            value.to_string()
-        }
-        _ => "***".to_owned(),
+    Json::Array(tables).to_string()
+}
+
+/// Hides the value of a field of a table: a secret, the credentials in a URL, or its query.
+fn hide(name: &str, value: &mut Json) {
+    let text = value.as_str().unwrap_or_default();
+    if name.to_ascii_lowercase().contains("secret") || text.contains('@') {
+        *value = "***".into();
+    } else if let Some((address, _)) = text.split_once('?').filter(|(address, _)| address.contains("://")) {
+        *value = format!("{address}?***").into();
     }
 }
 
@@ -77,6 +78,15 @@ mod tests {
         let expected =
             r#"[{ events = ["join"], previous_secret = "***", secret = "***", url = "https://x.example/" }]"#;
         assert_eq!(shown, expected);
-        assert_eq!((redacted("not json"), redacted("\"secret\"")), ("***".to_owned(), "***".to_owned()));
+        for (text, shown) in [
+            ("not json", "***"),
+            ("\"secret\"", "***"),
+            ("[\"secret\"]", r#"["***"]"#),
+            (r#"[{"Secret":7}]"#, r#"[{"Secret":"***"}]"#),
+            (r#"[{"url":"https://ann:pass@x/"}]"#, r#"[{"url":"***"}]"#),
+            (r#"[{"url":"https://x/y?key=1"}]"#, r#"[{"url":"https://x/y?***"}]"#),
+        ] {
+            assert_eq!(redacted(text), shown, "{text}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::registry::redis::json;
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{StoreState, now};
 
-use super::{SanctionPage, Sanctions};
+use super::{SanctionCursor, SanctionPage, Sanctions};
 
 impl Sanctions for MemoryRegistry {
     async fn sanction(
@@ -23,10 +23,10 @@ impl Sanctions for MemoryRegistry {
         Ok(self.store.lock().lift(kind, id))
     }
 
-    async fn sanctions_since(&self, version: u64, limit: usize) -> Result<SanctionPage, RegistryError> {
+    async fn sanctions_since(&self, place: SanctionCursor, limit: usize) -> Result<SanctionPage, RegistryError> {
         let state = self.store.lock();
-        let is_whole = version < state.sanctions.floor;
-        let mut changes = state.sanctions.since(if is_whole { 0 } else { version });
+        let is_whole = place.as_of < state.sanctions.floor;
+        let mut changes = state.sanctions.since(if is_whole { 0 } else { place.after });
         let more = changes.len() > limit;
         changes.truncate(limit);
         Ok(SanctionPage { version: state.sanctions.version, is_whole, more, changes })

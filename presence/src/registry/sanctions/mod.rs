@@ -15,6 +15,32 @@ use super::RegistryError;
 /// Maximum number of changes in one page.
 pub const SANCTION_PAGE: usize = 1000;
 
+/// The place of a reader in the changes of the list of sanctions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SanctionCursor {
+    /// The reader has every change up to this version that is not forgotten.
+    after: u64,
+    /// The version of the list that the reader had, or at the start of its reading of the whole list: changes up to it
+    /// may be forgotten.
+    as_of: u64,
+}
+
+impl From<u64> for SanctionCursor {
+    /// The place of a reader that has the list of a version; 0 for none.
+    fn from(version: u64) -> Self {
+        Self { after: version, as_of: version }
+    }
+}
+
+impl SanctionCursor {
+    /// Returns the place behind a page that was read from this one.
+    #[must_use]
+    pub fn behind(self, page: &SanctionPage) -> Self {
+        let after = page.changes.last().map_or(page.version, |change| change.version);
+        Self { after, as_of: if page.is_whole { page.version } else { self.as_of } }
+    }
+}
+
 /// A page of the changes of the list of sanctions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SanctionPage {
@@ -90,11 +116,11 @@ contract! {
         /// As for [`Registry::sanction`](super::Registry::sanction).
         async fn lift(&self, kind: SanctionKind, id: &str) -> Result<bool, RegistryError>;
 
-        /// Reads the next page of changes after a version; 0 reads the whole list.
+        /// Reads the next page of changes behind a place.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn sanctions_since(&self, version: u64, limit: usize) -> Result<SanctionPage, RegistryError>;
+        async fn sanctions_since(&self, place: SanctionCursor, limit: usize) -> Result<SanctionPage, RegistryError>;
 
         /// Writes changes again that the store has lost, and with the last batch the version after them. A newer change
         /// of the same entry stays. Idempotent.
@@ -115,15 +141,14 @@ impl super::Registry {
     /// # Errors
     /// `Unavailable` or `Unknown`.
     pub async fn sanction_entries(&self, kind: SanctionKind, now: u64) -> Result<Vec<SanctionEntry>, RegistryError> {
-        let (mut entries, mut version, mut more) = (Vec::new(), 0, true);
+        let (mut entries, mut place, mut more) = (Vec::new(), SanctionCursor::from(0), true);
         while more {
-            let page = self.sanctions_since(version, SANCTION_PAGE).await?;
-            if page.is_whole && version > 0 {
+            let page = self.sanctions_since(place, SANCTION_PAGE).await?;
+            if page.is_whole {
                 entries.clear();
             }
-            // A page without a readable change would be read for ever.
-            more = page.more && !page.changes.is_empty();
-            version = page.changes.last().map_or(version, |change| change.version);
+            more = page.more;
+            place = place.behind(&page);
             let found = page.changes.into_iter().filter_map(|change| change.entry);
             entries.extend(found.filter(|entry| entry.order.kind == kind && entry.is_in_force(now)));
         }

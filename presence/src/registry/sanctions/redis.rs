@@ -8,7 +8,7 @@ use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, done, 
 use crate::registry::reply::malformed;
 use crate::registry::{RegistryError, script};
 
-use super::{SanctionPage, Sanctions};
+use super::{SanctionCursor, SanctionPage, Sanctions};
 
 /// The order of all writes of the list.
 const LANE: &str = "sanctions";
@@ -39,10 +39,11 @@ impl Sanctions for RedisRegistry {
         did_change(&mut self.write(LANE, &script::LIFT, keys, &[id, kind.as_str()]).await?)
     }
 
-    async fn sanctions_since(&self, version: u64, limit: usize) -> Result<SanctionPage, RegistryError> {
+    async fn sanctions_since(&self, place: SanctionCursor, limit: usize) -> Result<SanctionPage, RegistryError> {
         let keys = self.redis.keys();
         let keys = ScriptKeys::of(keys).partition([keys.sanctions(), keys.sanction_order()]);
-        let args = [&*version.to_string(), &limit.to_string()];
+        let SanctionCursor { after, as_of } = place;
+        let args = [&*after.to_string(), &limit.to_string(), &as_of.to_string()];
         let call = ScriptCall { script: &script::SANCTIONS, keys, args: &args };
         let mut reply = redis::read(&self.redis, call).await?;
         let (version, is_whole, more) = (reply.number()?, reply.flag()?, reply.flag()?);

@@ -30,6 +30,7 @@ const SECONDS_MAX: u64 = u32::MAX as u64;
 
 /// An order. It names exactly one of `nick`, `user` and `address`; a kick may name a `session` instead.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct OrderRequest {
     /// A nickname, in any case.
     nick: Option<String>,

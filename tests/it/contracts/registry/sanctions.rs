@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use harness::eventually;
 use presence::model::{SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject, SubjectFields};
-use presence::registry::{BeatReport, Registry};
+use presence::registry::{BeatReport, Registry, SanctionCursor};
 
 use super::{PATIENCE, RegistryArm, on_both_arms};
 
@@ -104,14 +104,14 @@ async fn changes_since_a_version_are_complete(arm: &RegistryArm) {
     let registry = &arm.registry;
     let entries = [put(registry, &ban("a"), None).await, put(registry, &ban("b"), None).await];
     assert!(registry.lift(SanctionKind::Ban, &entries[0].id).await.unwrap());
-    let page = registry.sanctions_since(0, 1).await.unwrap();
+    let page = registry.sanctions_since(SanctionCursor::from(0), 1).await.unwrap();
     assert_eq!((page.changes.len(), page.more), (1, true));
     assert_eq!(page.changes[0].version, entries[1].version, "a lifted entry moved to the end");
-    let rest = registry.sanctions_since(entries[1].version, 10).await.unwrap();
+    let rest = registry.sanctions_since(SanctionCursor::from(entries[1].version), 10).await.unwrap();
     let lifted: Vec<_> = rest.changes.iter().map(|change| (change.id.as_str(), change.entry.is_none())).collect();
     assert_eq!((lifted, rest.more), (vec![(entries[0].id.as_str(), true)], false));
     assert_eq!(rest.version, rest.changes[0].version);
-    let none = registry.sanctions_since(rest.version, 10).await.unwrap();
+    let none = registry.sanctions_since(SanctionCursor::from(rest.version), 10).await.unwrap();
     assert_eq!((none.changes, none.version, none.is_whole), (vec![], rest.version, false));
 }
 
@@ -123,11 +123,24 @@ async fn forgotten_changes_begin_the_list_anew(arm: &RegistryArm) {
         let entry = put(registry, &ban(&format!("n{number}")), None).await;
         assert!(registry.lift(SanctionKind::Ban, &entry.id).await.unwrap());
     }
-    let page = registry.sanctions_since(kept.version, 1).await.unwrap();
+    let page = registry.sanctions_since(SanctionCursor::from(kept.version), 1).await.unwrap();
     assert!(page.is_whole, "the oldest lifted entry is forgotten");
     assert_eq!(page.changes[0].id, kept.id);
     assert_eq!(bans(registry).await, ["nick kept"]);
-    let newest = registry.sanctions_since(page.version - 1, 10).await.unwrap();
+    // The whole list is read page by page, whatever was forgotten before.
+    put(registry, &ban("second"), None).await;
+    let (mut place, mut names) = (SanctionCursor::from(0), Vec::new());
+    for _ in 0..1100 {
+        let page = registry.sanctions_since(place, 1).await.unwrap();
+        assert_eq!(page.is_whole, names.is_empty() && place == SanctionCursor::from(0), "{place:?}");
+        names.extend(page.changes.iter().filter_map(|change| Some(change.entry.as_ref()?.order.subject.to_string())));
+        place = place.behind(&page);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(names, ["nick kept", "nick second"]);
+    let newest = registry.sanctions_since(SanctionCursor::from(page.version - 1), 10).await.unwrap();
     assert!(!newest.is_whole);
 }
 
@@ -143,7 +156,7 @@ async fn entry_ends_at_its_time_everywhere(arm: &RegistryArm) {
     .await;
     // The next change forgets it.
     put(registry, &ban("zoe"), None).await;
-    let ids: Vec<SanctionChange> = registry.sanctions_since(0, 10).await.unwrap().changes;
+    let ids: Vec<SanctionChange> = registry.sanctions_since(SanctionCursor::from(0), 10).await.unwrap().changes;
     assert_eq!(ids.len(), 1);
 }
 
@@ -196,14 +209,14 @@ mod redis_only {
         let registry = &arm.registry;
         let entries = [put(registry, &ban("a"), None).await, put(registry, &ban("b"), None).await];
         assert!(registry.lift(SanctionKind::Ban, &entries[0].id).await.unwrap());
-        let known = registry.sanctions_since(0, 10).await.unwrap();
+        let known = registry.sanctions_since(SanctionCursor::from(0), 10).await.unwrap();
         let () = arm.ask(&["FLUSHALL"]).await;
-        assert_eq!(registry.sanctions_since(0, 10).await.unwrap().version, 0);
+        assert_eq!(registry.sanctions_since(SanctionCursor::from(0), 10).await.unwrap().version, 0);
         for _ in 0..2 {
             registry.restore_sanctions(&known.changes[..1], None).await.unwrap();
             registry.restore_sanctions(&known.changes[1..], Some(known.version)).await.unwrap();
         }
-        assert_eq!(registry.sanctions_since(0, 10).await.unwrap(), known);
+        assert_eq!(registry.sanctions_since(SanctionCursor::from(0), 10).await.unwrap(), known);
         let counts: Vec<Option<u64>> = arm.ask(&["HMGET", &arm.keys.sanctions(), "count:ban", "count:lifted"]).await;
         assert_eq!(counts, [Some(1), None]);
         // An older line of an entry changes nothing.
@@ -213,6 +226,6 @@ mod redis_only {
             ..known.changes[0].clone()
         };
         registry.restore_sanctions(&[older], Some(1)).await.unwrap();
-        assert_eq!(registry.sanctions_since(0, 10).await.unwrap(), known);
+        assert_eq!(registry.sanctions_since(SanctionCursor::from(0), 10).await.unwrap(), known);
     }
 }
