@@ -42,7 +42,7 @@ impl StoreState {
         let (now, id) = (now(), order.id());
         self.sanctions.forget_ended(now);
         let known = self.sanctions.entry(&id);
-        if order.key.is_some() && known.is_some_and(|known| known.order.key == order.key) {
+        if order.key.is_some() && known.is_some_and(|known| known.order == *order) {
             return known.cloned();
         }
         if known.is_none() && self.sanctions.count(order.kind) >= SANCTIONS_MAX {

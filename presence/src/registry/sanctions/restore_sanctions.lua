@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- RESTORE_MODERATION: writes again what the store lost of the list of sanctions. A newer line of an id stays.
+-- RESTORE_SANCTIONS: writes again what the store lost of the list of sanctions. A newer line of an id stays.
 -- KEYS: 1 generation, 2 leases, 3 sanctions, 4 sanction-order, 5 sanction-ends, 6 sanctions-lifted
 -- ARGV: 1 base, 2 version of the list after this last batch, or '' before it, 3.. pairs of id and line
 -- Reply: {'OK'}

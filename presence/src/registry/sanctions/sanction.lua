@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- MODERATE: puts an order in force in the whole cluster, in place of an earlier one of its kind and subject. Also while
+-- SANCTION: puts an order in force in the whole cluster, in place of an earlier one of its kind and subject. Also while
 -- Redis is full: the list is bounded.
 -- KEYS: 1 generation, 2 leases, 3 sanctions, 4 sanction-order, 5 sanction-ends, 6 sanctions-lifted
 -- ARGV: 1 base, 2 id, 3 kind, 4 milliseconds until its end or '', 5 order as JSON, 6 maximum number of its kind,
@@ -13,8 +13,8 @@ enter_generation()
 require_open()
 forget_ended(list, order, ends)
 local before = redis.call('HGET', list, id)
-if before and key ~= '' and string.match(before, '^%S+') == kind
-    and cjson.decode(string.match(before, '^%S+ %d+ %d+ %d+ (.*)$')).key == key then
+-- A key says that an order is a repeat; another order with the same key, such as one of another application, is not.
+if before and key ~= '' and string.match(before, '^%S+ %d+ %d+ %d+ (.*)$') == json then
   return { 'OK', before }
 end
 local is_new = not before or string.match(before, '^%S+') == 'lifted'

@@ -49,7 +49,7 @@ pub(super) struct OrderRequest {
     /// An idempotency key of the application, at most 128 bytes. While an order with this key is in force, the same
     /// order changes nothing.
     key: Option<String>,
-    /// Bans every address (`/0`) or a trusted proxy, which is refused otherwise.
+    /// Bans or kicks every address (`/0`) or a trusted proxy, which is refused otherwise.
     #[serde(default)]
     force: bool,
 }
@@ -62,6 +62,12 @@ impl PageCursor for u64 {
 }
 
 impl OrderRequest {
+    /// Refuses an order about every address or a trusted proxy, unless it is forced.
+    fn check_reach(&self, api: &Api) -> Result<(), Problem> {
+        let spared = if self.force { Ok(()) } else { api.admission.check_ban(&self.subject()?) };
+        spared.map_err(|reason| refused_bad(&format!("{reason}; \"force\": true gives the order anyway")))
+    }
+
     fn subject(&self) -> Result<SanctionSubject, Problem> {
         let Self { nick, user, address, session, .. } = self;
         let [nick, user, session, address] = [nick, user, session, address].map(Clone::clone);
@@ -176,8 +182,7 @@ pub(super) async fn ban(
     Extension(client): Extension<ClientAddress>,
     JsonBody(request): JsonBody<OrderRequest>,
 ) -> Result<Json<SanctionRow>, Problem> {
-    let spared = if request.force { Ok(()) } else { api.admission.check_ban(&request.subject()?) };
-    spared.map_err(|reason| refused_bad(&format!("{reason}; \"force\": true bans it anyway")))?;
+    request.check_reach(&api)?;
     let order = request.order(SanctionKind::Ban, key.name())?;
     api.sanction(client, order).await
 }
@@ -403,6 +408,7 @@ pub(super) async fn kick(
     Extension(client): Extension<ClientAddress>,
     JsonBody(request): JsonBody<OrderRequest>,
 ) -> Result<Json<KickAnswer>, Problem> {
+    request.check_reach(&api)?;
     let (order, _) = request.order(SanctionKind::Kick, key.name())?;
     let Json(SanctionRow { id, time, .. }) = api.sanction(client, (order, Some(SanctionKind::KICK_LASTS))).await?;
     Ok(Json(KickAnswer { id, time }))

@@ -181,6 +181,9 @@ async fn repeated_order_with_a_key_changes_nothing(arm: &RegistryArm) {
     let with_key = |key: &str| SanctionOrder { key: Some(key.to_owned()), ..ban("eve") };
     let first = put(registry, &with_key("k\"1"), Some(Duration::from_secs(60))).await;
     assert_eq!(put(registry, &with_key("k\"1"), Some(Duration::from_secs(90))).await, first);
+    let by_another = SanctionOrder { by: "another".to_owned(), ..with_key("k\"1") };
+    let other = put(registry, &by_another, Some(Duration::from_secs(60))).await;
+    assert!(other.version > first.version, "another application has keys of its own");
     let second = put(registry, &with_key("k2"), None).await;
     assert!(second.version > first.version);
     assert!(registry.lift(SanctionKind::Ban, &first.id).await.unwrap());

@@ -70,6 +70,8 @@ async fn bad_orders_are_refused_with_a_reason() {
         ("/v1/mutes", json!({"address": "198.51.100.1"}), "such a subject"),
         ("/v1/revocations", json!({"nick": "a"}), "such a subject"),
         ("/v1/kicks", json!({"session": "*"}), "session:"),
+        ("/v1/kicks", json!({"address": "0.0.0.0/0"}), "every address"),
+        ("/v1/bans", json!({"nick": "a", "room": "#x"}), "JSON object"),
     ] {
         let refused = api.order(path, &body).await;
         let answer = refused.json();
