@@ -21,6 +21,7 @@ mod keys;
 mod sanctions;
 mod messages;
 mod page;
+mod prefix;
 mod problem;
 mod read_shares;
 mod refusal_log;
@@ -47,6 +48,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) use self::admission::PeerAddress;
+pub(super) use self::prefix::with_prefix;
 use self::admission::{ApiAdmission, admit};
 use self::counts::ApiCounts;
 use self::extract::cursor_out;
@@ -79,6 +81,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
             is away, event streams wait and requests are refused as `unavailable`.",
     ),
     components(schemas(ProblemSchema)),
+    servers((url = "/"), (url = "/api", description = "Through nginx")),
     tags(
         (name = "users", description = "Online users"),
         (name = "rooms", description = "Rooms and their members"),
