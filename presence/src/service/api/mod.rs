@@ -13,6 +13,7 @@ mod cluster;
 mod cors;
 mod counts;
 mod docs;
+mod event_filter;
 mod events;
 mod extract;
 mod feed;
@@ -25,8 +26,11 @@ mod prefix;
 mod problem;
 mod read_shares;
 mod refusal_log;
+mod room_changes;
+mod room_moderation;
 mod rooms;
 mod seats;
+mod sessions;
 mod static_file;
 mod users;
 
@@ -48,12 +52,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) use self::admission::PeerAddress;
-pub(super) use self::prefix::with_prefix;
 use self::admission::{ApiAdmission, admit};
 use self::counts::ApiCounts;
 use self::extract::cursor_out;
 use self::feed::EventFeed;
 use self::keys::KeyGuard;
+pub(super) use self::prefix::with_prefix;
 use self::problem::{ProblemSchema, refused};
 use self::read_shares::ReadKind;
 use self::refusal_log::RefusalLog;
@@ -165,9 +169,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(users::of_user))
         .routes(routes!(users::online))
         .routes(routes!(users::lookup))
+        .routes(routes!(sessions::sessions))
         .routes(routes!(rooms::list))
-        .routes(routes!(rooms::room))
+        .routes(routes!(rooms::room, room_changes::write_rules, room_changes::delete))
         .routes(routes!(rooms::members))
+        .routes(routes!(room_moderation::remove))
+        .routes(routes!(room_moderation::moderate))
         .routes(routes!(cluster::gateways))
         .routes(routes!(cluster::stats))
         .routes(routes!(events::events))
@@ -180,7 +187,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sanctions::kick))
         .routes(routes!(messages::publish))
         .routes(routes!(messages::batch))
-        .routes(routes!(history::messages))
+        .routes(routes!(history::messages, history::delete_all))
+        .routes(routes!(history::delete_one))
 }
 
 /// State shared by all handlers.
