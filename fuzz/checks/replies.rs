@@ -4,6 +4,7 @@
 //! registry, store and backplane. Their order is a story, which the recorder of the corpus plays on a real Redis.
 
 use std::fmt::{Debug, Display};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -320,6 +321,7 @@ calls! {
         let (nick, owner, reason, intent) = (&s.nick, &s.owner, LeftReason::Left, LeaveIntent::ForGood);
         outcome(s.names.leave(LeaveRequest { room: &s.room, nick, owner, reason, intent }).await)
     };
+    delete_messages = |s| outcome(s.names.delete_messages(s.room.key(), NonZeroU64::new(1)).await);
     end_room = |s| outcome(s.names.end_room(&s.room).await);
     expire_detached = |s| outcome(s.names.expire_detached(&s.nick, &s.owner, LeftReason::Closed).await);
     release = |s| outcome(s.names.release(&s.nick, &s.owner, None).await);

@@ -110,7 +110,8 @@ impl ClusterBuilder {
             true => {
                 let ws: Vec<SocketAddr> = gateways.iter().map(Node::ws).collect();
                 let lines: Vec<SocketAddr> = gateways.iter().map(Node::tcp).collect();
-                Some(Nginx::start(&ws, &lines).await)
+                let api: Vec<SocketAddr> = presence.iter().map(Node::api).collect();
+                Some(Nginx::start(&ws, &lines, &api).await)
             }
             false => None,
         };

@@ -15,6 +15,9 @@ use crate::repository;
 /// Time limit for nginx to start.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The upstream of a cluster without presence; nginx needs a server in each.
+const NO_API: &str = "server 127.0.0.1:9 down;";
+
 /// Name of the configuration file.
 const CONFIGURATION_FILE: &str = "nginx.conf";
 
@@ -39,12 +42,13 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx in front of these gateways and waits until both ports accept.
+    /// Starts nginx in front of these gateways and presence processes, and waits until both ports accept.
     ///
     /// # Panics
     /// If nginx does not start; the message contains its log.
-    pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
-        Self::start_changed(ws, lines, |text| text).await
+    pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr], api: &[SocketAddr]) -> Self {
+        let api = if api.is_empty() { NO_API.to_owned() } else { servers(api) };
+        Self::start_changed(ws, lines, |text| text.replace(NO_API, &api)).await
     }
 
     /// Starts nginx in front of these gateways with a change of the configuration, and waits until both ports accept.
@@ -60,6 +64,7 @@ impl Nginx {
                 ("LINES_LISTEN", &paths.lines.to_string()),
                 ("WS_SERVERS", &servers(ws)),
                 ("LINES_SERVERS", &servers(lines)),
+                ("API_SERVERS", NO_API),
                 ("STREAM_MODULE", &module),
                 ("USER", ""),
             ]))
@@ -223,7 +228,7 @@ mod tests {
             fixed_server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng2").await,
         ];
         let lines = [fixed_server("hello from g1\n").await];
-        let nginx = Nginx::start(&ws, &lines).await;
+        let nginx = Nginx::start(&ws, &lines, &[]).await;
         let mut names = Vec::new();
         for _ in 0..4 {
             names.push(http::get(nginx.ws(), "/ws").await.expect("an answer").body);

@@ -15,7 +15,7 @@ pub const TOPIC_CHARS: usize = 1024;
 pub const MODERATION_SECONDS_MAX: u64 = 10 * 366 * 24 * 3600;
 
 /// A role in a room. Plain members have none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RoomRole {
     /// May act on everybody.
@@ -58,7 +58,7 @@ pub struct RoomTopic {
 macro_rules! moderation_actions {
     ($($(#[$doc:meta])* $action:ident => $word:literal,)*) => {
         /// An action of a moderator.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(rename_all = "lowercase")]
         pub enum ModerationAction { $($(#[$doc])* $action,)* }
 
@@ -141,7 +141,7 @@ impl ModerationOrder {
 }
 
 /// An action that was carried out, as the room receives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Moderation {
     /// The action.
     pub action: ModerationAction,
@@ -150,6 +150,7 @@ pub struct Moderation {
     pub nick: Option<String>,
     /// The user id of the person, if the order named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub user: Option<UserId>,
     /// The nickname of the moderator, or the name of an API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,7 +19,7 @@ pub const EPHEMERAL_MESSAGES: usize = 100;
 pub const EPHEMERAL_AGE: Duration = Duration::from_secs(3600);
 
 /// The clients that may create a room by joining it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RoomCreation {
     /// All clients.
@@ -32,7 +32,7 @@ pub enum RoomCreation {
 }
 
 /// The members that may send messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SendRight {
     /// All members.
@@ -43,7 +43,7 @@ pub enum SendRight {
 }
 
 /// The rules of a room. The default is an open room with the bounds of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RoomRules {
     /// The clients that may create the room. A room that exists may always be joined.

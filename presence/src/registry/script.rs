@@ -39,6 +39,7 @@ scripts! {
     JOIN = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/roles.lua", "../rooms/rules.lua", "stream.lua"] "rooms/join.lua";
     DELETE_ROOM = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/order_removal.lua"] "rooms/delete_room.lua";
     SET_RULES = ["prelude.lua", "stream.lua"] "rooms/set_rules.lua";
+    DELETE_MESSAGES = ["prelude.lua"] "rooms/delete_messages.lua";
     LEAVE = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "rooms/leave.lua";
     MODERATE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../rooms/order_removal.lua", "../rooms/roles.lua"] "rooms/moderate.lua";
     STATUS = ["prelude.lua"] "names/status.lua";

@@ -127,7 +127,7 @@ impl Presence {
             log_addresses: config.logs.addresses,
             access: access.clone(),
         };
-        let router = api::router(registry, metrics.clone(), clients, closing.clone());
+        let router = api::with_prefix(api::router(registry, metrics.clone(), clients, closing.clone()));
         let api_ended = CancellationToken::new();
         let ended = api_ended.clone().drop_guard();
         let serving_api = http::serve(api, router, WaitingPool::new(connections), http::TIMEOUTS, closing.clone());

@@ -81,7 +81,8 @@ on_both_arms! {
     posted_key_gets_first_answer_for_its_application
     each_post_has_a_result_of_its_own
     posted_direct_message_reaches_session_and_inbox
-    empty_room_keeps_posts_until_it_ends;
+    empty_room_keeps_posts_until_it_ends
+    deleted_messages_leave_a_gap;
 
     directs:
     direct_message_reaches_only_the_owners_node

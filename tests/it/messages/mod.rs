@@ -3,6 +3,7 @@
 mod address_limits;
 mod byte_bound;
 mod chat;
+mod deletion;
 mod growth;
 mod inbox;
 mod large_lists;

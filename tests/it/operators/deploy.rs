@@ -9,6 +9,7 @@ mod kubernetes_components;
 mod nginx;
 mod nginx_limits;
 mod page;
+mod presence_api;
 mod proxy_idle;
 mod redis;
 pub(crate) mod runner;

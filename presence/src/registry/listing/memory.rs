@@ -117,6 +117,7 @@ impl StoreState {
             last_active: record.last_active,
             rooms: online.map(|owner| self.rooms.of(nick, owner)).unwrap_or_default(),
             incarnation: online.map(|owner| owner.incarnation.as_str().to_owned()),
+            session: online.map(|owner| owner.session.clone()),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Rows and pages of the listings, as the API shows them.
 
-use crate::model::{Status, UserId};
+use crate::model::{SessionId, Status, UserId};
 
 use super::super::LeaseState;
 
@@ -28,6 +28,9 @@ pub struct UserRow {
     /// The incarnation of the user's gateway; `null` while offline. `/v1/gateways` has its node id, unless it ended and
     /// the session has not resumed yet.
     pub incarnation: Option<String>,
+    /// The session that owns the nickname; `None` while offline.
+    #[serde(skip)]
+    pub session: Option<SessionId>,
 }
 
 /// Returns those rows that are online and bound to a user, by nickname; `None` if none is bound to it.

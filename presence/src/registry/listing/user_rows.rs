@@ -31,7 +31,8 @@ pub(super) fn user_row(mut row: ScriptReply) -> Result<Option<FoundUser>, Regist
     let rooms = row.array()?.texts()?;
     let user = UserId::parse(&row.text()?);
     let incarnation = owner.as_ref().map(|owner| owner.incarnation.as_str().to_owned());
-    let user =
-        UserRow { nick, user, online, status, online_since: online.then_some(since), last_active, rooms, incarnation };
+    let session = owner.as_ref().map(|owner| owner.session.clone());
+    let online_since = online.then_some(since);
+    let user = UserRow { nick, user, online, status, online_since, last_active, rooms, incarnation, session };
     Ok(Some(FoundUser { owner, user }))
 }

@@ -1,4 +1,5 @@
-//! Messages of the API in memory: the rules for them in `publish.lua` and `direct.lua`.
+//! Messages of the API in memory: the rules for them in `publish.lua`, `direct.lua` and
+//! `rooms/delete_messages.lua`.
 
 use std::num::NonZeroU64;
 
@@ -25,6 +26,15 @@ impl Messages for MemoryRegistry {
         let page = self.store.page(&StreamId::Room(room.clone()), 1..=last, PageLimit::of_messages(limit), true);
         let message = |StoredEntry { seq, time, payload }| RoomMessage { seq, time, payload };
         Ok(page.entries.into_iter().rev().map(message).collect())
+    }
+
+    async fn delete_messages(&self, room: &RoomKey, seq: Option<NonZeroU64>) -> Result<u64, RegistryError> {
+        let mut store = self.store.lock();
+        let log = &mut store.rooms.get_mut(room).ok_or(RegistryError::NoSuchRoom)?.log;
+        Ok(match seq {
+            Some(seq) => u64::from(log.delete(seq.get())),
+            None => log.clear(),
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Messages of the server API: the call that publishes them. Gateways publish by their backplane.
+//! Messages of the server API: the calls that publish, list and delete them. Gateways publish by their backplane.
 //!
 //! Both use the same scripts, which are in this folder, so one order, one history and one kind of idempotency holds for
 //! all messages. A message of the API has no session: its owner is [`Owner::of_api`](crate::model::Owner::of_api), it
@@ -107,5 +107,12 @@ contract! {
             before: Option<NonZeroU64>,
             limit: usize,
         ) -> Result<Vec<RoomMessage>, RegistryError>;
+
+        /// Deletes all messages of a room, or the one with a seq. Returns their number. Seqs are not used again: a
+        /// client that replays them gets a gap. Clients that have a message keep it.
+        ///
+        /// # Errors
+        /// `NoSuchRoom`, `Unavailable` or `Unknown`.
+        async fn delete_messages(&self, room: &RoomKey, seq: Option<NonZeroU64>) -> Result<u64, RegistryError>;
     }
 }

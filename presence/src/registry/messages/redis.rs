@@ -11,7 +11,8 @@ use redis::{Cmd, FromRedisValue, Script, Value};
 use crate::model::keys::{CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, RoomKeys};
 use crate::model::keys::{ScriptKeys, SessionUnit};
 use crate::model::{NickKey, Owner, RoomKey};
-use crate::registry::{RedisRegistry, RegistryError, retry};
+use crate::registry::redis::done;
+use crate::registry::{RedisRegistry, RegistryError, retry, script};
 use crate::store::redis::CallKind;
 use crate::store::redis::message_scripts::{
     BUCKET_NOTES_MAX, DIRECT, DIRECT_BUCKETS, INBOX_RETENTION_SECONDS, PUBLISH, PUBLISH_BUCKETS,
@@ -77,6 +78,15 @@ impl Messages for RedisRegistry {
             Some(RoomMessage { seq, time: entry.get("time")?, payload: entry.get("payload")? })
         };
         Ok(reply.ids.iter().filter_map(message).collect())
+    }
+
+    async fn delete_messages(&self, room: &RoomKey, seq: Option<NonZeroU64>) -> Result<u64, RegistryError> {
+        let keys = ScriptKeys::of(self.redis.keys().room(room)).own([RoomKeys::meta, RoomKeys::stream]);
+        let seq = seq.map_or_else(String::new, |seq| seq.to_string());
+        let args = [room.as_str(), &seq];
+        let mut reply = self.write(room.as_str(), &script::DELETE_MESSAGES, keys, &args).await?;
+        done(&mut reply)?;
+        reply.number()
     }
 }
 

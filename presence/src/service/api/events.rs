@@ -16,10 +16,11 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::Api;
+use super::event_filter::{EventFilter, EventQuery};
 use super::extract::bad;
 use super::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 use super::keys::{ApiKey, Read};
-use super::problem::ListRefusals;
+use super::problem::StreamRefusals;
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 
@@ -27,6 +28,9 @@ use crate::host::problem::Problem;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Pause of a client before it reconnects after the end of the stream.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Events that a filter leaves out until the client gets a newer position.
+const SKIPPED_MAX: usize = 256;
 
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Disables response buffering in nginx.
@@ -46,32 +50,37 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     path = "/v1/events",
     tag = "events",
     security(("key" = ["read"])),
-    params((
-        "Last-Event-ID" = Option<String>, Header,
-        description = "Continue after this event; `0` for all events that are kept.",
-        example = "1795252200000-0",
-    )),
+    params(
+        EventQuery,
+        (
+            "Last-Event-ID" = Option<String>, Header,
+            description = "Continue after this event; `0` for all events that are kept.",
+            example = "1795252200000-0",
+        ),
+    ),
     responses(
         (
             status = 200, description = "A stream that stays open.", body = String,
             content_type = "text/event-stream",
             example = json!("id: 1795252200000-0\nevent: online\ndata: {\"nick\":\"ann\"}\n\n"),
         ),
-        ListRefusals,
+        StreamRefusals,
     ),
 )]
 pub(super) async fn events(
     _: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
+    filter: EventFilter,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let start = StreamStart { client, last: last_event_id(&headers)? };
     // Whatever fails here, the stream begins, and waits for the store.
-    let source = match api.ask(Instant::now(), api.feed.subscribe(start)).await {
+    let mut source = match api.ask(Instant::now(), api.feed.subscribe(start)).await {
         Ok(subscription) => EventSource::live(subscription),
         Err(_) => EventSource::away(api.feed.clone(), start),
     };
+    source.filter = filter;
     let retry = stream::iter([Event::default().retry(RETRY)]);
     let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await, source))));
     // In any phase: a read of the store may take seconds.
@@ -100,16 +109,23 @@ struct EventSource {
     /// Blocks that come first.
     ready: VecDeque<Event>,
     phase: StreamPhase,
+    filter: EventFilter,
+    /// Events since the last block that the filter has left out.
+    skipped: usize,
 }
 
 impl EventSource {
     fn live(subscription: EventSubscription) -> Self {
-        Self { ready: [opening(&subscription)].into(), phase: StreamPhase::Live(subscription) }
+        Self::begin(opening(&subscription), StreamPhase::Live(subscription))
     }
 
     fn away(feed: EventFeed, start: StreamStart) -> Self {
         let notice = notice("unavailable", "the event log cannot be read, the stream continues when it can");
-        Self { ready: [notice].into(), phase: StreamPhase::Away(feed, start) }
+        Self::begin(notice, StreamPhase::Away(feed, start))
+    }
+
+    fn begin(first: Event, phase: StreamPhase) -> Self {
+        Self { ready: [first].into(), phase, filter: EventFilter::default(), skipped: 0 }
     }
 
     /// Waits for the next block. Dropping the future loses no event.
@@ -120,15 +136,27 @@ impl EventSource {
             }
             match &mut self.phase {
                 StreamPhase::Live(subscription) => match subscription.next().await {
+                    Some(FeedItem::Event(event)) if !self.filter.admits(&event) => {
+                        self.skipped += 1;
+                        if self.skipped == SKIPPED_MAX {
+                            self.skipped = 0;
+                            return Event::default().id(&event.id);
+                        }
+                    }
                     Some(FeedItem::Event(event)) => {
+                        self.skipped = 0;
                         return Event::default().id(&event.id).event(&event.kind).data(&event.data);
                     }
                     Some(FeedItem::Gap) => return gap(),
-                    None => *self = Self::away(subscription.feed().clone(), subscription.restart()),
+                    None => {
+                        let away = Self::away(subscription.feed().clone(), subscription.restart());
+                        (self.ready, self.phase) = (away.ready, away.phase);
+                    }
                 },
                 StreamPhase::Away(feed, start) => {
                     let subscription = feed.resubscribe(*start).await;
-                    *self = Self::live(subscription);
+                    let live = Self::live(subscription);
+                    (self.ready, self.phase) = (live.ready, live.phase);
                     self.ready.push_back(notice("available", "the event log can be read again"));
                 }
             }

@@ -50,10 +50,14 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = path(parts, state).await?;
-        let room = if text.starts_with('#') { RoomName::parse(&text) } else { RoomName::parse(&format!("#{text}")) };
-        room.map(Self).map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))
+        room_of(&path(parts, state).await?).map(Self)
     }
+}
+
+/// Returns the room of a path, with or without its `#`.
+pub(super) fn room_of(text: &str) -> Result<RoomName, Problem> {
+    let room = if text.starts_with('#') { RoomName::parse(text) } else { RoomName::parse(&format!("#{text}")) };
+    room.map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))
 }
 
 async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {

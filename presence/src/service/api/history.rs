@@ -1,8 +1,9 @@
-//! The messages of a room, page by page from the newest one.
+//! The messages of a room: page by page from the newest one, and their deletion.
 
 use std::num::NonZeroU64;
 
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::{Extension, Json};
 use serde::de::IgnoredAny;
@@ -11,11 +12,12 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{RoomPath, bad, query};
-use super::keys::{ApiKey, Read};
-use super::problem::{RoomRefusals, refused};
+use super::extract::{RoomPath, bad, query, room_of};
+use super::keys::{ApiKey, Moderate, Read};
+use super::problem::{ChangeRefusals, RoomRefusals, SeqRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
+use crate::model::RoomName;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, RoomMessage};
 
@@ -51,13 +53,30 @@ impl<S: Send + Sync> FromRequestParts<S> for HistoryRange {
             Some(Ok(limit @ 1..=PAGE_MAX)) => limit,
             Some(_) => return Err(bad("limit must be a whole number from 1 to 100")),
         };
-        // A seq of Redis has 63 bits.
-        let seq = |text: &str| text.parse().ok().filter(|seq: &NonZeroU64| seq.get() <= i64::MAX as u64);
-        let before = match cursor.as_deref().map(seq) {
+        let before = match cursor.as_deref().map(seq_of) {
             Some(None) => return Err(bad("cursor must be an unchanged next_cursor of this listing")),
             before => before.flatten(),
         };
         Ok(Self { before, limit })
+    }
+}
+
+/// Reads a seq. One of Redis has 63 bits.
+fn seq_of(text: &str) -> Option<NonZeroU64> {
+    text.parse().ok().filter(|seq: &NonZeroU64| seq.get() <= i64::MAX as u64)
+}
+
+/// The room and the seq in the path.
+pub(super) struct MessagePath(RoomName, NonZeroU64);
+
+impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((room, seq)) = path.map_err(|_| bad("the URL path is not percent-encoded UTF-8"))?;
+        let seq = seq_of(&seq).ok_or_else(|| bad("the seq must be a whole number from 1 on"))?;
+        Ok(Self(room_of(&room)?, seq))
     }
 }
 
@@ -143,4 +162,76 @@ pub(super) async fn messages(
 fn item(RoomMessage { seq, time, payload }: &RoomMessage) -> Option<HistoryItem> {
     let StoredFields { from, id, user, api, body } = serde_json::from_str(payload).ok()?;
     Some(HistoryItem { from, from_user: user, from_api: api.is_some(), msg_id: id, seq: *seq, time: *time, body })
+}
+
+/// The answer to a deletion of all messages.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DeletedMessages {
+    /// The number of messages that were deleted.
+    deleted: u64,
+}
+
+/// Delete all messages of a room
+///
+/// The room and its members stay. A client that replays deleted messages gets `gap`. One that has a message keeps it.
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/messages",
+    tag = "messages",
+    security(("key" = ["moderate"])),
+    params(("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby")),
+    responses(
+        (status = 200, description = "The messages are deleted.", body = DeletedMessages, example = json!({ "deleted": 3 })),
+        ChangeRefusals,
+    ),
+)]
+pub(super) async fn delete_all(
+    key: ApiKey<Moderate>,
+    State(api): State<Api>,
+    RoomPath(room): RoomPath,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<Json<DeletedMessages>, Problem> {
+    let deleted = api.delete_messages(client, &room, None).await?;
+    let (room, by) = (room.as_str(), key.name());
+    tracing::info!(event = "rooms", action = "delete_messages", room, deleted, by, "room changed");
+    Ok(Json(DeletedMessages { deleted }))
+}
+
+/// Delete one message of a room
+///
+/// A client that replays it gets `gap`. One that has it keeps it.
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/messages/{seq}",
+    tag = "messages",
+    security(("key" = ["moderate"])),
+    params(
+        ("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby"),
+        ("seq" = u64, Path, description = "The seq of the message.", example = 131),
+    ),
+    responses((status = 204, description = "The message is deleted."), SeqRefusals),
+)]
+pub(super) async fn delete_one(
+    key: ApiKey<Moderate>,
+    State(api): State<Api>,
+    MessagePath(room, seq): MessagePath,
+    Extension(client): Extension<ClientAddress>,
+) -> Result<StatusCode, Problem> {
+    if api.delete_messages(client, &room, Some(seq)).await? == 0 {
+        return Err(refused_as(ErrorCode::NotFound, "the room has no message with this seq"));
+    }
+    let (room, by) = (room.as_str(), key.name());
+    tracing::info!(event = "rooms", action = "delete_message", room, seq, by, "room changed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Api {
+    async fn delete_messages(
+        &self,
+        client: ClientAddress,
+        room: &RoomName,
+        seq: Option<NonZeroU64>,
+    ) -> Result<u64, Problem> {
+        self.change_room(client, self.registry.delete_messages(room.key(), seq)).await
+    }
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod cors;
 mod counts;
 mod docs;
+mod event_filter;
 mod events;
 mod extract;
 mod feed;
@@ -21,11 +22,15 @@ mod keys;
 mod sanctions;
 mod messages;
 mod page;
+mod prefix;
 mod problem;
 mod read_shares;
 mod refusal_log;
+mod room_changes;
+mod room_moderation;
 mod rooms;
 mod seats;
+mod sessions;
 mod static_file;
 mod users;
 
@@ -52,6 +57,7 @@ use self::counts::ApiCounts;
 use self::extract::cursor_out;
 use self::feed::EventFeed;
 use self::keys::KeyGuard;
+pub(super) use self::prefix::with_prefix;
 use self::problem::{ProblemSchema, refused};
 use self::read_shares::ReadKind;
 use self::refusal_log::RefusalLog;
@@ -79,6 +85,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
             is away, event streams wait and requests are refused as `unavailable`.",
     ),
     components(schemas(ProblemSchema)),
+    servers((url = "/"), (url = "/api", description = "Through nginx")),
     tags(
         (name = "users", description = "Online users"),
         (name = "rooms", description = "Rooms and their members"),
@@ -162,9 +169,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(users::of_user))
         .routes(routes!(users::online))
         .routes(routes!(users::lookup))
+        .routes(routes!(sessions::sessions))
         .routes(routes!(rooms::list))
-        .routes(routes!(rooms::room))
+        .routes(routes!(rooms::room, room_changes::write_rules, room_changes::delete))
         .routes(routes!(rooms::members))
+        .routes(routes!(room_moderation::remove))
+        .routes(routes!(room_moderation::moderate))
         .routes(routes!(cluster::gateways))
         .routes(routes!(cluster::stats))
         .routes(routes!(events::events))
@@ -177,7 +187,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sanctions::kick))
         .routes(routes!(messages::publish))
         .routes(routes!(messages::batch))
-        .routes(routes!(history::messages))
+        .routes(routes!(history::messages, history::delete_all))
+        .routes(routes!(history::delete_one))
 }
 
 /// State shared by all handlers.

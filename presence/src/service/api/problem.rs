@@ -21,6 +21,7 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::BadRoom,
     ErrorCode::Unauthorized,
     ErrorCode::Forbidden,
+    ErrorCode::NotAllowed,
     ErrorCode::NoSuchUser,
     ErrorCode::NoSuchRoom,
     ErrorCode::NotFound,
@@ -129,6 +130,20 @@ refusals! {
     LiftRefusals: Unauthorized | Forbidden | NotFound | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable;
+    /// Refusals of a listing of sessions.
+    SessionRefusals: BadRequest | BadNick | Unauthorized | Forbidden | Overloaded | Unavailable;
+    /// Refusals of an event stream.
+    StreamRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | Overloaded | Unavailable;
+    /// Refusals of the change of a room.
+    ChangeRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of the change of one message.
+    SeqRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | NotFound | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of the removal of a member.
+    MemberRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchUser | NoSuchRoom | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of an order for a room.
+    RoomOrderRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NotAllowed | NoSuchUser | NoSuchRoom | NotFound | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of rules of a room.
+    RuleRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of a message.
     PostRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchUser | NoSuchRoom | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of a request with many messages.

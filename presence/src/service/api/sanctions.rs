@@ -96,8 +96,8 @@ fn refused_bad(error: &impl ToString) -> Problem {
 }
 
 impl Api {
-    /// Waits for a change of the list, in a place of its client. A lost answer is told from a refusal.
-    async fn change<T>(
+    /// Waits for a change, in a place of its client. A lost answer is told from a refusal.
+    pub(super) async fn change<T>(
         &self,
         client: ClientAddress,
         change: impl Future<Output = Result<T, RegistryError>>,

@@ -7,6 +7,7 @@ mod sanctions;
 mod messages;
 mod reads;
 mod refusals;
+mod room_changes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -228,7 +228,9 @@ impl StoreState {
             let is_ephemeral = self.rules_of(&room).ephemeral;
             match self.rooms.get_mut(&room).filter(|_| is_ephemeral) {
                 Some(state) if state.log.time >= limit => self.fleeting_rooms.push(state.log.time, room),
-                Some(state) => state.log.clear(),
+                Some(state) => {
+                    state.log.clear();
+                }
                 None => {}
             }
         }

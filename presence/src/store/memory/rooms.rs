@@ -120,7 +120,9 @@ impl Rooms {
     /// Forgets a room without members. One that the API has created stays, without its messages.
     pub(crate) fn forget(&mut self, room: &RoomKey) {
         match self.rooms.get_mut(room) {
-            Some(kept) if kept.rules.is_some() => kept.log.clear(),
+            Some(kept) if kept.rules.is_some() => {
+                kept.log.clear();
+            }
             _ => drop(self.rooms.remove(room)),
         }
     }

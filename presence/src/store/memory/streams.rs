@@ -118,7 +118,7 @@ impl StreamLimits {
     }
 }
 
-/// A bounded list of messages with dense seqs and times that never go back. Nothing is lost in memory, so the epoch
+/// A bounded list of messages with rising seqs and times that never go back. Nothing is lost in memory, so the epoch
 /// never ends.
 #[derive(Debug)]
 pub(crate) struct MemoryStream {
@@ -170,22 +170,31 @@ impl MemoryStream {
         (self.seq, self.time)
     }
 
-    /// Deletes all messages. Their seqs are not used again.
-    pub(crate) fn clear(&mut self) {
+    /// Deletes all messages, and returns their number. Their seqs are not used again.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let count = self.entries.len() as u64;
         self.entries.clear();
         self.bytes = 0;
+        count
     }
 
-    /// Returns a page of the entries with these seqs, from the oldest or the newest one on. Seqs are dense, so entries
-    /// are found by counting. Same rule as `read_page` in the gateway's `backplane/lua/entries.lua`.
+    /// Deletes the message with this seq. Returns false if there is none.
+    pub(crate) fn delete(&mut self, seq: u64) -> bool {
+        let found = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok();
+        let deleted = found.and_then(|at| self.entries.remove(at));
+        self.bytes -= deleted.as_ref().map_or(0, |entry| entry.payload.len());
+        deleted.is_some()
+    }
+
+    /// Returns a page of the entries with these seqs, from the oldest or the newest one on. Same rule as `read_page` in
+    /// the gateway's `backplane/lua/entries.lua`.
     pub(crate) fn page(&self, seqs: RangeInclusive<u64>, limit: PageLimit, newest: bool) -> StoredPage {
-        let first = self.seq + 1 - self.entries.len() as u64;
-        let begin = first.max(*seqs.start());
-        let end = self.seq.min(*seqs.end());
-        if begin > end {
+        let begin = self.entries.partition_point(|entry| entry.seq < *seqs.start());
+        let end = self.entries.partition_point(|entry| entry.seq <= *seqs.end());
+        if begin >= end {
             return StoredPage::default();
         }
-        let range = (begin - first) as usize..=(end - first) as usize;
+        let range = begin..end;
         let mut bytes = 0;
         let mut fits = |number: usize, entry: &StoredEntry| {
             bytes += entry.payload.len();
@@ -197,8 +206,8 @@ impl MemoryStream {
         } else {
             in_range.enumerate().take_while(|(number, entry)| fits(*number, entry)).count()
         };
-        let skipped = range.clone().count() - count;
-        let from = if newest { range.start() + skipped } else { *range.start() };
+        let skipped = range.len() - count;
+        let from = if newest { begin + skipped } else { begin };
         StoredPage { entries: self.entries.range(from..from + count).cloned().collect(), has_more: skipped > 0 }
     }
 }

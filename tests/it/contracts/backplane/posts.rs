@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 
+use gateway::backplane::Range;
+use presence::model::stream::{PageLimit, StreamId};
 use presence::model::{Nick, NickKey, RoomName, SessionId, TokenHash};
-use presence::registry::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, payload};
+use presence::registry::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RegistryError, payload};
 use serde_json::value::RawValue;
 
 use super::fixture::{BackplaneNode, SOON, StoreFixture, eventually, room};
@@ -151,4 +153,41 @@ pub(crate) async fn empty_room_keeps_posts_until_it_ends(store: &StoreFixture) {
             assert!(ttl > 3600, "{key} has the lifetime {ttl}");
         }
     }
+}
+
+pub(crate) async fn deleted_messages_leave_a_gap(store: &StoreFixture) {
+    let node = store.node("one").await;
+    let lobby = room("#lobby");
+    let ann = node.member("ann", &lobby).await;
+    for text in ["1", "2", "3", "4", "5"] {
+        node.publish(&lobby, &ann.request(text)).await.unwrap();
+    }
+    let delete = async |seq| node.registry.delete_messages(lobby.key(), NonZeroU64::new(seq)).await;
+    let stream = StreamId::Room(lobby.key().clone());
+    // Returns the seqs of a page after a position, and the last seq that it covers.
+    let replayed = async |after: u64, limit: usize| {
+        let page = node.backplane.read_after(&stream, after, PageLimit::of_messages(limit)).await.unwrap();
+        (page.messages.iter().map(|message| message.seq).collect::<Vec<u64>>(), page.through)
+    };
+    assert_eq!((delete(3).await, delete(3).await, delete(9).await), (Ok(1), Ok(0), Ok(0)));
+    assert_eq!(replayed(0, 10).await, (vec![1, 2, 4, 5], 5));
+    assert_eq!(replayed(1, 2).await, (vec![2, 4], 4));
+    assert_eq!(replayed(2, 10).await, (vec![4, 5], 5));
+    let newest = node.backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(3)).await.unwrap();
+    assert_eq!(newest.messages.iter().map(|message| message.seq).collect::<Vec<u64>>(), [2, 4, 5]);
+    // The newest one too: its seq is not used again.
+    assert_eq!(delete(5).await, Ok(1));
+    assert_eq!(node.publish(&lobby, &ann.request("6")).await.unwrap().seq, 6);
+    assert_eq!((delete(0).await, delete(0).await), (Ok(4), Ok(0)));
+    assert_eq!(replayed(0, 10).await, (Vec::new(), 6));
+    assert_eq!(node.publish(&lobby, &ann.request("7")).await.unwrap().seq, 7);
+    assert_eq!(replayed(2, 10).await, (vec![7], 7));
+    if let StoreFixture::Redis(server, _) = store {
+        // A meta that was restored from before its stream: the end is known by the messages only.
+        let _: i64 = server.ask(&["HSET", "parley:{0}:room:lobby", "seq", "3"]).await;
+        assert_eq!(delete(0).await, Ok(1));
+        assert_eq!(node.publish(&lobby, &ann.request("8")).await.unwrap().seq, 8);
+    }
+    let unknown = node.registry.delete_messages(room("#attic").key(), None).await;
+    assert_eq!(unknown, Err(RegistryError::NoSuchRoom));
 }

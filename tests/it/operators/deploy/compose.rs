@@ -95,7 +95,7 @@ async fn nginx_and_prometheus_targets_have_listeners() {
     let jobs = list(&prometheus["scrape_configs"]).iter();
     let targets: Vec<&str> = jobs.flat_map(|job| list(&job["static_configs"][0]["targets"])).map(text).collect();
     assert_eq!(list(&prometheus["rule_files"]), ["/etc/prometheus/alerts.yml"], "the rules are mounted there");
-    assert_eq!((servers.len(), targets.len()), (6, 5), "two ports per gateway, and every program is scraped");
+    assert_eq!((servers.len(), targets.len()), (8, 5), "two ports per gateway, one per presence, each program scraped");
     let unknown: Vec<_> = servers.iter().chain(&targets).filter(|address| !listening.contains(**address)).collect();
     assert!(unknown.is_empty(), "no listener at {unknown:?}, only at {listening:?}");
 

@@ -22,6 +22,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub(super) struct ShippedNginx {
     text: String,
     module: String,
+    presence: Vec<SocketAddr>,
     secrets: tempfile::TempDir,
 }
 
@@ -32,7 +33,13 @@ impl ShippedNginx {
         let made = Command::new(script).arg(secrets.path()).args(["redis:6379", SITE]).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         let text = fs::read_to_string(harness::repository().join("deploy/nginx/parley.conf")).unwrap();
-        Self { text, module: stream_module().await, secrets }
+        Self { text, module: stream_module().await, presence: Vec::new(), secrets }
+    }
+
+    /// Carries the API of these presence processes.
+    pub(super) fn with_presence(mut self, presence: &[Node]) -> Self {
+        self.presence = presence.iter().map(Node::api).collect();
+        self
     }
 
     fn certificate(&self) -> String {
@@ -41,6 +48,15 @@ impl ShippedNginx {
 
     /// Returns the configuration for these gateways; those in `down` are taken out.
     pub(super) fn configuration(&self, place: NginxPaths<'_>, gateways: &[Node], down: &[usize]) -> String {
+        let api = |line: &str| {
+            let number = line.strip_prefix("server presence-")?.split_once(':')?.0.parse::<usize>().unwrap() - 1;
+            Some(match (self.presence.get(number), number) {
+                (Some(address), _) => format!("server {address} max_fails=0;"),
+                // An upstream needs a server.
+                (None, 0) => "server 127.0.0.1:9 down;".to_owned(),
+                (None, _) => String::new(),
+            })
+        };
         let server = |line: &str| {
             let (number, port) = line.strip_prefix("server gateway-")?.split_once(' ')?.0.split_once(':')?;
             let number = number.parse::<usize>().unwrap() - 1;
@@ -55,7 +71,7 @@ impl ShippedNginx {
             let rest = rest.trim();
             let adapted = match rest.split_whitespace().next().unwrap() {
                 "include" => format!("daemon off; {}", self.module),
-                "server" => server(rest).unwrap(),
+                "server" => api(rest).or_else(|| server(rest)).unwrap(),
                 "listen" if rest.contains(" 443 ") => rest.replace("443", &place.http.to_string()),
                 "listen" => rest.replace("9443", &place.lines.to_string()),
                 _ => rest

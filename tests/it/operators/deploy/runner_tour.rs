@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{ChildProgram, LineClient, Process, eventually};
+use harness::{ChildProgram, LineClient, Process, eventually, http};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -29,6 +29,8 @@ async fn killed_gateway_is_reported_and_rolled_back_in() {
     let mut runner = folder.start().await;
     let [g1, g2] = ["g1", "g2"].map(|name| pid_of(&runner, name));
     printed(&runner, &format!("  PARLEY__REDIS__URL=redis://{}/ ", folder.address("REDIS_PORT"))).await;
+    let stats = http::get(folder.address("HTTP_PORT"), "/api/v1/stats").await.unwrap();
+    assert_eq!(stats.status, 200, "nginx carries the presence API: {stats:?}");
     kill9(g1);
     let line = printed(&runner, "g1 ended (killed by signal 9)").await;
     assert!(line.contains("reconnect to the other gateway") && line.contains("`make roll` starts it again"), "{line}");

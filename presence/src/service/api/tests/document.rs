@@ -63,7 +63,7 @@ async fn every_route_is_documented() {
     // Axum lists fallbacks as routes with private names.
     let routes: BTreeSet<&str> = routes.into_iter().filter(|route| !route.contains("__private")).collect();
     assert_eq!(routes, expected);
-    assert_eq!(documented.len(), 20);
+    assert_eq!(documented.len(), 24);
 }
 
 #[tokio::test]
@@ -77,8 +77,8 @@ async fn every_documented_operation_is_served() {
         if path == "/v1/events" {
             continue; // This stream does not end; the tests of the stream cover it.
         }
-        if about["tags"][0] == "sanctions" {
-            continue; // These need a key; `sanctions` covers them.
+        if about["tags"][0] == "sanctions" || method == "delete" {
+            continue; // These need a key, or end what others read; tests of their own cover them.
         }
         let example = |parameter: &Value| {
             let name = parameter["name"].as_str().unwrap().to_owned();
@@ -93,7 +93,8 @@ async fn every_documented_operation_is_served() {
             _ => {
                 let scope = about["security"][0]["key"][0].as_str().unwrap().parse().unwrap();
                 let body = about["requestBody"]["content"]["application/json"]["example"].to_string();
-                served.post(&target, &api.key(scope), &body).await
+                let (verb, key, length) = (method.to_uppercase(), api.key(scope), body.len());
+                served.send(&format!("{verb} {target} HTTP/1.0\r\n{key}Content-Length: {length}\r\n\r\n{body}")).await
             }
         };
         assert_eq!(answer.status, 200, "{method} {target}: {answer:?}");

@@ -21,9 +21,13 @@ struct StreamClient {
 
 impl StreamClient {
     async fn open(served: &Served, last_id: Option<&str>) -> Self {
+        Self::open_filtered(served, "", last_id).await
+    }
+
+    async fn open_filtered(served: &Served, query: &str, last_id: Option<&str>) -> Self {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
         let header = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        stream.write_all(format!("GET /v1/events HTTP/1.0\r\n{header}\r\n").as_bytes()).await.unwrap();
+        stream.write_all(format!("GET /v1/events{query} HTTP/1.0\r\n{header}\r\n").as_bytes()).await.unwrap();
         let mut client = Self { stream: BufReader::new(stream), last_id: String::new() };
         let head = client.block().await.expect("an answer");
         assert!(head.starts_with("HTTP/1.0 200") && head.contains("text/event-stream"), "{head}");
@@ -105,6 +109,49 @@ async fn stream_reports_changes_of_users_and_rooms() {
     served.registry.release(&Nick::parse("bob").unwrap(), &owner, None).await.unwrap();
     let (kind, data) = client.next().await.unwrap();
     assert_eq!((kind.as_str(), data["time"].is_u64()), ("offline", true), "{data}");
+}
+
+#[tokio::test]
+async fn filtered_stream_has_only_its_room_and_nickname() {
+    let served = Served::empty().await;
+    let mut of_room = StreamClient::open_filtered(&served, "?room=Lobby", None).await;
+    let mut of_nick = StreamClient::open_filtered(&served, "?nick=ANN", None).await;
+    let mut of_both = StreamClient::open_filtered(&served, "?room=%23lobby&nick=bob", None).await;
+    let ann = served.user("ann", &["#attic", "#lobby"]).await;
+    served.user("bob", &["#attic", "#lobby"]).await;
+    let [nick, eve] = ["ann", "eve"].map(|nick| Nick::parse(nick).unwrap());
+    served.leave(&RoomName::parse("#lobby").unwrap(), &nick, &ann).await;
+    served.registry.release(&nick, &ann, Some(&eve)).await.unwrap();
+    for (kind, nick) in [("join", "ann"), ("join", "bob"), ("leave", "ann")] {
+        of_room.expect(kind, json!({ "room": "#lobby", "nick": nick })).await;
+    }
+    of_nick.expect("online", json!({ "nick": "ann" })).await;
+    for (kind, room) in [("join", "#attic"), ("join", "#lobby"), ("leave", "#lobby")] {
+        of_nick.expect(kind, json!({ "room": room, "nick": "ann" })).await;
+    }
+    of_nick.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
+    of_both.expect("join", json!({ "room": "#lobby", "nick": "bob" })).await;
+    for (query, code) in [("room=a%20b", "bad_room"), ("nick=", "bad_nick"), ("nick=a&nick=b", "bad_request")] {
+        let answer = served.get(&format!("/v1/events?{query}")).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!(code)), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn filtered_stream_learns_positions_of_other_events() {
+    let served = Served::empty().await;
+    let mut client = StreamClient::open_filtered(&served, "?nick=ann", None).await;
+    let (room, nick) = (RoomName::parse("#lobby").unwrap(), Nick::parse("bob").unwrap());
+    let owner = served.user("bob", &[]).await;
+    served.join_and_leave(300, &room, &nick, &owner).await;
+    let opening = client.block().await.unwrap();
+    let later = client.block().await.unwrap();
+    assert!(opening.starts_with("id: ") && later.starts_with("id: ") && later.lines().count() == 1, "{later}");
+    let position = |block: &str| EventId::parse(block.trim_start_matches("id: ").trim()).unwrap();
+    assert!(position(&later) > position(&opening), "{opening} {later}");
+    served.user("ann", &[]).await;
+    let mut client = StreamClient::open_filtered(&served, "?nick=ann", Some(&position(&later).to_string())).await;
+    client.expect("online", json!({ "nick": "ann" })).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ impl GuardedApi {
         self.served.post(path, &self.key(ApiScope::Publish), body).await
     }
 
-    async fn publish(&self, message: &Value) -> HttpAnswer {
+    pub(super) async fn publish(&self, message: &Value) -> HttpAnswer {
         self.post("/v1/messages", &message.to_string()).await
     }
 }

@@ -267,3 +267,41 @@ async fn answers_are_counted_by_route_pattern() {
     assert!(text.contains(r#"parley_api_requests_total{route="/v1/users/{nick}",status="404"} 2"#), "{text}");
     assert!(text.contains(r#"parley_api_requests_total{route="none",status="404"} 1"#), "{text}");
 }
+
+#[tokio::test]
+async fn sessions_are_listed_by_nick_user_or_page() {
+    let served = Served::empty().await;
+    let ann = served.user("ann", &["#lobby"]).await;
+    served.sign_in("bob", "user:2").await;
+    served.user("eve", &[]).await;
+    let nicks = async |path: &str| {
+        let page = served.get(path).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let page = page.json();
+        let nicks = page["items"].as_array().unwrap().iter().map(|row| row["nick"].as_str().unwrap().to_owned());
+        (nicks.collect::<Vec<_>>(), page["next_cursor"].as_str().map(str::to_owned))
+    };
+    let of_ann = served.get("/v1/sessions?nick=ANN").await.json();
+    assert_eq!(
+        (&of_ann["items"][0]["session"], &of_ann["items"][0]["rooms"]),
+        (&json!(ann.session), &json!(["#lobby"]))
+    );
+    assert_eq!(nicks("/v1/sessions?nick=ann").await.0, ["ann"]);
+    assert_eq!(nicks("/v1/sessions?user=user:2").await.0, ["bob"]);
+    for none in ["nick=zoe", "user=user:3"] {
+        assert_eq!(nicks(&format!("/v1/sessions?{none}")).await, (Vec::new(), None));
+    }
+    let (mut found, mut path) = (Vec::new(), "/v1/sessions?limit=2".to_owned());
+    loop {
+        let (page, cursor) = nicks(&path).await;
+        found.extend(page);
+        let Some(cursor) = cursor else { break };
+        path = format!("/v1/sessions?limit=2&cursor={cursor}");
+    }
+    found.sort();
+    assert_eq!(found, ["ann", "bob", "eve"]);
+    for (query, code) in [("nick=ann&user=u", "bad_request"), ("nick=b@d", "bad_nick"), ("limit=0", "bad_request")] {
+        let refusal = served.get(&format!("/v1/sessions?{query}")).await;
+        assert_eq!((refusal.status, &refusal.json()["code"]), (400, &json!(code)), "{query}");
+    }
+}

@@ -1,0 +1,72 @@
+//! [`EventFilter`]: the events of one room or nickname, for a stream that asks for no others.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::extract::{query, room_of};
+use super::problem::refused_as;
+use crate::host::problem::Problem;
+use crate::model::codes::ErrorCode;
+use crate::model::{Nick, NickKey, RoomKey, RoomName};
+use crate::registry::RegistryEvent;
+
+/// The query parameters, as they came.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventQuery {
+    /// Only events of this room; write `#` as `%23` or leave it out.
+    #[param(example = "lobby")]
+    room: Option<String>,
+    /// Only events about this nickname, a rename from it or to it included.
+    #[param(example = "ann")]
+    nick: Option<String>,
+}
+
+/// The events that a stream has. With a room and a nickname: those about both.
+#[derive(Debug, Default)]
+pub(super) struct EventFilter {
+    room: Option<RoomKey>,
+    nick: Option<NickKey>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for EventFilter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let EventQuery { room, nick } = query(parts, state).await?;
+        let nick = nick.map(|nick| Nick::parse(&nick)).transpose();
+        let nick = nick.map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
+        let room = room.map(|room| room_of(&room)).transpose()?;
+        Ok(Self { room: room.map(|room| room.key().clone()), nick: nick.map(|nick| nick.key().clone()) })
+    }
+}
+
+/// The names in an event.
+#[derive(Deserialize)]
+struct EventNames {
+    room: Option<String>,
+    nick: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+impl EventFilter {
+    /// Returns true if the stream has this event.
+    pub(super) fn admits(&self, event: &RegistryEvent) -> bool {
+        if self.room.is_none() && self.nick.is_none() {
+            return true;
+        }
+        let Ok(EventNames { room, nick, from, to }) = serde_json::from_str(&event.data) else { return false };
+        let is_room = |wanted: &RoomKey| {
+            let room = room.as_deref().and_then(|room| RoomName::parse(room).ok());
+            room.is_some_and(|room| room.key() == wanted)
+        };
+        let is_nick = |wanted: &NickKey| {
+            let nicks = [&nick, &from, &to].into_iter().flatten().filter_map(|nick| Nick::parse(nick).ok());
+            nicks.into_iter().any(|nick| nick.key() == wanted)
+        };
+        self.room.as_ref().is_none_or(is_room) && self.nick.as_ref().is_none_or(is_nick)
+    }
+}
