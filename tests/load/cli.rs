@@ -40,6 +40,8 @@ pub(crate) enum LoadCommand {
     Burst(BurstFlags),
     /// One room in silence, then beside clients that flood the gateway with bad frames
     Flood(FloodFlags),
+    /// Messages of an application through the server API
+    Api(ApiFlags),
     /// Minimum cost of a delivery: a bare process that sends to every member, under the same clients
     Floor(FloorFlags),
     /// A page, a plot and one file of figures from the outcomes of many runs
@@ -276,6 +278,41 @@ pub(crate) struct FloodFlags {
     /// Local address of the flood: limits of an address concern the room too if both have the same one
     #[arg(long, default_value = "127.0.0.2")]
     pub(crate) from: IpAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiFlags {
+    /// Address of the server API
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http: SocketAddr,
+    /// API key with the scopes publish and moderate
+    #[arg(long)]
+    pub(crate) key: String,
+    #[arg(long, default_value_t = 4)]
+    pub(crate) connections: u32,
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rooms: u32,
+    /// Messages a second in total
+    #[arg(long, default_value_t = 5000.0)]
+    pub(crate) rate: f64,
+    /// Messages of one call
+    #[arg(long, default_value_t = 100)]
+    pub(crate) batch: u32,
+    /// Bytes of a message's body
+    #[arg(long, default_value_t = 128)]
+    pub(crate) body: usize,
+    /// Seconds of the measured window
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
+    /// Seconds of warm-up before the measured window
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) warmup: f64,
+    /// Process whose CPU is reported; repeatable
+    #[arg(long = "pid", value_name = "NAME=PID")]
+    pub(crate) watched: Vec<Watched>,
+    /// Also writes the outcome as JSON to this path
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

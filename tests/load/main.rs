@@ -9,6 +9,7 @@
 // Counts become figures here: all are far below 2^53, and the plan ensures that a client's number fits its type.
 #![allow(clippy::cast_precision_loss)]
 
+mod api;
 mod capacity;
 mod checked;
 mod cli;
@@ -56,6 +57,7 @@ fn main() -> Result<()> {
         LoadCommand::Resume(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Burst(scenario) => carry_out(scenario.prepare()?),
         LoadCommand::Flood(scenario) => flood::carry_out(&scenario),
+        LoadCommand::Api(flags) => api::carry_out(&flags),
         LoadCommand::Floor(scenario) => {
             let server = floor::FloorServer::start(scenario.rounds)?;
             carry_out(scenario.prepare(server.address, server.pid())?)

@@ -94,7 +94,8 @@ fn lost(finished: &FinishedRun) -> u64 {
     tally.missing().saturating_sub(excused)
 }
 
-fn latency(latencies: &Latencies) -> Value {
+/// Returns the distribution in milliseconds; null if it is empty.
+pub(crate) fn latency(latencies: &Latencies) -> Value {
     if latencies.count() == 0 {
         return Value::Null;
     }
@@ -210,7 +211,8 @@ pub(crate) fn summary(outcome: &Value) -> String {
     lines.join("\n")
 }
 
-fn milliseconds(latency: &Value) -> String {
+/// Returns a distribution of [`latency`] as text.
+pub(crate) fn milliseconds(latency: &Value) -> String {
     let get = |key: &str| latency[key].as_f64().unwrap_or_default();
     format!("ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}", get("p50"), get("p99"), get("p999"), get("max"))
 }

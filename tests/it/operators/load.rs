@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::{ChildProgram, Cluster, Node, eventually};
+use harness::{ChildProgram, Cluster, Node, eventually, http};
+use presence::service::access::{ApiScope, NewKey};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -129,6 +130,39 @@ async fn room_beside_a_flood_loses_nothing() {
     assert!(flood["frames"].as_u64() > Some(5000) && flood["error"].is_null(), "{flood}");
     assert!(flood["closes"].as_u64() > Some(0), "a client that does not wait is closed: {flood}");
     assert!(outcome["shares"]["p99"].is_f64() && outcome["shares"]["rss"]["gateway"].is_f64(), "{}", outcome["shares"]);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn application_load_stores_every_message_once() {
+    let key = NewKey::draw("load", ApiScope::ALL).unwrap();
+    let builder = Cluster::builder().gateways(1).presence(1);
+    let cluster = builder.presence_setting("PARLEY__API__KEYS", &key.known.to_string()).start().await;
+    let api = cluster.presence[0].api();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outcome.json");
+    let arguments = format!(
+        "api --http {api} --key {} --rooms 2 --connections 2 --batch 5 --rate 40 --seconds 1 --warmup 0 --json {}",
+        key.secret,
+        path.display()
+    );
+    let run = ChildProgram::parley("load", "load").args(arguments.split_whitespace()).run(PATIENCE).await;
+    assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
+    let outcome: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(
+        (&outcome["messages"], &outcome["refused"], &outcome["call_ms"]["count"]),
+        (&json!(40), &json!(0), &json!(8))
+    );
+    let mut stored = 0;
+    for room in 0..2 {
+        let request = format!(
+            "GET /v1/rooms/load-{room}/messages HTTP/1.1\r\nHost: p\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+            key.secret
+        );
+        let history = http::exchange(api, request.as_bytes()).await.unwrap().json();
+        stored += history["items"].as_array().unwrap().len();
+    }
+    assert_eq!(stored, 40);
     cluster.finish().await;
 }
 
