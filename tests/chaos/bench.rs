@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use harness::fault_proxy::{Direction, Mode};
 use harness::redis::AofPosition;
-use harness::{Cluster, Node, within};
+use harness::{Cluster, Node, ReceivedEvent, ReceiverMode, WebhookReceiver, within};
+use serde_json::json;
 
 use crate::history::{HistoryOp, OpStatus, Recorder};
 use crate::plan::{ClusterSize, Fault, Network};
@@ -21,10 +22,14 @@ const HOLD_SECONDS: &str = "10";
 const MAX_MESSAGES: &str = "1000000";
 /// Name of the bench in the history.
 pub const BENCH: &str = "bench";
+/// Name of the application that receives webhooks in the history.
+const APPLICATION: &str = "application";
+const WEBHOOK_SECRET: &str = "a-secret-of-the-bench";
 
 /// A cluster and its active faults.
 pub struct FaultBench {
     pub cluster: Cluster,
+    receiver: WebhookReceiver,
     recorder: Recorder,
     /// Faults that are not cleared yet.
     active: BTreeSet<Fault>,
@@ -44,12 +49,28 @@ impl FaultBench {
         let mut cluster = cluster.redis_setting("appendfsync", &task.fsync);
         cluster = cluster.gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD_SECONDS);
         cluster = cluster.gateway_setting("PARLEY__HISTORY__MAX_MESSAGES", MAX_MESSAGES);
+        let receiver = WebhookReceiver::start(WEBHOOK_SECRET).await;
+        let webhooks = json!([{"url": receiver.url(), "secret": receiver.secret(), "events": ["message"]}]);
+        cluster = cluster.presence_setting("PARLEY__WEBHOOKS", &webhooks.to_string());
+        cluster = cluster.presence_setting("PARLEY__CALLBACKS__ALLOW_PRIVATE", "true");
         if let Some(case) = task.case {
             cluster = cluster.gateway_setting("PARLEY_FAILPOINT", case.mechanism);
+            cluster = cluster.presence_setting("PARLEY_FAILPOINT", case.mechanism);
         }
         let cluster = cluster.start().await;
-        let fsync_always = task.fsync == "always";
-        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new(), aof_position: None, fsync_always }
+        let (fsync_always, aof_position) = (task.fsync == "always", None);
+        let (active, down) = (BTreeSet::new(), BTreeMap::new());
+        Self { cluster, receiver, recorder, active, down, aof_position, fsync_always }
+    }
+
+    /// Records the webhooks that have arrived since the last call.
+    pub fn record_webhooks(&self) {
+        for ReceivedEvent { event, .. } in self.receiver.take_events() {
+            let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            let (id, room, key) = (text("id"), text("room"), text("body"));
+            let received = HistoryOp::Webhook { id, room, key, seq: event["seq"].as_u64().unwrap_or_default() };
+            self.recorder.note(APPLICATION, 0, OpStatus::Ok, received);
+        }
     }
 
     /// Saves the current end of the append-only file; a later crash discards everything behind it. With `always` Redis
@@ -77,6 +98,11 @@ impl FaultBench {
                 self.cluster.gateways[gateway].process().terminate();
             }
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().stop_signal().await,
+            Fault::PresenceKill { presence } => {
+                self.down.insert(self.cluster.presence[presence].name().to_owned(), Instant::now());
+                self.cluster.presence[presence].process().kill9();
+            }
+            Fault::ReceiverRefuses => self.receiver.set_mode(ReceiverMode::Refuse(503, String::new())),
             Fault::RedisStop => self.cluster.redis.stop_signal().await,
             Fault::RedisKill => self.cluster.redis.kill9(),
             Fault::RedisCrash => self.cluster.redis.crash(self.aof_position.take()),
@@ -111,6 +137,11 @@ impl FaultBench {
                 self.down.remove(node.name());
             }
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().cont(),
+            Fault::PresenceKill { presence } => {
+                self.cluster.presence[presence].relaunch().await;
+                self.down.remove(self.cluster.presence[presence].name());
+            }
+            Fault::ReceiverRefuses => self.receiver.set_mode(ReceiverMode::Accept),
             Fault::RedisStop => self.cluster.redis.cont(),
             Fault::RedisKill | Fault::RedisCrash => self.cluster.redis.start().await,
             Fault::BadNetwork { gateway, .. } => self.cluster.proxies[gateway].set(Mode::Pass),

@@ -26,7 +26,7 @@ pub struct FailpointCase {
 }
 
 /// All cases. Invariant: no two affect the same part at the same time.
-pub const CASES: [FailpointCase; 8] = [
+pub const CASES: [FailpointCase; 9] = [
     // The gateway is stopped until it counts as dead and other sessions own its nicks; then it continues.
     FailpointCase {
         mechanism: "fence",
@@ -89,6 +89,14 @@ pub const CASES: [FailpointCase; 8] = [
         checker: "loss",
         tenths: (170, 5),
         fault: Some(Fault::RedisCrash),
+        connection_loss_after: None,
+    },
+    // The application refuses webhooks for a while.
+    FailpointCase {
+        mechanism: "webhook_retry",
+        checker: "webhooks",
+        tenths: (20, 20),
+        fault: Some(Fault::ReceiverRefuses),
         connection_loss_after: None,
     },
 ];

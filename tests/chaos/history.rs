@@ -67,6 +67,8 @@ pub enum HistoryOp {
     /// Receives a message; `room` is `@` and the own nick for a direct message. The line port sends neither id nor
     /// position.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
+    /// The application receives a message of a room by webhook.
+    Webhook { id: String, room: String, key: String, seq: u64 },
     /// Receives a jump of the seqs.
     Jump { room: String, jump: Jump },
     /// Receives that other members left.

@@ -37,6 +37,10 @@ pub enum Fault {
     GatewayRestart { gateway: usize },
     /// SIGSTOP; cleared by SIGCONT.
     PresenceStop { presence: usize },
+    /// kill -9; cleared by a start.
+    PresenceKill { presence: usize },
+    /// The application answers webhooks with 503.
+    ReceiverRefuses,
     /// SIGSTOP; cleared by SIGCONT.
     RedisStop,
     /// kill -9; cleared by a start with the same files.
@@ -63,6 +67,8 @@ impl Fault {
             Self::GatewayStop { .. } => "gateway stopped",
             Self::GatewayRestart { .. } => "gateway restarted",
             Self::PresenceStop { .. } => "presence stopped",
+            Self::PresenceKill { .. } => "presence kill -9",
+            Self::ReceiverRefuses => "receiver refuses",
             Self::RedisStop => "redis stopped",
             Self::RedisKill => "redis kill -9",
             Self::RedisCrash => "redis crash",
@@ -84,7 +90,8 @@ impl Fault {
         match self.gateway() {
             Some(gateway) => format!("g{}", gateway + 1),
             None => match self {
-                Self::PresenceStop { presence } => format!("p{}", presence + 1),
+                Self::PresenceStop { presence } | Self::PresenceKill { presence } => format!("p{}", presence + 1),
+                Self::ReceiverRefuses => "receiver".to_owned(),
                 Self::NginxReload => "nginx".to_owned(),
                 _ => "redis".to_owned(),
             },
@@ -115,11 +122,11 @@ impl Fault {
     /// Returns the minimum and maximum duration, in tenths of a second.
     fn duration_range(self) -> (u64, u64) {
         match self {
-            Self::GatewayKill { .. } => (5, 140),
+            Self::GatewayKill { .. } | Self::PresenceKill { .. } => (5, 140),
             // Mostly longer than the 8 s after which a gateway counts as dead.
             Self::GatewayStop { .. } => (20, 200),
             Self::GatewayRestart { .. } => (1, 10),
-            Self::PresenceStop { .. } | Self::BadNetwork { .. } => (20, 120),
+            Self::PresenceStop { .. } | Self::BadNetwork { .. } | Self::ReceiverRefuses => (20, 120),
             Self::RedisStop => (10, 120),
             Self::RedisKill | Self::RedisCrash => (1, 50),
             Self::CutSubscriptions | Self::CutCommands | Self::FlushScripts | Self::NginxReload => (0, 0),
@@ -243,6 +250,8 @@ pub fn every_kind() -> impl Iterator<Item = Fault> {
         Fault::GatewayStop { gateway },
         Fault::GatewayRestart { gateway },
         Fault::PresenceStop { presence: 0 },
+        Fault::PresenceKill { presence: 0 },
+        Fault::ReceiverRefuses,
         Fault::RedisStop,
         Fault::RedisKill,
         Fault::RedisCrash,
@@ -279,6 +288,9 @@ impl FaultDice {
             Fault::BadNetwork { network, .. } => Fault::BadNetwork { gateway: any, network },
             Fault::PresenceStop { .. } => {
                 Fault::PresenceStop { presence: self.rng.random_range(0..self.size.presence) }
+            }
+            Fault::PresenceKill { .. } => {
+                Fault::PresenceKill { presence: self.rng.random_range(0..self.size.presence) }
             }
             other => other,
         }
@@ -319,7 +331,7 @@ mod tests {
     #[test]
     fn long_plan_holds_every_fault_kind() {
         let steps = draw(7, LONG, SIZE, &[]);
-        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 17);
+        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 19);
         assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
     }
 

@@ -30,6 +30,10 @@ use crate::plan::{ClusterSize, Fault, FaultStep};
 const JOIN_MAX: Duration = Duration::from_secs(60);
 /// Time limit for the delivery of the last messages.
 const MARK_DELIVERY_MAX: Duration = Duration::from_secs(20);
+/// Time limit for the webhooks of all messages: another process leads, and pauses after failures are over.
+const WEBHOOKS_MAX: Duration = Duration::from_secs(40);
+/// Time limit for them in a run with a disabled mechanism.
+const WEBHOOKS_WITHOUT_MECHANISM: Duration = Duration::from_secs(10);
 /// Time limit for all members to leave; the rest are disconnected.
 const LEAVE_MAX: Duration = Duration::from_secs(15);
 /// Interval at which the end of a drain is checked.
@@ -107,8 +111,10 @@ pub async fn run(task: &ChaosTask) -> Evidence {
         crowd.leave().await;
         phase(&recorder, "leave");
         leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
+        receive_webhooks(&bench, &recorder, WEBHOOKS_MAX).await;
     } else {
         crowd.abort().await;
+        receive_webhooks(&bench, &recorder, WEBHOOKS_WITHOUT_MECHANISM).await;
     }
     let mut streams = BTreeMap::new();
     for room in ROOMS {
@@ -142,6 +148,7 @@ async fn execute_plan(bench: &mut FaultBench, steps: &[FaultStep], length: Durat
             bench.save_aof_position();
         }
         sleep(at.saturating_sub(start.elapsed())).await;
+        bench.record_webhooks();
         if is_begin {
             bench.begin(fault).await;
         } else if !bench.clear(fault).await {
@@ -151,6 +158,23 @@ async fn execute_plan(bench: &mut FaultBench, steps: &[FaultStep], length: Durat
         }
     }
     sleep(length.saturating_sub(start.elapsed())).await;
+}
+
+/// Waits until the application has received every acked message of a room.
+async fn receive_webhooks(bench: &FaultBench, recorder: &Recorder, limit: Duration) {
+    let (mut seen, mut acked, mut received) = (0, BTreeSet::new(), BTreeSet::new());
+    within(limit, async || {
+        bench.record_webhooks();
+        seen = recorder.since(seen, |event| match &event.op {
+            HistoryOp::Send { room, key, .. } if event.kind == OpStatus::Ok && room.starts_with('#') => {
+                acked.insert(key.clone());
+            }
+            HistoryOp::Webhook { key, .. } => drop(received.insert(key.clone())),
+            _ => {}
+        });
+        acked.is_subset(&received).then_some(())
+    })
+    .await;
 }
 
 struct RunningCrowd {

@@ -119,6 +119,17 @@ impl WebhookReceiver {
         state.events.clone()
     }
 
+    /// Removes the accepted events, and returns them.
+    ///
+    /// # Panics
+    /// If a delivery was malformed or had no valid signature.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<ReceivedEvent> {
+        let events = self.events();
+        self.lock().events.drain(..events.len()).for_each(drop);
+        events
+    }
+
     /// Waits until the accepted events meet a condition, and returns them.
     ///
     /// # Panics

@@ -27,6 +27,8 @@ pub enum Failpoint {
     /// The republish ring: acknowledged messages are kept until Redis cannot lose them, and published again after a
     /// loss.
     Republish,
+    /// The retry of a webhook: events that the receiver has not taken are sent again.
+    WebhookRetry,
 }
 
 /// Returns true if this mechanism is disabled.
@@ -57,9 +59,11 @@ pub fn script(text: &str) -> Cow<'_, str> {
 mod debug {
     use std::sync::LazyLock;
 
-    use super::Failpoint::{self, Claim, Dedupe, DetectionTime, Fence, JoinOrder, LeaveDelay, Refill, Republish};
+    use super::Failpoint::{
+        self, Claim, Dedupe, DetectionTime, Fence, JoinOrder, LeaveDelay, Refill, Republish, WebhookRetry,
+    };
 
-    const NAMES: [(&str, Failpoint); 8] = [
+    const NAMES: [(&str, Failpoint); 9] = [
         ("fence", Fence),
         ("claim", Claim),
         ("dedupe", Dedupe),
@@ -68,6 +72,7 @@ mod debug {
         ("detection_time", DetectionTime),
         ("leave_delay", LeaveDelay),
         ("republish", Republish),
+        ("webhook_retry", WebhookRetry),
     ];
 
     /// Script text of each failpoint, and its replacement.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::host::callback::{CallbackClient, CallbackRequest};
+use crate::host::failpoints::{Failpoint, is_disabled};
 use crate::registry::{LoggedEvent, RedisRegistry, RegistryError, TakenEvents, WebhookSettlement};
 
 use super::event::{OutgoingEvent, gap};
@@ -175,7 +176,8 @@ impl WebhookWorker {
                 report.failures = report.failures.saturating_add(1);
                 report.failing_since.get_or_insert_with(unix_ms);
                 report.error = Some(error);
-                let leads = self.settle(&batch, batch.from, &[], report).await;
+                let to = if is_disabled(Failpoint::WebhookRetry) { batch.to } else { batch.from };
+                let leads = self.settle(&batch, to, &[], report).await;
                 sleep(retry_pause(report.failures)).await;
                 leads
             }

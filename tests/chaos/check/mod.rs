@@ -16,6 +16,7 @@ mod recovery;
 mod sessions;
 mod stillness;
 mod survival;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -189,6 +190,11 @@ pub const CHECKERS: &[Checker] = &[
         name: "inbox",
         guarantee: "a direct message is delivered, at the latest when the recipient's session resumes",
         check: inbox::check,
+    },
+    Checker {
+        name: "webhooks",
+        guarantee: "an acknowledged message reaches the application's webhook, in the order of its room",
+        check: webhooks::check,
     },
     Checker {
         name: "calls",

@@ -2,7 +2,7 @@
 //!
 //! ann on g1 and bob on g2 are members of `#a`. g1 is killed, and ann goes offline 9 s later. She resumes her session
 //! on g2 and sends bob a direct message. Redis is stopped for a while, and both stay online. bob is a program on a
-//! client library.
+//! client library. The application gets webhooks, the first one twice.
 
 use super::{Evidence, RecordedLeave, SECOND, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus};
@@ -39,6 +39,10 @@ pub(super) fn message(seq: u64, from: &str, key: &str) -> HistoryOp {
     }
 }
 
+fn webhook(seq: u64, key: &str) -> HistoryOp {
+    HistoryOp::Webhook { id: format!("m{seq}"), room: "#a".to_owned(), key: key.to_owned(), seq }
+}
+
 pub(super) fn entry(seq: u64, from: &str, fence: u64, key: &str) -> StoredWrite {
     StoredWrite { seq, msg_id: format!("m{seq}"), from: from.to_owned(), fence, key: key.to_owned() }
 }
@@ -70,6 +74,7 @@ pub(super) fn good() -> Evidence {
         line(10, "ann", 1, Ok, HistoryOp::End { reason: "reset".to_owned() }),
         line(12, "bench", 0, Ok, HistoryOp::Fault(kill)),
         line(19, "bob", 1, Ok, HistoryOp::Left { room: "#a".to_owned(), nicks: vec!["ann".to_owned()] }),
+        line(20, "application", 0, Ok, webhook(1, "k1")),
         line(24, "ann", 1, Ok, resumed),
         line(24, "ann", 1, Ok, message(1, "ann", "k1")),
         line(25, "ann", 1, Invoke, direct(false)),
@@ -82,6 +87,8 @@ pub(super) fn good() -> Evidence {
         line(61, "ann", 1, Ok, send(Some(2))("mark-ann-2")),
         line(61, "ann", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(61, "bob", 1, Ok, message(2, "ann", "mark-ann-2")),
+        line(62, "application", 0, Ok, webhook(1, "k1")),
+        line(62, "application", 0, Ok, webhook(2, "mark-ann-2")),
         line(80, "bench", 0, Ok, phase("leave")),
         line(81, "bob", 1, Ok, library()),
         line(81, "bench", 0, Ok, HistoryOp::Exit { node: "g2".to_owned(), code: Some(0), requested: true }),
