@@ -2,7 +2,7 @@
  * State of the page and its reducer. Pure: actions carry the time, and effects live in `session.js` and `app.js`.
  *
  * Invariant: every key of `order` is one of `conversations`, which also has the direct conversations that were closed. A
- * room's key is its name, a direct conversation's is `@nick`.
+ * room's key is its name, a direct conversation's is `@nick`. Direct messages of an application have one with a space.
  */
 import * as conversation from "./conversation.js";
 import { lineOf, mentions } from "./text.js";
@@ -46,7 +46,7 @@ export const roomsOf = ({ order }) => order.filter((key) => key[0] === "#");
 /** Names for completion in the open conversation: the last speakers first. */
 export function completionNames(state) {
   const { items, members } = state.conversations[state.open];
-  const speakers = items.filter(({ kind }) => kind === "message").map(({ from }) => from).reverse();
+  const speakers = items.filter(({ kind, fromApi }) => kind === "message" && !fromApi).map(({ from }) => from).reverse();
   const nicks = new Set([...speakers, ...members.map(({ nick }) => nick)]);
   nicks.delete(state.nick);
   return { nicks: [...nicks], rooms: roomsOf(state) };
@@ -105,6 +105,7 @@ const steps = {
   "typing": (state, { key, from, now }) => change(state, key, (c) => ({ ...c, typing: { ...c.typing, [from]: now + TYPING_MS } })),
   "gap": (state, { key, fromSeq, toSeq }) => change(state, key, (c) => conversation.append(c, { kind: "gap", id: `gap-${fromSeq}`, fromSeq, toSeq })),
   "rewind": (state, { key, seq }) => change(state, key, (c) => conversation.rewind(c, seq)),
+  "api/read": (state, { key, seq }) => change(state, key, (c) => conversation.readApi(c, seq)),
   "read": (state, { key, unread, readSeq }) => change(state, key, (c) => conversation.markRead(c, { unread, readSeq })),
   "pending": (state, { key, entry }) => change(state, key, (c) => conversation.addPending(c, entry)),
   "pending/change": (state, { key, id, change: fields }) => change(state, key, (c) => conversation.changePending(c, id, fields)),

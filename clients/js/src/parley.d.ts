@@ -77,6 +77,8 @@ export interface Message {
   from: string;
   /** Id of the sender's user, if it has registered with a token. */
   fromUser?: string;
+  /** Present on a message of the application. `from` is then a name that it chose, and no user. */
+  fromApi?: true;
   /** Position in the room or in the inbox; `null` for a direct message that this session has sent. */
   seq: number | null;
   /** Unix milliseconds. */
@@ -244,7 +246,7 @@ export interface User {
 
 export interface ParleyEvents {
   state: State;
-  /** A direct message of any sender. */
+  /** A direct message of any sender. It alone has those of the application: `direct()` is a conversation with a user. */
   direct: Message;
   /** This session has another nickname. */
   nick: string;

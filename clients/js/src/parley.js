@@ -53,7 +53,8 @@ export class Parley extends Listeners {
       ],
     };
     this.#link = new Tabs(options, client, share ? undefined : ALONE);
-    const isOwn = ({ from, time }) => from === this.nick || time <= this.#names[from];
+    // The name on a message of the application is no user.
+    const isOwn = ({ from, from_api, time }) => !from_api && (from === this.nick || time <= this.#names[from]);
     this.#context = { link: this.#link, store, isOwn, report: (error) => this.#report(error) };
   }
 
@@ -175,7 +176,8 @@ export class Parley extends Listeners {
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
     if (moved?.type === "message") {
       const message = toMessage(moved, isSent);
-      this.direct(isSent ? message.to : message.from).receive(message);
+      // An answer to the name of an application would reach a user.
+      if (!message.fromApi) this.direct(isSent ? message.to : message.from).receive(message);
       this.emit("direct", message);
     }
   }

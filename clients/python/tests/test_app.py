@@ -141,7 +141,7 @@ async def test_app_answers_users_and_bans_one(tmp_path: Path) -> None:
             await room.send("!rules")
             question, answer = await take(messages, 2)
             assert (question.sender, question.own, question.from_user) == ("ann", True, "user:ann")
-            assert (answer.sender, answer.own, answer.from_user) == ("house", False, None)
+            assert (answer.sender, answer.own, answer.from_user, answer.from_api) == ("house", False, None, True)
             assert str(answer.body).startswith("Be kind")
 
             assert await advertise(cluster.urls[1], eve) == BANNED

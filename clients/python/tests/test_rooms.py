@@ -31,6 +31,14 @@ def test_messages_are_delivered_once(online: Played) -> None:
     assert delivered(online) == [5, 6]
 
 
+def test_message_of_the_application_is_never_own(online: Played) -> None:
+    for seq, fields in ((5, {}), (6, {"from_api": True})):
+        online.receive("message", to="#tea", **{"from": "ann"}, msg_id=f"m{seq}", seq=seq, time=1, body=seq, **fields)
+    events = [effect.event for effect in online.take(Deliver)]
+    seen = [(event.own, event.from_api) for event in events if isinstance(event, Message)]
+    assert seen == [(True, False), (False, True)]
+
+
 def test_gap_moves_the_position(online: Played) -> None:
     online.receive("gap", to="#tea", from_seq=3, to_seq=8)
     online.message(8)

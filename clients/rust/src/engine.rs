@@ -209,7 +209,8 @@ impl Engine {
             RoomEvent::Message(Message { repeated: true, .. }) | RoomEvent::Members(_) => {}
             RoomEvent::Message(message) => {
                 let other = if message.own && message.seq.is_none() { &message.to } else { &message.from };
-                if let Some(direct) = direct(other) {
+                // An answer to the name of an application would reach a user.
+                if let Some(direct) = direct(other).filter(|_| !message.from_api) {
                     pauses |= direct.deliver(DirectEvent::Message(message.clone()));
                 }
                 if message.seq.is_some() {

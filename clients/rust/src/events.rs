@@ -61,6 +61,8 @@ pub struct Message {
     pub from: String,
     /// Id of the sender's user, if it has registered with a token.
     pub from_user: Option<String>,
+    /// True for a message of the application. `from` is then a name that it chose, and no user.
+    pub from_api: bool,
     /// Position in the room or in the inbox; `None` for a direct message that this session has sent.
     pub seq: Option<u64>,
     /// Unix milliseconds by the clock of the server.

@@ -250,6 +250,7 @@ mod tests {
             to,
             from,
             from_user: None,
+            from_api: false,
             seq,
             time: 0,
             body: 0.into(),

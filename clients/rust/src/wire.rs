@@ -209,10 +209,19 @@ pub(crate) struct MessageFrame {
     pub(crate) from: String,
     #[serde(default)]
     pub(crate) from_user: Option<String>,
+    #[serde(default)]
+    pub(crate) from_api: bool,
     pub(crate) msg_id: String,
     pub(crate) seq: u64,
     pub(crate) time: u64,
     pub(crate) body: Value,
+}
+
+impl MessageFrame {
+    /// Returns true if a user sent it under this nickname. The name on a message of the application is no user.
+    pub(crate) fn is_under(&self, nick: &str) -> bool {
+        !self.from_api && fold(&self.from) == fold(nick)
+    }
 }
 
 /// Changes of the members of a room.

@@ -56,7 +56,8 @@ function conversationTemplate({ lang, nick, now, secrets, attentive }, conversat
   return html`
     <parley-timeline class="timeline" .props=${{ lang, nick, conversation, attentive, secret: isSecret(secrets, conversation.key), now: now - (now % HOUR_MS) }}></parley-timeline>
     <p class="typing" aria-live="off">${typingText(lang, conversation)}</p>
-    <parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`;
+    ${conversation.isApi ? html`<p class="no-answer">${say(lang, "direct.api")}</p>`
+    : html`<parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`}`;
 }
 
 function emptyTemplate({ lang, order, restored }) {

@@ -155,7 +155,10 @@ class Parley:
         return self._router.direct(self._engine, nick)
 
     def directs(self) -> FeedIterator[Message]:
-        """Returns an iterator over the direct messages of all senders, until the session ends."""
+        """Returns an iterator over the direct messages of all senders, until the session ends.
+
+        It alone has those of the application (`Message.from_api`).
+        """
         return FeedIterator(self._router.inbox)
 
     # Requests

@@ -29,6 +29,8 @@ class Message:
     """True if it was delivered before the last `Rewind`, under another `seq`."""
     from_user: str | None = None
     """Id of the sender's user, if it has registered with a token."""
+    from_api: bool = False
+    """True for a message of the application. `sender` is then a name that it chose, and no user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class Router:
 
     def _deliver_direct(self, message: Message) -> None:
         direct = self._directs.get(fold(message.to if message.own else message.sender))
-        if direct is not None:
+        # An answer to its name would reach a user.
+        if direct is not None and not message.from_api:
             direct._deliver(message)
         if not message.own:
             self.inbox.push(message)

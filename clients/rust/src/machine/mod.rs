@@ -30,7 +30,7 @@ use crate::error::ParleyError;
 use crate::events::{RoomEvent, State};
 use crate::sign_in::{TokenAnswer, TokenText};
 use crate::storage::SavedSession;
-use crate::wire::{ClientRequest, WirePosition, fold};
+use crate::wire::{ClientRequest, MessageFrame, WirePosition};
 
 /// Number under which a call is answered.
 pub(crate) type CallId = u64;
@@ -239,8 +239,8 @@ impl Machine {
     }
 
     /// Returns true for a message of this session.
-    fn is_own(&self, from: &str, id: &str) -> bool {
-        fold(from) == fold(&self.nick) || self.own_ids.contains(id)
+    fn is_own(&self, message: &MessageFrame) -> bool {
+        message.is_under(&self.nick) || self.own_ids.contains(&message.msg_id)
     }
 
     fn emit(&mut self, effect: SessionEffect) {

@@ -65,6 +65,21 @@ fn stream_events_move_the_position() {
 }
 
 #[test]
+fn message_of_the_application_is_never_own() {
+    let mut stage = Stage::in_tea();
+    let mut frame = message(4, "a");
+    frame["from"] = json!("ann");
+    stage.event(&frame);
+    (frame["seq"], frame["from_api"]) = (json!(5), json!(true));
+    stage.event(&frame);
+    let seen = stage.effects().iter().filter_map(|effect| match effect {
+        SessionEffect::Deliver(_, RoomEvent::Message(message)) => Some((message.own, message.from_api)),
+        _ => None,
+    });
+    assert_eq!(Vec::from_iter(seen), [(true, false), (false, true)]);
+}
+
+#[test]
 fn events_before_the_joined_reply_are_kept() {
     let mut stage = Stage::online();
     stage.event(&message(4, "x"));
