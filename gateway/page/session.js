@@ -34,6 +34,7 @@ export class Session {
       this.#report({ type: "link", state, nick: this.#parley.nick });
       if (state.name === "online") this.#lookAround();
     });
+    this.#parley.on("announcement", (announcement) => dispatch({ type: "announcement", announcement }));
     this.#parley.on("nick", (nick) => dispatch({ type: "nick", nick }));
     this.#parley.on("direct", (message) => this.#receiveDirect(message));
     this.#lookTimer = setInterval(() => this.#lookAround(), LOOK_EVERY_MS);

@@ -61,6 +61,7 @@ export const en = {
   "resumed.same": "Reconnected to {to} in {seconds} s, nothing missed",
   "resumed.fresh": "New session on {to}; the one before had expired",
 
+  "announcement": "Announcement",
   "message.api": "application",
   "message.pending": "Sending …",
   "message.failed": "Not sent: {reason}",

@@ -61,6 +61,7 @@ export const zh = {
   "resumed.same": "已重新连接到 {to}，用时 {seconds} 秒，没有遗漏消息",
   "resumed.fresh": "在 {to} 上开始了新会话，之前的会话已过期",
 
+  "announcement": "公告",
   "message.api": "应用",
   "message.pending": "正在发送……",
   "message.failed": "未发送：{reason}",

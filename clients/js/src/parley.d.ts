@@ -133,6 +133,14 @@ export interface RoomsOptions extends CallOptions {
   cursor?: string;
 }
 
+/** A notice of the application to everybody, or to users whose token has a tag. It is not stored. */
+export interface Announcement {
+  id: string;
+  body: Json;
+  /** Unix milliseconds. */
+  time: number;
+}
+
 /** A refusal of the server, or the end of the session. */
 export class ParleyError extends Error {
   /** A code of the protocol's error table, or `"closed"`, or the name of a final close code. */
@@ -248,6 +256,8 @@ export interface ParleyEvents {
   state: State;
   /** A direct message of any sender. It alone has those of the application: `direct()` is a conversation with a user. */
   direct: Message;
+  /** A notice of the application. Each tab gets it. */
+  announcement: Announcement;
   /** This session has another nickname. */
   nick: string;
   /** Name of a room that another tab has joined. `join` returns it in this tab too. */

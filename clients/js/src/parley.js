@@ -17,8 +17,8 @@ export class Parley extends Listeners {
   #inbox = null;
   /** The nicknames of this session, each with the time up to which it had it. */
   #names = {};
-  /** Ids of direct messages that this session has sent. */
-  #ownIds = new Set();
+  /** Ids of direct messages that this session has sent, and of announcements. */
+  #ids = new Set();
   state = { name: "connecting" };
   nick;
   pingMs = null;
@@ -135,6 +135,11 @@ export class Parley extends Listeners {
         this.#keepRooms(event);
         if (!this.#conversations.has(fold(event.room))) this.emit("joined", event.room);
         return;
+      case "announcement": {
+        const { type, id, body, time } = event;
+        if (!isKnown(this.#ids, id)) this.emit(type, { id, body, time });
+        return;
+      }
       case "read": return this.#conversations.get(fold(event.to))?.applyRead(event.seq);
     }
     const target = event.room ?? event.to;
@@ -167,7 +172,7 @@ export class Parley extends Listeners {
   #receiveDirect(event) {
     if (event.type === "typing") return this.#conversations.get(fold(event.from))?.emit("typing", { from: event.from });
     const isSent = event.seq === null;
-    const moved = isSent ? !isKnown(this.#ownIds, event.msg_id) && event : this.#inbox?.move(event);
+    const moved = isSent ? !isKnown(this.#ids, event.msg_id) && event : this.#inbox?.move(event);
     if (moved?.type === "rewound") {
       for (const conversation of this.#conversations.values()) {
         if (conversation instanceof Direct) conversation.uncount(moved.seq);

@@ -89,6 +89,22 @@ test("message of the application is never own", async (t) => {
   assert.equal(client.direct("bob").unread, 1, "an answer would reach bob");
 });
 
+test("announcement is an event and answers nothing", async (t) => {
+  const { client, server } = scripted({}, { whois: () => null });
+  t.after(() => client.close());
+  const announced = [];
+  client.on("announcement", (announcement) => announced.push(announcement));
+  const asked = client.whois("bob").then(() => "answered", ({ code }) => code);
+  await eventually(() => server.requests.some(({ type }) => type === "whois"));
+  const { id } = server.requests.find(({ type }) => type === "whois");
+  server.push({ type: "announcement", id: "a1", body: { at: 12 }, time: 7, more: true });
+  server.push({ type: "announcement", id: "a1", body: { at: 12 }, time: 7 }, { type: "announcement", id, body: null, time: 8 });
+  server.push({ type: "news of a later version", id: "a2", room: 7 }, { type: "news of a later version", to: null });
+  assert.deepEqual(announced, [{ id: "a1", body: { at: 12 }, time: 7 }, { id, body: null, time: 8 }]);
+  await client.close();
+  assert.equal(await asked, "closed");
+});
+
 test("messages wait for listeners after join", async (t) => {
   const { client, server } = scripted({}, {
     // The first messages arrive before the reply that lists the members.

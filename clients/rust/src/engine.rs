@@ -167,6 +167,11 @@ impl Engine {
             }
             SessionEffect::ChangeState(state) => self.change_state(&state),
             SessionEffect::ChangeNick(nick) => lock(&self.shared).nick = nick,
+            SessionEffect::Announce(announcement) => {
+                for feed in lock(&self.shared).announcement_feeds.iter().filter_map(Weak::upgrade) {
+                    feed.push(announcement.clone());
+                }
+            }
             SessionEffect::OpenRoom { key, name, seq } => {
                 let mut view = lock(&self.shared);
                 let core = RoomCore::new(key.clone(), name.clone(), seq, view.read.get(&key).copied());
@@ -245,6 +250,9 @@ impl Engine {
             }
         }
         for feed in view.join_feeds.iter().filter_map(Weak::upgrade).filter(|_| state.is_final()) {
+            feed.close();
+        }
+        for feed in view.announcement_feeds.iter().filter_map(Weak::upgrade).filter(|_| state.is_final()) {
             feed.close();
         }
         for feed in view.directs.values().map(|direct| &direct.feed).chain([&view.inbox]) {

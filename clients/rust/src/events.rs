@@ -123,6 +123,18 @@ pub enum DirectEvent {
     },
 }
 
+/// A notice of the application to everybody, or to users whose token has a tag. It is not stored.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct Announcement {
+    /// Id in the cluster.
+    pub id: String,
+    /// Any JSON value.
+    pub body: Value,
+    /// Unix milliseconds by the clock of the server.
+    pub time: u64,
+}
+
 /// Changes of the members of a room. Lists that did not change are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::ParleyError;
-use crate::events::{Member, MembersChange, UserStatus};
+use crate::events::{Announcement, Member, MembersChange, UserStatus};
 use crate::sign_in::TokenText;
 
 /// Name of the inbox among the streams.
@@ -152,6 +152,7 @@ pub(crate) enum IncomingFrame {
         outcome: Result<Value, ParleyError>,
     },
     Event(EventFrame),
+    Announcement(Announcement),
     GoingAway,
     Expiring {
         expires_in_ms: u64,
@@ -324,6 +325,8 @@ pub(crate) fn parse(text: &str) -> Option<IncomingFrame> {
             let error = ParleyError::new(field("code")?, field("message").unwrap_or_default());
             Some(IncomingFrame::Reply { id, outcome: Err(error.with_retry_after(retry_after)) })
         }
+        // Its id is not that of a request.
+        "announcement" => serde_json::from_value(value).ok().map(IncomingFrame::Announcement),
         _ if id.is_some() => Some(IncomingFrame::Reply { id, outcome: Ok(value) }),
         "going_away" => Some(IncomingFrame::GoingAway),
         "expiring" => {

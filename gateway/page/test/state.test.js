@@ -236,6 +236,14 @@ test("direct messages of an application stand apart", () => {
   assert.equal(shown().readSeq, 0, "the inbox began again");
 });
 
+test("announcements are shown until they are closed", () => {
+  const announced = (id) => ({ type: "announcement", announcement: { id, body: `notice ${id}`, time: 1 } });
+  const ids = ({ announcements }) => announcements.map(({ id }) => id);
+  const state = run(announced("a"), announced("b"), announced("b"), announced("c"), announced("d"));
+  assert.deepEqual([ids(state), state.spoken], [["b", "c", "d"], "notice d"]);
+  assert.deepEqual(ids(reduce(state, { type: "announcement/close", id: "c" })), ["b", "d"]);
+});
+
 test("an application is no speaker to complete", () => {
   const typed = { type: "typing", key: "#lobby", from: "bob", now: 1 };
   const state = run(joined(), { type: "open", key: "#lobby" }, typed, arrives(message(1, { fromApi: true })));

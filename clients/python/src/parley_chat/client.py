@@ -119,8 +119,8 @@ class Parley:
         """Subscribes to an event, and returns the function that ends the subscription.
 
         `"state"`: a `State`. `"nick"`: the new nickname of this session. `"joined"`: the `Room` that any task has
-        joined; its members may still be loading. `"gap"`: a `Gap` of the direct messages. The event loop calls the
-        listener; an exception is logged.
+        joined; its members may still be loading. `"gap"`: a `Gap` of the direct messages. `"announcement"`: an
+        `Announcement` of the application. The event loop calls the listener; an exception is logged.
         """
         return self._router.on(event, listener)
 

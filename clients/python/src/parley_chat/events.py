@@ -80,6 +80,16 @@ class Typing:
     sender: str
 
 
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A notice of the application to everybody, or to users whose token has a tag. It is not stored."""
+
+    id: str
+    body: Json
+    time: int
+    """Unix milliseconds."""
+
+
 RoomEvent: TypeAlias = Message | MembersChanged | Gap | Rewind | Typing
 DirectEvent: TypeAlias = Message | Typing
 

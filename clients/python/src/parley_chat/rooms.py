@@ -254,7 +254,7 @@ class Rooms:
 
     def event(self, frame: dict[str, Any]) -> None:
         """Applies an event of a room or of the inbox. Unknown types and rooms are ignored."""
-        name = frame.get("to", frame.get("room", ""))
+        name = str(frame.get("to", frame.get("room", "")))
         if not name.startswith("#"):
             self._inbox_event(frame)
         elif (room := self.by_name.get(name)) is not None:

@@ -27,7 +27,7 @@ use self::stream::RecentIds;
 pub(crate) use self::stream::message_of;
 use self::user_token::UserTokenState;
 use crate::error::ParleyError;
-use crate::events::{RoomEvent, State};
+use crate::events::{Announcement, RoomEvent, State};
 use crate::sign_in::{TokenAnswer, TokenText};
 use crate::storage::SavedSession;
 use crate::wire::{ClientRequest, MessageFrame, WirePosition};
@@ -82,6 +82,7 @@ pub(crate) enum SessionEffect {
     Answer(CallId, Result<Value, ParleyError>),
     ChangeState(State),
     ChangeNick(String),
+    Announce(Announcement),
     /// A room was joined: its events follow. `seq`: the position before the first.
     OpenRoom {
         key: String,
@@ -153,6 +154,7 @@ pub(crate) struct Machine {
     calls_due: Option<Duration>,
     /// Ids of the last messages of this session: after a rename the former nickname is not its own.
     own_ids: RecentIds,
+    announced: RecentIds,
 
     now: Duration,
     random: f64,
@@ -190,6 +192,7 @@ impl Machine {
             wire_ids: 0,
             calls_due: None,
             own_ids: RecentIds::default(),
+            announced: RecentIds::default(),
             now: Duration::ZERO,
             random: 0.0,
             effects: Vec::new(),
