@@ -231,8 +231,8 @@ impl Parley {
     }
 
     /// Returns the stream of the direct messages of all senders, until the session ends. It has no messages of this
-    /// session. It alone has those of the application ([`Message::from_api`](crate::Message::from_api)). A session has one
-    /// such stream; a new one ends the former.
+    /// session. It alone has those of the application, see [`Message::from_api`](crate::Message::from_api). A session
+    /// has one such stream; a new one ends the former.
     #[must_use]
     pub fn directs(&self) -> Events<DirectEvent> {
         let feed = self.handle.view().inbox.clone();
