@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from played import Played, codes
 
-from parley_chat.effects import Announce, ClearTimer, CloseRoom, Deliver
+from parley_chat.effects import ClearTimer, CloseRoom, Deliver
 from parley_chat.errors import CLOSE_NAMES, FINAL_CLOSES, ParleyError
-from parley_chat.events import Announcement, Connecting, Message, Offline, Online, Resuming
+from parley_chat.events import Connecting, Message, Offline, Online, Resuming
 
 
 @pytest.fixture
@@ -281,15 +281,3 @@ def test_unknown_events_and_fields_are_ignored(online: Played) -> None:
     online.receive("presence", room="#elsewhere", joined=[{"nick": "eve", "status": "online"}])
     online.message(1, room="#elsewhere")
     assert online.take(Deliver) == []
-
-
-def test_announcement_is_an_event_and_answers_nothing() -> None:
-    played = Played()
-    played.register()
-    call = played.session.call("whois", {"nick": "bob"})
-    for id in ("a1", call):
-        played.receive("announcement", id=id, body={"at": 12}, time=7)
-    played.receive("news of a later version", id="a2", room=7)
-    played.receive("news of a later version", to=None)
-    assert played.take(Announce)[0] == Announce(Announcement("a1", {"at": 12}, 7))
-    assert played.settled() == []
