@@ -5,12 +5,14 @@
  * true where nothing older or newer exists.
  */
 
+import { isApiName } from "./text.js";
+
 /** Messages kept in memory for one conversation. */
 export const ITEMS_MAX = 2000;
 
 export function createConversation(key, name) {
   return {
-    key, name, kind: key[0] === "@" ? "direct" : "room", items: [], pending: [], atStart: key[0] === "@", atEnd: true,
+    key, name, kind: key[0] === "@" ? "direct" : "room", isApi: isApiName(name), items: [], pending: [], atStart: key[0] === "@", atEnd: true,
     loading: null, edge: null, lastSeq: 0, readSeq: 0, unread: 0, mentionSeqs: [], newAfter: null, members: [], typing: {},
     online: null, jump: null,
   };
@@ -23,7 +25,8 @@ export function receive(conversation, message, { pinned, mention, attended }) {
   const waiting = message.own ? waitingFor(conversation.pending, message) : null;
   const next = { ...conversation, pending: conversation.pending.filter((entry) => entry !== waiting) };
   if (message.seq !== null) next.lastSeq = Math.max(conversation.lastSeq, message.seq);
-  next.typing = without(conversation.typing, message.from);
+  if (!message.fromApi) next.typing = without(conversation.typing, message.from);
+  if (conversation.isApi) Object.assign(next, countApi(conversation, message, attended));
   if (message.own) next.newAfter = null;
   else if (!attended && next.newAfter === null && message.seq !== null) next.newAfter = message.seq - 1;
   if (mention && !message.own && message.seq !== null && message.seq > conversation.readSeq) {
@@ -136,6 +139,18 @@ function drop(list, value) {
 export function markRead(conversation, { unread, readSeq }) {
   const mentionSeqs = conversation.mentionSeqs.filter((seq) => seq > readSeq);
   return { ...conversation, unread, readSeq, mentionSeqs };
+}
+
+/** The library counts what users send; the direct messages of an application are counted here. */
+function countApi({ unread, readSeq }, { seq }, attended) {
+  // The inbox of a new session begins again.
+  return { unread: attended ? unread : unread + 1, readSeq: Math.min(readSeq, seq - 1) };
+}
+
+/** Marks the direct messages of an application up to `seq` as read. */
+export function readApi(conversation, seq) {
+  const unread = conversation.items.filter((item) => item.kind === "message" && item.seq > seq).length;
+  return { ...conversation, unread, readSeq: seq };
 }
 
 export function addPending(conversation, entry) {

@@ -9,6 +9,7 @@ import { forgetAll, loadPrefs, savePlace, savePrefs, sharedStorage } from "./pre
 import { Session } from "./session.js";
 import { createSignIn } from "./sign_in.js";
 import { closedNicks, roomsOf } from "./state.js";
+import { isApiName } from "./text.js";
 import { errorText, say } from "./words.js";
 
 const FIRST_ROOM = "#lobby";
@@ -49,9 +50,11 @@ export function createIntents({ dispatch, read }) {
     session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), secretOf, dispatch, signIn: signIn?.options() });
     const { closed = [] } = loadPrefs();
     for (const [name, messages] of Object.entries(directs)) {
-      if (targetOf(name) !== "@" + name) continue;
-      const key = session.direct(name);
+      const isApi = isApiName(name);
+      if (!isApi && targetOf(name) !== "@" + name) continue;
+      const key = isApi ? session.application(name) : session.direct(name);
       dispatch({ type: "direct/restore", key, messages });
+      if (isApi) session.read(key, messages.at(-1)?.seq ?? 0);
       returnPending(key);
       if (closed.includes(name)) dispatch({ type: "left", key });
     }

@@ -1,6 +1,6 @@
 /** Title, icon, notifications and sound: everything that calls a user who looks elsewhere. */
 import { badge } from "./state.js";
-import { bodyText } from "./text.js";
+import { bodyText, senderOf } from "./text.js";
 import { say } from "./words.js";
 
 const TEXT_MAX = 140;
@@ -30,7 +30,8 @@ export function callUser(state, key, message, onClick) {
   if (state.sound) blip();
   if (permission() !== "granted") return;
   const name = state.conversations[key]?.name ?? key;
-  const title = key[0] === "@" ? message.from : say(state.lang, "notify.mention", { from: message.from, room: name });
+  const from = senderOf(message);
+  const title = key[0] === "@" ? from : say(state.lang, "notify.mention", { from, room: name });
   const body = bodyText(message.body).slice(0, TEXT_MAX);
   try {
     const shown = new Notification(title, { body, tag: message.id, icon: "/page/icon.svg", silent: true });

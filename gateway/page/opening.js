@@ -2,6 +2,7 @@
 import { addressOf, readLink } from "./address.js";
 import { roomName, targetOf } from "./commands.js";
 import { loadPending, loadPlaces, savePrefs } from "./prefs.js";
+import { isApiName } from "./text.js";
 
 /** Puts a conversation into the address bar. */
 export function showAddress(key, secret = null) {
@@ -48,6 +49,7 @@ export function createOpening({ dispatch, read, pages, session, complain }) {
   }
 
   function openDirect(nick) {
+    if (isApiName(nick)) return openConversation("@" + nick);
     if (targetOf(nick)?.[0] !== "@" || readLink(nick)) return join(nick);
     if (nick.toLowerCase() === session().nick.toLowerCase()) return dispatch({ type: "dialog", name: "you" });
     openConversation(session().direct(nick));

@@ -44,7 +44,7 @@ function pendingRows({ pending }, last) {
 
 /** An action names its sender itself, so it is no part of a group. */
 function continues(before, item) {
-  return before?.kind === "message" && item.kind === "message" && before.from === item.from
+  return before?.kind === "message" && item.kind === "message" && before.from === item.from && before.fromApi === item.fromApi
     && item.time - before.time < GROUP_MS && !isAction(before) && !isAction(item);
 }
 

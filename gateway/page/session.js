@@ -4,6 +4,7 @@
  */
 import { encrypted, keyFromText } from "/parley/e2e.js";
 import { Parley } from "/parley/parley.js";
+import { senderOf } from "./text.js";
 
 const PAGE = 50;
 /** Time between two measurements of the ping, and two looks at the other side of an open direct conversation. */
@@ -33,6 +34,7 @@ export class Session {
       this.#report({ type: "link", state, nick: this.#parley.nick });
       if (state.name === "online") this.#lookAround();
     });
+    this.#parley.on("announcement", (announcement) => dispatch({ type: "announcement", announcement }));
     this.#parley.on("nick", (nick) => dispatch({ type: "nick", nick }));
     this.#parley.on("direct", (message) => this.#receiveDirect(message));
     this.#lookTimer = setInterval(() => this.#lookAround(), LOOK_EVERY_MS);
@@ -85,10 +87,17 @@ export class Session {
     return key;
   }
 
+  /** Shows the direct messages of an application, and returns their key. An answer would reach a user. */
+  application(name) {
+    this.#dispatch({ type: "direct", nick: name });
+    return "@" + name;
+  }
+
   /** Asks whether the other side of a direct conversation is online. */
   async look(key) {
-    const { nick } = this.#conversations.get(key);
-    const { online } = await this.#parley.whois(nick);
+    const direct = this.#conversations.get(key);
+    if (!direct) return;
+    const { online } = await this.#parley.whois(direct.nick);
     this.#dispatch({ type: "direct/online", key, online });
   }
 
@@ -136,7 +145,9 @@ export class Session {
   }
 
   read(key, seq) {
-    this.#conversations.get(key)?.read(seq);
+    const conversation = this.#conversations.get(key);
+    if (conversation) conversation.read(seq);
+    else this.#dispatch({ type: "api/read", key, seq });
   }
 
   draft(key) {
@@ -169,7 +180,7 @@ export class Session {
   }
 
   #receiveDirect(message) {
-    const key = this.direct(message.own ? message.to : message.from);
+    const key = message.fromApi ? this.application(senderOf(message)) : this.direct(message.own ? message.to : message.from);
     this.#report({ type: "message", key, message, name: key.slice(1) });
   }
 

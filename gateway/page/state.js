@@ -2,11 +2,13 @@
  * State of the page and its reducer. Pure: actions carry the time, and effects live in `session.js` and `app.js`.
  *
  * Invariant: every key of `order` is one of `conversations`, which also has the direct conversations that were closed. A
- * room's key is its name, a direct conversation's is `@nick`.
+ * room's key is its name, a direct conversation's is `@nick`. Direct messages of an application have one with a space.
  */
 import * as conversation from "./conversation.js";
-import { lineOf, mentions } from "./text.js";
+import { bodyText, lineOf, mentions } from "./text.js";
 
+/** Announcements shown at a time. */
+const ANNOUNCEMENTS_MAX = 3;
 /** Typing is shown for this time after the last report. */
 export const TYPING_MS = 5000;
 
@@ -14,7 +16,7 @@ export const initialState = {
   lang: "en", nick: "", named: false, entry: { open: true, busy: false, error: null }, now: 0,
   link: { name: "idle", node: null, reason: null, retryAt: null, final: false }, pingMs: null,
   conversations: {}, order: [], open: null, wanted: null, restored: false, pinned: true, attentive: true,
-  dialog: null, drawer: false, members: true, toast: null, spoken: "", secrets: {},
+  dialog: null, drawer: false, members: true, toast: null, announcements: [], spoken: "", secrets: {},
   status: { status: "online", text: "" }, sound: false, notify: "default", publicRooms: null,
 };
 
@@ -46,7 +48,7 @@ export const roomsOf = ({ order }) => order.filter((key) => key[0] === "#");
 /** Names for completion in the open conversation: the last speakers first. */
 export function completionNames(state) {
   const { items, members } = state.conversations[state.open];
-  const speakers = items.filter(({ kind }) => kind === "message").map(({ from }) => from).reverse();
+  const speakers = items.filter(({ kind, fromApi }) => kind === "message" && !fromApi).map(({ from }) => from).reverse();
   const nicks = new Set([...speakers, ...members.map(({ nick }) => nick)]);
   nicks.delete(state.nick);
   return { nicks: [...nicks], rooms: roomsOf(state) };
@@ -82,6 +84,8 @@ const steps = {
   "drawer": (state, { open }) => ({ ...state, drawer: open }),
   "members/show": (state, { shown }) => ({ ...state, members: shown }),
   "toast": (state, { toast }) => ({ ...state, toast }),
+  "announcement": announce,
+  "announcement/close": (state, { id }) => ({ ...state, announcements: state.announcements.filter((shown) => shown.id !== id) }),
   "public-rooms": (state, { rooms }) => ({ ...state, publicRooms: rooms }),
   "attentive": attend,
   "pinned": (state, { pinned }) => (state.pinned === pinned ? state : { ...state, pinned }),
@@ -105,6 +109,7 @@ const steps = {
   "typing": (state, { key, from, now }) => change(state, key, (c) => ({ ...c, typing: { ...c.typing, [from]: now + TYPING_MS } })),
   "gap": (state, { key, fromSeq, toSeq }) => change(state, key, (c) => conversation.append(c, { kind: "gap", id: `gap-${fromSeq}`, fromSeq, toSeq })),
   "rewind": (state, { key, seq }) => change(state, key, (c) => conversation.rewind(c, seq)),
+  "api/read": (state, { key, seq }) => change(state, key, (c) => conversation.readApi(c, seq)),
   "read": (state, { key, unread, readSeq }) => change(state, key, (c) => conversation.markRead(c, { unread, readSeq })),
   "pending": (state, { key, entry }) => change(state, key, (c) => conversation.addPending(c, entry)),
   "pending/change": (state, { key, id, change: fields }) => change(state, key, (c) => conversation.changePending(c, id, fields)),
@@ -156,6 +161,11 @@ function open(state, { key, place = null }) {
     ...c, jump: c.unread > 0 ? null : place, newAfter: c.unread > 0 && c.newAfter === null ? c.readSeq : c.newAfter,
   }));
   return { ...next, open: key, wanted: null, pinned: true, drawer: false, dialog: null };
+}
+
+function announce(state, { announcement }) {
+  const others = state.announcements.filter(({ id }) => id !== announcement.id);
+  return { ...state, announcements: [...others, announcement].slice(-ANNOUNCEMENTS_MAX), spoken: bodyText(announcement.body) };
 }
 
 function attend(state, { attentive }) {

@@ -22,9 +22,18 @@ export function bodyText(body) {
   return typeof body === "string" ? body : actionOf(body) ?? JSON.stringify(body);
 }
 
+/** Name of the direct messages of an application, as text lines show it. No nickname has a space. */
+export const apiName = (from) => `${from} (api)`;
+
+export const isApiName = (name) => name.endsWith(" (api)");
+
+/** Sender of a message: an application is told from a user of the same name. */
+export const senderOf = ({ from, fromApi }) => (fromApi ? apiName(from) : from);
+
 /** One line of text for a message: `bob: hi`, or `bob waves`. */
-export function lineOf({ from, body }) {
-  return `${from}${actionOf(body) === null ? ":" : ""} ${bodyText(body)}`;
+export function lineOf(message) {
+  const { body } = message;
+  return `${senderOf(message)}${actionOf(body) === null ? ":" : ""} ${bodyText(body)}`;
 }
 
 /** Returns parts `{ kind: "text" | "link" | "code" | "block" | "mention", text, href? }`. */

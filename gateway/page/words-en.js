@@ -61,6 +61,8 @@ export const en = {
   "resumed.same": "Reconnected to {to} in {seconds} s, nothing missed",
   "resumed.fresh": "New session on {to}; the one before had expired",
 
+  "announcement": "Announcement",
+  "message.api": "application",
   "message.pending": "Sending …",
   "message.failed": "Not sent: {reason}",
   "message.retry": "Retry",
@@ -75,6 +77,7 @@ export const en = {
   "typing.one": "{a} is typing …",
   "typing.two": "{a} and {b} are typing …",
   "typing.many": "Several people are typing …",
+  "direct.api": "These messages are from the application. They cannot be answered.",
   "direct.offline": "{name} is offline. Your message is stored and delivered later.",
 
   "link.ping": "{n} ms",

@@ -61,6 +61,8 @@ export const zh = {
   "resumed.same": "已重新连接到 {to}，用时 {seconds} 秒，没有遗漏消息",
   "resumed.fresh": "在 {to} 上开始了新会话，之前的会话已过期",
 
+  "announcement": "公告",
+  "message.api": "应用",
   "message.pending": "正在发送……",
   "message.failed": "未发送：{reason}",
   "message.retry": "重试",
@@ -75,6 +77,7 @@ export const zh = {
   "typing.one": "{a} 正在输入……",
   "typing.two": "{a} 和 {b} 正在输入……",
   "typing.many": "多人正在输入……",
+  "direct.api": "这些消息来自应用，无法回复。",
   "direct.offline": "{name} 离线。消息会先保存，稍后送达。",
 
   "link.ping": "{n} 毫秒",

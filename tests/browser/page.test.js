@@ -5,6 +5,7 @@ import { after, afterEach, before, describe } from "node:test";
 import { Cluster, pageUrl } from "./cluster.js";
 import { People } from "./people.js";
 import { accessStories } from "./stories/access.js";
+import { applicationStories } from "./stories/application.js";
 import { clusterStories } from "./stories/cluster.js";
 import { directStories } from "./stories/direct.js";
 import { embedStories } from "./stories/embed.js";
@@ -32,6 +33,7 @@ describe("chat page", { concurrency: false }, () => {
 
   talkStories(world);
   directStories(world);
+  applicationStories(world);
   memoryStories(world);
   privateStories(world);
   hostileStories(world);

@@ -77,6 +77,8 @@ export interface Message {
   from: string;
   /** Id of the sender's user, if it has registered with a token. */
   fromUser?: string;
+  /** Present on a message of the application. `from` is then a name that it chose, and no user. */
+  fromApi?: true;
   /** Position in the room or in the inbox; `null` for a direct message that this session has sent. */
   seq: number | null;
   /** Unix milliseconds. */
@@ -129,6 +131,14 @@ export interface RoomsOptions extends CallOptions {
   /** Number of rooms, at most 1000. Default 100. */
   limit?: number;
   cursor?: string;
+}
+
+/** A notice of the application to everybody, or to users whose token has a tag. It is not stored. */
+export interface Announcement {
+  id: string;
+  body: Json;
+  /** Unix milliseconds. */
+  time: number;
 }
 
 /** A refusal of the server, or the end of the session. */
@@ -244,8 +254,10 @@ export interface User {
 
 export interface ParleyEvents {
   state: State;
-  /** A direct message of any sender. */
+  /** A direct message of any sender. It alone has those of the application: `direct()` is a conversation with a user. */
   direct: Message;
+  /** A notice of the application. Each tab gets it. */
+  announcement: Announcement;
   /** This session has another nickname. */
   nick: string;
   /** Name of a room that another tab has joined. `join` returns it in this tab too. */

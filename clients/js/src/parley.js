@@ -17,8 +17,8 @@ export class Parley extends Listeners {
   #inbox = null;
   /** The nicknames of this session, each with the time up to which it had it. */
   #names = {};
-  /** Ids of direct messages that this session has sent. */
-  #ownIds = new Set();
+  /** Ids of direct messages that this session has sent, and of announcements. */
+  #ids = new Set();
   state = { name: "connecting" };
   nick;
   pingMs = null;
@@ -53,7 +53,8 @@ export class Parley extends Listeners {
       ],
     };
     this.#link = new Tabs(options, client, share ? undefined : ALONE);
-    const isOwn = ({ from, time }) => from === this.nick || time <= this.#names[from];
+    // The name on a message of the application is no user.
+    const isOwn = ({ from, from_api, time }) => !from_api && (from === this.nick || time <= this.#names[from]);
     this.#context = { link: this.#link, store, isOwn, report: (error) => this.#report(error) };
   }
 
@@ -134,6 +135,11 @@ export class Parley extends Listeners {
         this.#keepRooms(event);
         if (!this.#conversations.has(fold(event.room))) this.emit("joined", event.room);
         return;
+      case "announcement": {
+        const { type, id, body, time } = event;
+        if (!isKnown(this.#ids, id)) this.emit(type, { id, body, time });
+        return;
+      }
       case "read": return this.#conversations.get(fold(event.to))?.applyRead(event.seq);
     }
     const target = event.room ?? event.to;
@@ -166,7 +172,7 @@ export class Parley extends Listeners {
   #receiveDirect(event) {
     if (event.type === "typing") return this.#conversations.get(fold(event.from))?.emit("typing", { from: event.from });
     const isSent = event.seq === null;
-    const moved = isSent ? !isKnown(this.#ownIds, event.msg_id) && event : this.#inbox?.move(event);
+    const moved = isSent ? !isKnown(this.#ids, event.msg_id) && event : this.#inbox?.move(event);
     if (moved?.type === "rewound") {
       for (const conversation of this.#conversations.values()) {
         if (conversation instanceof Direct) conversation.uncount(moved.seq);
@@ -175,7 +181,8 @@ export class Parley extends Listeners {
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
     if (moved?.type === "message") {
       const message = toMessage(moved, isSent);
-      this.direct(isSent ? message.to : message.from).receive(message);
+      // An answer to the name of an application would reach a user.
+      if (!message.fromApi) this.direct(isSent ? message.to : message.from).receive(message);
       this.emit("direct", message);
     }
   }

@@ -32,7 +32,7 @@ export function useRoom(chat, name, { history = 50 } = {}) {
       offs.push(
         room.on("message", (message) => {
           set({ messages: [...view.current.messages, message] });
-          setTyping(message.from, false);
+          if (!message.fromApi) setTyping(message.from, false);
         }),
         room.on("rewind", ({ seq }) => set({ messages: view.current.messages.filter((kept) => kept.seq <= seq) })),
         room.on("members", () => set({ members: new Map(room.members) })),

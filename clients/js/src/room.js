@@ -5,8 +5,9 @@ import { Members } from "./members.js";
 import { Cursor } from "./position.js";
 
 /** Returns a message of the wire as the application sees it. */
-export function toMessage({ msg_id, to, from, from_user: fromUser, seq, time, body, repeated = false }, own) {
-  return { id: msg_id, to, from, ...(fromUser && { fromUser }), seq, time, body, own, repeated };
+export function toMessage(item, own) {
+  const { msg_id, to, from, from_user: fromUser, from_api: fromApi, seq, time, body, repeated = false } = item;
+  return { id: msg_id, to, from, ...(fromUser && { fromUser }), ...(fromApi && { fromApi }), seq, time, body, own, repeated };
 }
 
 export class Room extends Conversation {

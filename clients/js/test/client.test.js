@@ -67,6 +67,44 @@ test("rewind discards, and repeated messages are marked", async (t) => {
   assert.deepEqual(once, ["m6", "m7", "new", "m12"]);
 });
 
+test("message of the application is never own", async (t) => {
+  const items = [{ ...message(4, "m4", "ann"), from_api: true }, message(5, "m5", "ann")];
+  const { client, server } = scripted({}, { history: () => ({ type: "history", to: "#r", items, more: false }) });
+  t.after(() => client.close());
+  const room = await client.join("#r", { history: 2 });
+  const seen = ({ id, own, fromApi }) => [id, own, fromApi];
+  assert.deepEqual(room.recent.map(seen), [["m4", false, true], ["m5", true, undefined]]);
+  const [messages, directs] = [[], []];
+  room.on("message", (received) => messages.push(seen(received)));
+  client.on("direct", (received) => directs.push(seen(received)));
+  client.direct("bob").on("message", ({ id }) => directs.push(["bob", id]));
+  await eventually(() => room.seq === 5);
+  await new Promise((resolve) => setTimeout(resolve));
+  server.push({ ...message(6, "m6", "ann"), from_api: true }, message(7, "m7", "ann"));
+  const direct = (seq, from) => ({ ...message(seq, `d${seq}`, from), to: "ann" });
+  server.push({ ...direct(1, "ann"), from_api: true }, { ...direct(2, "bob"), from_api: true }, direct(3, "bob"));
+  assert.deepEqual(messages, [["m6", false, true], ["m7", true, undefined]]);
+  assert.equal(room.unread, 1);
+  assert.deepEqual(directs, [["d1", false, true], ["d2", false, true], ["bob", "d3"], ["d3", false, undefined]]);
+  assert.equal(client.direct("bob").unread, 1, "an answer would reach bob");
+});
+
+test("announcement is an event and answers nothing", async (t) => {
+  const { client, server } = scripted({}, { whois: () => null });
+  t.after(() => client.close());
+  const announced = [];
+  client.on("announcement", (announcement) => announced.push(announcement));
+  const asked = client.whois("bob").then(() => "answered", ({ code }) => code);
+  await eventually(() => server.requests.some(({ type }) => type === "whois"));
+  const { id } = server.requests.find(({ type }) => type === "whois");
+  server.push({ type: "announcement", id: "a1", body: { at: 12 }, time: 7, more: true });
+  server.push({ type: "announcement", id: "a1", body: { at: 12 }, time: 7 }, { type: "announcement", id, body: null, time: 8 });
+  server.push({ type: "news of a later version", id: "a2", room: 7 }, { type: "news of a later version", to: null });
+  assert.deepEqual(announced, [{ id: "a1", body: { at: 12 }, time: 7 }, { id, body: null, time: 8 }]);
+  await client.close();
+  assert.equal(await asked, "closed");
+});
+
 test("messages wait for listeners after join", async (t) => {
   const { client, server } = scripted({}, {
     // The first messages arrive before the reply that lists the members.

@@ -1,4 +1,4 @@
-"""A real cluster on free ports: one redis-server and gateways, as processes of a test."""
+"""A real cluster on free ports: one redis-server, gateways and presence, as processes of a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BIN_DIR = Path(os.environ.get("PARLEY_BIN_DIR", REPOSITORY / "target" / "debug"))
@@ -89,16 +89,20 @@ class Program:
             await self.process.communicate()
 
 
-class Gateway(Program):
-    """A gateway under its address."""
+class Node(Program):
+    """A program of Parley."""
 
-    name: str
-    port: int
     admin: str
 
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws"
+    async def until_ready(self, log: Path) -> dict[str, str]:
+        """Waits until it is ready. Returns the addresses of its listeners."""
+        async with asyncio.timeout(START_SECONDS):
+            line = await self.output.readline()
+        assert line, log.read_text()
+        addresses: dict[str, str] = json.loads(line)
+        self.admin = addresses["admin"]
+        await eventually(self.is_ready, f"{log.stem} is ready", START_SECONDS)
+        return addresses
 
     async def is_ready(self) -> bool:
         host, port = self.admin.rsplit(":", 1)
@@ -109,8 +113,19 @@ class Gateway(Program):
         return answer.startswith(b"HTTP/1.1 200")
 
 
+class Gateway(Node):
+    """A gateway under its address."""
+
+    name: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+
 class Cluster:
-    """Redis and gateways. Leaving the block kills them."""
+    """Redis, gateways and presence. Leaving the block kills them."""
 
     def __init__(self, **settings: str) -> None:
         """`settings`: variables of the gateways."""
@@ -119,6 +134,7 @@ class Cluster:
         self._redis_port = free_port()
         self._redis: Program | None = None
         self.gateways: list[Gateway] = []
+        self._presence: Node | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -136,7 +152,7 @@ class Cluster:
         await self._end()
 
     async def _end(self) -> None:
-        for program in (*self.gateways, self._redis):
+        for program in (*self.gateways, self._presence, self._redis):
             if program is not None:
                 await program.kill()
         shutil.rmtree(self._directory)
@@ -192,21 +208,30 @@ class Cluster:
         gateway = await Gateway.start(binary, *flags, log=log, environment=self._environment())
         gateway.name, gateway.port = name, port
         try:
-            async with asyncio.timeout(START_SECONDS):
-                line = await gateway.output.readline()
-            assert line, log.read_text()
-            gateway.admin = json.loads(line)["admin"]
-            await eventually(gateway.is_ready, f"{name} is ready", START_SECONDS)
+            await gateway.until_ready(log)
         except BaseException:
             await gateway.kill()
             raise
         return gateway
 
-    async def kick(self, nick: str) -> None:
-        """Ends the session of a user as an operator."""
+    async def start_presence(self, **settings: str) -> str:
+        """Starts presence with variables of its own, and returns the address of its API."""
+        log = self._directory / "presence.log"
+        free = {f"PARLEY__{listener}__ADDR": "127.0.0.1:0" for listener in ("API", "ADMIN")}
+        environment = {**free, **settings, "PARLEY__REDIS__URL": self._environment()["PARLEY__REDIS__URL"]}
+        self._presence = await Node.start(BIN_DIR / "presence", log=log, environment=environment)
+        return f"http://{(await self._presence.until_ready(log))['api']}"
+
+    async def ctl(self, *words: str) -> Any:
+        """Runs a command of an operator. Returns its JSON."""
         log = self._directory / "ctl.log"
         program = await Program.start(
-            BIN_DIR / "gateway", "ctl", "kick", nick, log=log, environment=self._environment()
+            BIN_DIR / "gateway", "ctl", "--json", *words, log=log, environment=self._environment()
         )
-        await program.process.communicate()
+        output, _ = await program.process.communicate()
         assert program.process.returncode == 0, log.read_text()
+        return json.loads(output)
+
+    async def kick(self, nick: str) -> None:
+        """Ends the session of a user as an operator."""
+        await self.ctl("kick", nick)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from parley_chat import FeedIterator, FileStorage, Gap, Message, Parley
+from parley_chat import Announcement, FeedIterator, FileStorage, Gap, Message, Parley
 from parley_chat.feed import FEED_EVENTS_MAX, Feed
+from parley_chat.router import Router
 from parley_chat.storage import well_formed
 
 
@@ -53,6 +54,15 @@ async def test_second_iterator_is_refused_while_open() -> None:
         FeedIterator[Message](feed)
     await messages.aclose()
     FeedIterator[Message](feed)
+
+
+async def test_repeated_announcement_is_emitted_once() -> None:
+    router, emitted = Router(), list[Announcement]()
+    router.on("announcement", emitted.append)
+    for id in ("a1", "a2", "a1"):
+        router.announced(Announcement(id, "noon", 7))
+    await asyncio.sleep(0)
+    assert [announcement.id for announcement in emitted] == ["a1", "a2"]
 
 
 async def test_reopened_feed_takes_later_events() -> None:

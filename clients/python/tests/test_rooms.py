@@ -1,4 +1,4 @@
-"""Streams and members: what a room delivers, and in which order."""
+"""Streams, members and announcements: what a session delivers, and in which order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from played import Played
 
-from parley_chat.effects import CloseRoom, Deliver, Drop
-from parley_chat.events import Gap, Member, MembersChanged, Message, Rewind
+from parley_chat.effects import Announce, CloseRoom, Deliver, Drop
+from parley_chat.events import Announcement, Gap, Member, MembersChanged, Message, Rewind
 
 
 @pytest.fixture
@@ -29,6 +29,14 @@ def test_messages_are_delivered_once(online: Played) -> None:
     for seq in (4, 5, 5, 6, 3):
         online.message(seq)
     assert delivered(online) == [5, 6]
+
+
+def test_message_of_the_application_is_never_own(online: Played) -> None:
+    for seq, fields in ((5, {}), (6, {"from_api": True})):
+        online.receive("message", to="#tea", **{"from": "ann"}, msg_id=f"m{seq}", seq=seq, time=1, body=seq, **fields)
+    events = [effect.event for effect in online.take(Deliver)]
+    seen = [(event.own, event.from_api) for event in events if isinstance(event, Message)]
+    assert seen == [(True, False), (False, True)]
 
 
 def test_gap_moves_the_position(online: Played) -> None:
@@ -186,3 +194,15 @@ def test_member_keeps_its_user_when_it_changes(online: Played) -> None:
     online.receive("presence", room="#tea", status=[{"nick": "rob", "status": "away"}])
     assert (room.members.by_nick["rob"].user, room.members.by_nick["rob"].status) == ("user:7", "away")
     assert room.members.by_nick["ann"].user is None
+
+
+def test_announcement_is_an_event_and_answers_nothing() -> None:
+    played = Played()
+    played.register()
+    call = played.session.call("whois", {"nick": "bob"})
+    for id in ("a1", call):
+        played.receive("announcement", id=id, body={"at": 12}, time=7)
+    played.receive("news of a later version", id="a2", room=7)
+    played.receive("news of a later version", to=None)
+    assert played.take(Announce)[0] == Announce(Announcement("a1", {"at": 12}, 7))
+    assert played.settled() == []

@@ -167,6 +167,11 @@ impl Engine {
             }
             SessionEffect::ChangeState(state) => self.change_state(&state),
             SessionEffect::ChangeNick(nick) => lock(&self.shared).nick = nick,
+            SessionEffect::Announce(announcement) => {
+                for feed in lock(&self.shared).announcement_feeds.iter().filter_map(Weak::upgrade) {
+                    feed.push(announcement.clone());
+                }
+            }
             SessionEffect::OpenRoom { key, name, seq } => {
                 let mut view = lock(&self.shared);
                 let core = RoomCore::new(key.clone(), name.clone(), seq, view.read.get(&key).copied());
@@ -209,7 +214,8 @@ impl Engine {
             RoomEvent::Message(Message { repeated: true, .. }) | RoomEvent::Members(_) => {}
             RoomEvent::Message(message) => {
                 let other = if message.own && message.seq.is_none() { &message.to } else { &message.from };
-                if let Some(direct) = direct(other) {
+                // An answer to the name of an application would reach a user.
+                if let Some(direct) = direct(other).filter(|_| !message.from_api) {
                     pauses |= direct.deliver(DirectEvent::Message(message.clone()));
                 }
                 if message.seq.is_some() {
@@ -244,6 +250,9 @@ impl Engine {
             }
         }
         for feed in view.join_feeds.iter().filter_map(Weak::upgrade).filter(|_| state.is_final()) {
+            feed.close();
+        }
+        for feed in view.announcement_feeds.iter().filter_map(Weak::upgrade).filter(|_| state.is_final()) {
             feed.close();
         }
         for feed in view.directs.values().map(|direct| &direct.feed).chain([&view.inbox]) {

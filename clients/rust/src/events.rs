@@ -61,6 +61,8 @@ pub struct Message {
     pub from: String,
     /// Id of the sender's user, if it has registered with a token.
     pub from_user: Option<String>,
+    /// True for a message of the application. `from` is then a name that it chose, and no user.
+    pub from_api: bool,
     /// Position in the room or in the inbox; `None` for a direct message that this session has sent.
     pub seq: Option<u64>,
     /// Unix milliseconds by the clock of the server.
@@ -119,6 +121,18 @@ pub enum DirectEvent {
         /// Seq of the last one.
         to_seq: u64,
     },
+}
+
+/// A notice of the application to everybody, or to users whose token has a tag. It is not stored.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct Announcement {
+    /// Id in the cluster.
+    pub id: String,
+    /// Any JSON value.
+    pub body: Value,
+    /// Unix milliseconds by the clock of the server.
+    pub time: u64,
 }
 
 /// Changes of the members of a room. Lists that did not change are empty.

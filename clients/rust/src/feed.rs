@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::events::{DirectEvent, RoomEvent, State};
+use crate::events::{Announcement, DirectEvent, RoomEvent, State};
 
 /// Maximum number of waiting events.
 pub(crate) const FEED_EVENTS_MAX: usize = 1_000;
@@ -51,6 +51,16 @@ impl FeedEvent for DirectEvent {
 }
 
 impl FeedEvent for State {
+    fn seq(&self) -> Option<u64> {
+        None
+    }
+
+    fn is_vital(&self) -> bool {
+        true
+    }
+}
+
+impl FeedEvent for Announcement {
     fn seq(&self) -> Option<u64> {
         None
     }
@@ -250,6 +260,7 @@ mod tests {
             to,
             from,
             from_user: None,
+            from_api: false,
             seq,
             time: 0,
             body: 0.into(),

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cores::{DirectCore, RoomCore, lock};
 use crate::error::ParleyError;
-use crate::events::{DirectEvent, State};
+use crate::events::{Announcement, DirectEvent, State};
 use crate::feed::{Feed, WhenFull};
 use crate::machine::CallId;
 use crate::wire::{ClientRequest, fold};
@@ -52,6 +52,7 @@ pub(crate) struct SharedView {
     pub(crate) state_feeds: Vec<Weak<Feed<State>>>,
     /// Streams of the names of joined rooms.
     pub(crate) join_feeds: Vec<Weak<Feed<String>>>,
+    pub(crate) announcement_feeds: Vec<Weak<Feed<Announcement>>>,
     /// Read marks by the key of the conversation.
     pub(crate) read: BTreeMap<String, u64>,
 }
@@ -67,6 +68,7 @@ impl SharedView {
             inbox: Feed::new(WhenFull::PauseIfOpen),
             state_feeds: Vec::new(),
             join_feeds: Vec::new(),
+            announcement_feeds: Vec::new(),
             read,
         }))
     }

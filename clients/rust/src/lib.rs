@@ -23,8 +23,8 @@ mod wire;
 pub use self::direct::Direct;
 pub use self::error::ParleyError;
 pub use self::events::{
-    Ack, Delivered, DirectEvent, History, ListedRoom, Member, MembersChange, Message, MessagePage, RoomEvent,
-    RoomsPage, State, User, UserStatus,
+    Ack, Announcement, Delivered, DirectEvent, History, ListedRoom, Member, MembersChange, Message, MessagePage,
+    RoomEvent, RoomsPage, State, User, UserStatus,
 };
 pub use self::parley::{Options, Parley};
 pub use self::room::{Room, RoomMessages};

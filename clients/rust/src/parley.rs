@@ -1,7 +1,7 @@
 //! The session of an application.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::de::IgnoredAny;
 
@@ -9,9 +9,9 @@ use crate::cores::DirectCore;
 use crate::direct::Direct;
 use crate::engine::Engine;
 use crate::error::ParleyError;
-use crate::events::{DirectEvent, RoomsPage, State, User, UserStatus};
-use crate::feed::{Feed, WhenFull};
-use crate::handle::{Handle, HandleCommand};
+use crate::events::{Announcement, DirectEvent, RoomsPage, State, User, UserStatus};
+use crate::feed::{Feed, FeedEvent, WhenFull};
+use crate::handle::{Handle, HandleCommand, SharedView};
 use crate::link;
 use crate::room::Room;
 use crate::sign_in::{TokenOptions, TokenSource, TokenText};
@@ -180,13 +180,26 @@ impl Parley {
     /// session, and keeps the newest 1,000 names.
     #[must_use]
     pub fn joins(&self) -> Events<String> {
+        self.newest(|view| &mut view.join_feeds)
+    }
+
+    /// Returns the stream of the notices of the application from now on. It ends with the session, and keeps the newest
+    /// 1,000.
+    #[must_use]
+    pub fn announcements(&self) -> Events<Announcement> {
+        self.newest(|view| &mut view.announcement_feeds)
+    }
+
+    /// Adds a feed that keeps its newest events, and returns its stream.
+    fn newest<T: FeedEvent>(&self, feeds: impl FnOnce(&mut SharedView) -> &mut Vec<Weak<Feed<T>>>) -> Events<T> {
         let feed = Feed::new(WhenFull::DropOldest);
         let mut view = self.handle.view();
         if view.state.is_final() {
             feed.close();
         }
-        view.join_feeds.retain(|feed| feed.strong_count() > 0);
-        view.join_feeds.push(Arc::downgrade(&feed));
+        let feeds = feeds(&mut view);
+        feeds.retain(|feed| feed.strong_count() > 0);
+        feeds.push(Arc::downgrade(&feed));
         drop(view);
         Events::open(feed, self.handle.clone(), "")
     }
@@ -218,7 +231,8 @@ impl Parley {
     }
 
     /// Returns the stream of the direct messages of all senders, until the session ends. It has no messages of this
-    /// session. A session has one such stream; a new one ends the former.
+    /// session. It alone has those of the application, see [`Message::from_api`](crate::Message::from_api). A session
+    /// has one such stream; a new one ends the former.
     #[must_use]
     pub fn directs(&self) -> Events<DirectEvent> {
         let feed = self.handle.view().inbox.clone();

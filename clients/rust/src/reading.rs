@@ -67,7 +67,8 @@ mod tests {
 
     fn message(seq: u64, own: bool) -> Message {
         let (id, to, from) = (seq.to_string(), "#a".to_owned(), "bob".to_owned());
-        Message { id, to, from, from_user: None, seq: Some(seq), time: 0, body: 0.into(), own, repeated: false }
+        let (seq, body) = (Some(seq), 0.into());
+        Message { id, to, from, from_user: None, from_api: false, seq, time: 0, body, own, repeated: false }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::events::{Ack, History, Member, Message, MessagePage, RoomEvent};
 use crate::handle::{Handle, HandleCommand};
 use crate::machine::message_of;
 use crate::subscription::Events;
-use crate::wire::{ClientRequest, HistoryFrame, fold};
+use crate::wire::{ClientRequest, HistoryFrame};
 
 /// Number of messages in a page of history.
 const HISTORY_PAGE: u32 = 50;
@@ -143,9 +143,9 @@ impl Room {
         };
         let request = ClientRequest::History { to: self.core.name.clone(), limit, before, after };
         let frame: HistoryFrame = self.handle.call(request).await?;
-        let nick = fold(&self.handle.view().nick);
+        let nick = self.handle.view().nick.clone();
         let items = frame.items.into_iter().map(|item| {
-            let own = fold(&item.from) == nick;
+            let own = item.is_under(&nick);
             message_of(item, own, false)
         });
         Ok(MessagePage { items: items.collect(), more: frame.more })

@@ -10,7 +10,7 @@ use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::ParleyError;
-use crate::events::{Member, MembersChange, UserStatus};
+use crate::events::{Announcement, Member, MembersChange, UserStatus};
 use crate::sign_in::TokenText;
 
 /// Name of the inbox among the streams.
@@ -152,6 +152,7 @@ pub(crate) enum IncomingFrame {
         outcome: Result<Value, ParleyError>,
     },
     Event(EventFrame),
+    Announcement(Announcement),
     GoingAway,
     Expiring {
         expires_in_ms: u64,
@@ -209,10 +210,19 @@ pub(crate) struct MessageFrame {
     pub(crate) from: String,
     #[serde(default)]
     pub(crate) from_user: Option<String>,
+    #[serde(default)]
+    pub(crate) from_api: bool,
     pub(crate) msg_id: String,
     pub(crate) seq: u64,
     pub(crate) time: u64,
     pub(crate) body: Value,
+}
+
+impl MessageFrame {
+    /// Returns true if a user sent it under this nickname. The name on a message of the application is no user.
+    pub(crate) fn is_under(&self, nick: &str) -> bool {
+        !self.from_api && fold(&self.from) == fold(nick)
+    }
 }
 
 /// Changes of the members of a room.
@@ -315,6 +325,8 @@ pub(crate) fn parse(text: &str) -> Option<IncomingFrame> {
             let error = ParleyError::new(field("code")?, field("message").unwrap_or_default());
             Some(IncomingFrame::Reply { id, outcome: Err(error.with_retry_after(retry_after)) })
         }
+        // Its id is not that of a request.
+        "announcement" => serde_json::from_value(value).ok().map(IncomingFrame::Announcement),
         _ if id.is_some() => Some(IncomingFrame::Reply { id, outcome: Ok(value) }),
         "going_away" => Some(IncomingFrame::GoingAway),
         "expiring" => {

@@ -14,6 +14,11 @@ test("messages of one sender form a group", () => {
   assert.deepEqual(kinds(list), ["day", "message", "grouped", "message", "message", "message"]);
 });
 
+test("an application and a user form two groups", () => {
+  const list = rows([message(1), message(2, { fromApi: true }), message(3, { fromApi: true }), message(4)]);
+  assert.deepEqual(kinds(list), ["day", "message", "message", "grouped", "message"]);
+});
+
 test("each day begins with a line", () => {
   const list = rows([message(1), message(2, { time: DAY + 1 })]);
   assert.deepEqual(kinds(list), ["day", "message", "day", "message"]);

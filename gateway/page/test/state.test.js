@@ -223,6 +223,35 @@ test("a closed direct conversation returns with its messages", () => {
   assert.equal(again.conversations["@bob"].items.length, 2);
 });
 
+test("direct messages of an application stand apart", () => {
+  const api = (seq, fields = {}) => ({ type: "message", key: "@bob (api)", name: "bob (api)", message: message(seq, { to: "ann", fromApi: true, ...fields }) });
+  let state = run({ type: "direct", nick: "bob" }, api(1), api(2), api(2));
+  const shown = () => state.conversations["@bob (api)"];
+  assert.deepEqual([shown().isApi, shown().unread, badge(state), state.conversations["@bob"].isApi], [true, 2, 2, false]);
+  state = [{ type: "open", key: "@bob (api)" }, { type: "api/read", key: "@bob (api)", seq: 1 }].reduce(reduce, state);
+  assert.deepEqual([shown().unread, shown().readSeq, shown().newAfter], [1, 1, 0]);
+  state = [{ type: "api/read", key: "@bob (api)", seq: 2 }, api(3)].reduce(reduce, state);
+  assert.deepEqual([shown().unread, badge(state)], [0, 0], "the reader looks at it");
+  state = reduce(state, api(1, { id: "next session" }));
+  assert.equal(shown().readSeq, 0, "the inbox began again");
+});
+
+test("announcements are shown until they are closed", () => {
+  const announced = (id) => ({ type: "announcement", announcement: { id, body: `notice ${id}`, time: 1 } });
+  const ids = ({ announcements }) => announcements.map(({ id }) => id);
+  const state = run(announced("a"), announced("b"), announced("b"), announced("c"), announced("d"));
+  assert.deepEqual([ids(state), state.spoken], [["b", "c", "d"], "notice d"]);
+  assert.deepEqual(ids(reduce(state, { type: "announcement/close", id: "c" })), ["b", "d"]);
+});
+
+test("an application is no speaker to complete", () => {
+  const typed = { type: "typing", key: "#lobby", from: "bob", now: 1 };
+  const state = run(joined(), { type: "open", key: "#lobby" }, typed, arrives(message(1, { fromApi: true })));
+  assert.deepEqual(completionNames(state).nicks, []);
+  assert.deepEqual(Object.keys(lobby(state).typing), ["bob"], "bob types on");
+  assert.equal(state.spoken, "bob (api): text 1");
+});
+
 test("a direct conversation has one entry in the list", () => {
   const state = run({ type: "direct", nick: "bob" }, { type: "direct", nick: "bob" }, joined("#a"));
   assert.deepEqual(state.order, ["#a", "@bob"]);

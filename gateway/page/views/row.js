@@ -18,7 +18,7 @@ const rowTemplates = {
         ? html`<h2>${say(lang, "timeline.start", { name: isolate(conversation.name) })}</h2><p class="muted">${say(lang, secret ? "private.lead" : "timeline.lead")}</p>
           ${secret ? html`<button class="button" @click=${() => intend(element, "copy-link", { key: conversation.key })}>${icons.lock}${say(lang, "private.copy")}</button>` : nothing}`
         : html`${avatar(conversation.name, "large")}<h2>${nameOf(conversation.name)}</h2>
-          <p class="muted">${say(lang, "timeline.start.direct", { name: isolate(conversation.name) })}</p>`}
+          <p class="muted">${say(lang, conversation.isApi ? "direct.api" : "timeline.start.direct", { name: isolate(conversation.name) })}</p>`}
     </li>`,
 
   day: ({ key, time }, { lang, now }) => html`
@@ -42,7 +42,9 @@ function messageTemplate({ key, item, first: begins, pending }, context) {
   const { lang, nick, conversation, secret, element } = context;
   const action = actionOf(item.body) !== null;
   const first = begins && !action;
-  const sender = () => html`<button class="by-name hue-${hueOf(item.from)}" tabindex="-1" @click=${() => intend(element, "direct", { nick: item.from })}>${nameOf(item.from)}</button>`;
+  const sender = () => item.fromApi
+    ? html`<span class="by-name">${nameOf(item.from)}</span> <span class="by-api">${say(lang, "message.api")}</span>`
+    : html`<button class="by-name hue-${hueOf(item.from)}" tabindex="-1" @click=${() => intend(element, "direct", { nick: item.from })}>${nameOf(item.from)}</button>`;
   const called = !item.own && conversation.kind === "room" && mentions(item.body, nick);
   return html`
     <li class="row message ${first ? "first" : ""} ${called ? "called" : ""} ${pending ?? ""}" data-key=${key} data-seq=${item.seq ?? nothing}>

@@ -1,10 +1,12 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { badge, peopleOf } from "../state.js";
-import { isolate, say } from "../words.js";
+import { clock, fullTime, isolate, say } from "../words.js";
+import { bodyOf } from "./body.js";
 import "./composer.js";
 import "./entry.js";
 import "./header.js";
 import "./help.js";
+import { icons } from "./icons.js";
 import "./members.js";
 import "./sidebar.js";
 import "./switcher.js";
@@ -39,6 +41,7 @@ function chatTemplate(state, tools) {
       <main class="main" ?inert=${drawer}>
         <parley-header class="header" .props=${{ lang, conversation, members, secret: isSecret(secrets, open), calls: badge(state) }}></parley-header>
         ${linkBanner(state)}
+        ${state.announcements.map((announcement) => announcementTemplate(state, announcement))}
         ${conversation ? conversationTemplate(state, conversation, tools) : emptyTemplate(state)}
       </main>
       ${members ? html`<aside class="members" aria-label=${say(lang, "members")}>
@@ -56,7 +59,19 @@ function conversationTemplate({ lang, nick, now, secrets, attentive }, conversat
   return html`
     <parley-timeline class="timeline" .props=${{ lang, nick, conversation, attentive, secret: isSecret(secrets, conversation.key), now: now - (now % HOUR_MS) }}></parley-timeline>
     <p class="typing" aria-live="off">${typingText(lang, conversation)}</p>
-    <parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`;
+    ${conversation.isApi ? html`<p class="no-answer">${say(lang, "direct.api")}</p>`
+    : html`<parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`}`;
+}
+
+/** A notice of the application, over whatever is open. */
+function announcementTemplate({ lang, nick }, { id, body, time }) {
+  return html`<section class="announcement" aria-label=${say(lang, "announcement")}>
+    <span class="by-api">${say(lang, "announcement")}</span>
+    <div class="text" dir="auto" tabindex="0">${bodyOf(body, nick)}</div>
+    <time class="muted" datetime=${new Date(time).toISOString()} title=${fullTime(lang, time)}>${clock(lang, time)}</time>
+    <button class="icon-button small" aria-label=${say(lang, "close")} title=${say(lang, "close")}
+      @click=${(event) => intend(event.target, "announcement/close", { id })}>${icons.close}</button>
+  </section>`;
 }
 
 function emptyTemplate({ lang, order, restored }) {

@@ -1,5 +1,6 @@
 //! The client library for Rust on real clusters. Those for JavaScript and Python have tests of their own.
 
+mod application;
 mod conversations;
 mod echo_bot;
 mod faults;

@@ -9,6 +9,7 @@ from .conversation import Direct, Room
 from .errors import ParleyError
 from .events import (
     Ack,
+    Announcement,
     Connecting,
     DirectEvent,
     Gap,
@@ -33,6 +34,7 @@ from .user_token import GetToken
 
 __all__ = [
     "Ack",
+    "Announcement",
     "Connecting",
     "Direct",
     "DirectEvent",

@@ -119,8 +119,8 @@ class Parley:
         """Subscribes to an event, and returns the function that ends the subscription.
 
         `"state"`: a `State`. `"nick"`: the new nickname of this session. `"joined"`: the `Room` that any task has
-        joined; its members may still be loading. `"gap"`: a `Gap` of the direct messages. The event loop calls the
-        listener; an exception is logged.
+        joined; its members may still be loading. `"gap"`: a `Gap` of the direct messages. `"announcement"`: an
+        `Announcement` of the application. The event loop calls the listener; an exception is logged.
         """
         return self._router.on(event, listener)
 
@@ -155,7 +155,10 @@ class Parley:
         return self._router.direct(self._engine, nick)
 
     def directs(self) -> FeedIterator[Message]:
-        """Returns an iterator over the direct messages of all senders, until the session ends."""
+        """Returns an iterator over the direct messages of all senders, until the session ends.
+
+        It alone has those of the application (`Message.from_api`).
+        """
         return FeedIterator(self._router.inbox)
 
     # Requests

@@ -145,7 +145,10 @@ class Room(Conversation):
 
 
 class Direct(Conversation):
-    """Direct messages with one nickname. Iterating it yields the messages of both sides, until the session ends."""
+    """Direct messages with one nickname. Iterating it yields the messages of both sides, until the session ends.
+
+    Messages of the application are in `Parley.directs` only.
+    """
 
     def __init__(self, engine: Engine, nick: str, feed: Feed) -> None:
         super().__init__(engine, nick, 0)

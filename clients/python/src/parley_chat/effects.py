@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .errors import ParleyError
-from .events import Gap, MembersChanged, Message, Rewind, State, Typing
+from .events import Announcement, Gap, MembersChanged, Message, Rewind, State, Typing
 
 if TYPE_CHECKING:
     from .rooms import JoinedRoom
@@ -101,6 +101,13 @@ class DeliverTyping:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """The application has sent a notice."""
+
+    announcement: Announcement
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeState:
     """The connection has another state."""
 
@@ -134,6 +141,7 @@ Effect: TypeAlias = (
     | CloseRoom
     | Deliver
     | DeliverTyping
+    | Announce
     | ChangeState
     | ChangeNick
     | Save

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .effects import (
+    Announce,
     AskToken,
     ChangeNick,
     ChangeState,
@@ -228,6 +229,8 @@ class Engine:
                 self._listener.room_closed(room_key)
             case DeliverTyping(sender):
                 self._listener.typing(sender)
+            case Announce(announcement):
+                self._listener.announced(announcement)
             case ChangeNick(nick):
                 self._listener.nick_changed(nick)
             case ChangeState(state):

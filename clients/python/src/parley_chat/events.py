@@ -29,6 +29,8 @@ class Message:
     """True if it was delivered before the last `Rewind`, under another `seq`."""
     from_user: str | None = None
     """Id of the sender's user, if it has registered with a token."""
+    from_api: bool = False
+    """True for a message of the application. `sender` is then a name that it chose, and no user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ class Typing:
     """Another user is typing."""
 
     sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A notice of the application to everybody, or to users whose token has a tag. It is not stored."""
+
+    id: str
+    body: Json
+    time: int
+    """Unix milliseconds."""
 
 
 RoomEvent: TypeAlias = Message | MembersChanged | Gap | Rewind | Typing

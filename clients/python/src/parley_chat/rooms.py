@@ -68,7 +68,8 @@ class Rooms:
 
     def is_own(self, frame: dict[str, Any]) -> bool:
         """Returns true if this session has sent the message. After a rename the former nickname is not its own."""
-        return frame["from"] == self.nick or frame["msg_id"] in self._acked
+        # The name on a message of the application is no user.
+        return not frame.get("from_api") and (frame["from"] == self.nick or frame["msg_id"] in self._acked)
 
     def take_nick(self, nick: str) -> None:
         """Changes the nickname of this session."""
@@ -253,7 +254,7 @@ class Rooms:
 
     def event(self, frame: dict[str, Any]) -> None:
         """Applies an event of a room or of the inbox. Unknown types and rooms are ignored."""
-        name = frame.get("to", frame.get("room", ""))
+        name = str(frame.get("to", frame.get("room", "")))
         if not name.startswith("#"):
             self._inbox_event(frame)
         elif (room := self.by_name.get(name)) is not None:

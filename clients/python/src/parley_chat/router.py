@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from .conversation import Direct, Room
 from .effects import INBOX
 from .engine import Engine
-from .events import Gap, Message, RoomEvent, State, Typing
+from .events import Announcement, Gap, Message, RoomEvent, State, Typing
 from .feed import Feed
 from .names import fold
 from .rooms import JoinedRoom
 
-EventName: TypeAlias = Literal["state", "nick", "joined", "gap"]
+EventName: TypeAlias = Literal["state", "nick", "joined", "gap", "announcement"]
+
+REMEMBERED_ANNOUNCEMENTS = 1000
+"""Number of announcements that are recognised when they come again."""
 
 log = logging.getLogger("parley_chat")
 
@@ -33,6 +37,7 @@ class Router:
         self._direct_feeds: list[Feed] = []
         self.inbox = self._new_direct_feed()
         self._state_feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
+        self._announced: deque[str] = deque(maxlen=REMEMBERED_ANNOUNCEMENTS)
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
 
     def on(self, event: EventName, listener: Callable[[Any], None]) -> Callable[[], None]:
@@ -100,9 +105,16 @@ class Router:
         if direct is not None:
             direct._deliver(Typing(sender))
 
+    def announced(self, announcement: Announcement) -> None:
+        # It comes twice if the session changes its gateway at that moment.
+        if announcement.id not in self._announced:
+            self._announced.append(announcement.id)
+            self._emit("announcement", announcement)
+
     def _deliver_direct(self, message: Message) -> None:
         direct = self._directs.get(fold(message.to if message.own else message.sender))
-        if direct is not None:
+        # An answer to its name would reach a user.
+        if direct is not None and not message.from_api:
             direct._deliver(message)
         if not message.own:
             self.inbox.push(message)

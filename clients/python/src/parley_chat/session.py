@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .connection import SessionConnection
-from .effects import ClearTimer, Drop, SetTimer, Timer, Transmit
+from .effects import Announce, ClearTimer, Drop, SetTimer, Timer, Transmit
 from .errors import CLOSE_NAMES, FINAL_CLOSES, ParleyError
+from .events import Announcement
 from .requests import encode
 from .deadlines import BYE, BYE_SECONDS, CONNECT, HEARTBEAT, WAKE_ANSWER_SECONDS
 
@@ -61,7 +62,10 @@ class Session(SessionConnection):
         elif self.phase == "online":
             self.effects.append(SetTimer(HEARTBEAT, self._heartbeat))
             self._is_watched = False
-            if "id" in frame or frame["type"] == "error":
+            if frame["type"] == "announcement":
+                # Its id is not that of a request.
+                self.effects.append(Announce(Announcement(frame["id"], frame["body"], frame["time"])))
+            elif "id" in frame or frame["type"] == "error":
                 self._replies.read(frame)
             elif frame["type"] == "going_away":
                 self._is_leaving = True

@@ -70,4 +70,4 @@ class Stream:
 def message_of(frame: dict[str, Any], own: bool, repeated: bool = False) -> Message:
     """Returns the message of an event or of an item of `history`."""
     place = (frame["msg_id"], frame["to"], frame["from"], frame.get("seq"), frame["time"])
-    return Message(*place, frame["body"], own, repeated, frame.get("from_user"))
+    return Message(*place, frame["body"], own, repeated, frame.get("from_user"), bool(frame.get("from_api")))

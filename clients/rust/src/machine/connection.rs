@@ -130,6 +130,12 @@ impl Machine {
             IncomingFrame::GoingAway => self.is_going_away = true,
             IncomingFrame::Expiring { expires_in_ms } => self.expiring(expires_in_ms),
             IncomingFrame::Event(event) => self.event(event),
+            IncomingFrame::Announcement(announcement) => {
+                // It comes twice if the session changes its gateway at that moment.
+                if self.announced.insert(&announcement.id) {
+                    self.emit(SessionEffect::Announce(announcement));
+                }
+            }
             IncomingFrame::Reply { id, outcome } => {
                 let purpose = self.reply(id, &outcome);
                 match purpose {

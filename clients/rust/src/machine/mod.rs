@@ -27,10 +27,10 @@ use self::stream::RecentIds;
 pub(crate) use self::stream::message_of;
 use self::user_token::UserTokenState;
 use crate::error::ParleyError;
-use crate::events::{RoomEvent, State};
+use crate::events::{Announcement, RoomEvent, State};
 use crate::sign_in::{TokenAnswer, TokenText};
 use crate::storage::SavedSession;
-use crate::wire::{ClientRequest, WirePosition, fold};
+use crate::wire::{ClientRequest, MessageFrame, WirePosition};
 
 /// Number under which a call is answered.
 pub(crate) type CallId = u64;
@@ -82,6 +82,7 @@ pub(crate) enum SessionEffect {
     Answer(CallId, Result<Value, ParleyError>),
     ChangeState(State),
     ChangeNick(String),
+    Announce(Announcement),
     /// A room was joined: its events follow. `seq`: the position before the first.
     OpenRoom {
         key: String,
@@ -153,6 +154,7 @@ pub(crate) struct Machine {
     calls_due: Option<Duration>,
     /// Ids of the last messages of this session: after a rename the former nickname is not its own.
     own_ids: RecentIds,
+    announced: RecentIds,
 
     now: Duration,
     random: f64,
@@ -190,6 +192,7 @@ impl Machine {
             wire_ids: 0,
             calls_due: None,
             own_ids: RecentIds::default(),
+            announced: RecentIds::default(),
             now: Duration::ZERO,
             random: 0.0,
             effects: Vec::new(),
@@ -239,8 +242,8 @@ impl Machine {
     }
 
     /// Returns true for a message of this session.
-    fn is_own(&self, from: &str, id: &str) -> bool {
-        fold(from) == fold(&self.nick) || self.own_ids.contains(id)
+    fn is_own(&self, message: &MessageFrame) -> bool {
+        message.is_under(&self.nick) || self.own_ids.contains(&message.msg_id)
     }
 
     fn emit(&mut self, effect: SessionEffect) {

@@ -279,7 +279,7 @@ impl Machine {
         let Some(moved) = self.rooms.stream_mut(key).and_then(|stream| stream.apply(event)) else { return };
         let event = match moved {
             StreamMove::Message(frame, repeated) => {
-                let own = self.is_own(&frame.from, &frame.msg_id);
+                let own = self.is_own(&frame);
                 RoomEvent::Message(message_of(frame, own, repeated))
             }
             StreamMove::Gap { from_seq, to_seq } => RoomEvent::Gap { from_seq, to_seq },

@@ -95,6 +95,6 @@ impl RecentIds {
 
 /// Returns a message of the wire as the application sees it.
 pub(crate) fn message_of(frame: MessageFrame, own: bool, repeated: bool) -> Message {
-    let MessageFrame { to, from, from_user, msg_id, seq, time, body } = frame;
-    Message { id: msg_id, to, from, from_user, seq: Some(seq), time, body, own, repeated }
+    let MessageFrame { to, from, from_user, from_api, msg_id, seq, time, body } = frame;
+    Message { id: msg_id, to, from, from_user, from_api, seq: Some(seq), time, body, own, repeated }
 }

@@ -259,7 +259,8 @@ impl Machine {
             let Ack { id, time, .. } = ack;
             let from = self.nick.clone();
             let from_user = self.user.clone();
-            let message = Message { id, to, from, from_user, seq: None, time, body, own: true, repeated: false };
+            let (from_api, seq) = (false, None);
+            let message = Message { id, to, from, from_user, from_api, seq, time, body, own: true, repeated: false };
             self.emit(SessionEffect::Deliver(INBOX.to_owned(), RoomEvent::Message(message)));
         }
     }

@@ -99,6 +99,7 @@ impl Play {
             SessionEffect::Save { .. }
             | SessionEffect::ChangeState(_)
             | SessionEffect::ChangeNick(_)
+            | SessionEffect::Announce(_)
             | SessionEffect::Members(..) => {}
         }
     }

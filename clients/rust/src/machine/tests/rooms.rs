@@ -65,6 +65,39 @@ fn stream_events_move_the_position() {
 }
 
 #[test]
+fn message_of_the_application_is_never_own() {
+    let mut stage = Stage::in_tea();
+    let mut frame = message(4, "a");
+    frame["from"] = json!("ann");
+    stage.event(&frame);
+    (frame["seq"], frame["from_api"]) = (json!(5), json!(true));
+    stage.event(&frame);
+    let seen = stage.effects().iter().filter_map(|effect| match effect {
+        SessionEffect::Deliver(_, RoomEvent::Message(message)) => Some((message.own, message.from_api)),
+        _ => None,
+    });
+    assert_eq!(Vec::from_iter(seen), [(true, false), (false, true)]);
+}
+
+#[test]
+fn announcement_is_an_event_and_answers_nothing() {
+    let mut stage = Stage::online();
+    let call = stage.call(ClientRequest::Whois { nick: "bob".to_owned() });
+    for id in [json!("a1"), json!("a1"), stage.last_request()["id"].clone()] {
+        stage.event(&json!({"type": "announcement", "id": id, "body": {"at": 12}, "time": 7}));
+    }
+    stage.event(&json!({"type": "news of a later version", "id": "a2", "room": 7}));
+    let announced = stage.effects().iter().filter_map(|effect| match effect {
+        SessionEffect::Announce(announcement) => {
+            Some((announcement.id.as_str(), &announcement.body, announcement.time))
+        }
+        _ => None,
+    });
+    assert_eq!(Vec::from_iter(announced), [("a1", &json!({"at": 12}), 7)]);
+    assert_eq!(stage.answer(call), None);
+}
+
+#[test]
 fn events_before_the_joined_reply_are_kept() {
     let mut stage = Stage::online();
     stage.event(&message(4, "x"));
