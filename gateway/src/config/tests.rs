@@ -64,6 +64,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
             quiet: Duration::from_secs(24 * 3600),
         },
         rooms: RoomPolicies::default(),
+        hooks: HookSettings::default(),
         hold: Duration::from_secs(60),
         hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
