@@ -13,7 +13,7 @@ const ANSWERS_MAX: usize = 4096;
 /// Maximum size of a question whose answer is remembered, in bytes.
 const KEY_BYTES_MAX: usize = 2048;
 
-/// A remembered answer.
+/// A verdict, and the end of its validity.
 #[derive(Debug)]
 struct RememberedAnswer {
     verdict: HookVerdict,

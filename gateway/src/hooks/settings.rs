@@ -163,3 +163,13 @@ impl fmt::Display for HookSettings {
         writeln!(f, "{} = {}", ALLOW_PRIVATE.name, self.allow_private)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl HookSettings {
+    pub(crate) fn full() -> Self {
+        let url = || Some("https://app.example/hook?key=hunter2".parse().unwrap());
+        let secret = Some("hunter2hunter2hunter2".to_owned());
+        Self { register: url(), join: url(), send: url(), secret, ..Self::default() }
+    }
+}

@@ -26,7 +26,7 @@ fn hook_settings(application: &HookApplication, hooks: &[&str]) -> Vec<(String, 
 }
 
 /// Returns a cluster whose gateways ask an application.
-fn cluster_with(application: &HookApplication, hooks: &[&str]) -> ClusterBuilder {
+pub(crate) fn cluster_with(application: &HookApplication, hooks: &[&str]) -> ClusterBuilder {
     let settings = hook_settings(application, hooks);
     settings.iter().fold(Cluster::builder(), |cluster, (key, value)| cluster.gateway_setting(key, value))
 }

@@ -27,7 +27,7 @@ async fn pipelined_messages_keep_their_order() {
         let to = if number % 2 == 0 { "#lobby" } else { "bob" };
         ids.push(ann.post(json!({"type": "send", "to": to, "body": number.to_string()})).await);
     }
-    let last = ann.post(json!({"type": "history", "room": "#lobby"})).await;
+    let last = ann.post(json!({"type": "history", "to": "#lobby"})).await;
     let gateway = &cluster.gateways[0];
     eventually(SOON, "every other question is answered", async || {
         let answered = questions(gateway, "send", "allowed").await + questions(gateway, "send", "refused").await;
@@ -47,7 +47,7 @@ async fn pipelined_messages_keep_their_order() {
     assert_eq!(replies, [&ids[..], &[last]].concat(), "answers out of order");
     let refused = ann.received(|value| value["code"] == "not_allowed");
     assert_eq!(refused.iter().map(|reply| &reply["id"]).collect::<Vec<_>>(), [&json!(ids[3])]);
-    let stored = history["messages"].as_array().unwrap();
+    let stored = history["items"].as_array().unwrap();
     let bodies: Vec<&str> = stored.iter().filter_map(|message| message["body"].as_str()).collect();
     assert_eq!(bodies, ["0", "2", "4", "6", "8"]);
     eventually(SOON, "all messages arrive", async || {
@@ -71,6 +71,8 @@ async fn leave_waits_for_messages_that_are_asked() {
         client.register(nick).await;
         client.join("#lobby").await;
     }
+    // A leave in the same moment as the join would not be announced.
+    bob.sees_join("#lobby", "bob").await;
     let sent = ann.post(json!({"type": "send", "to": "#lobby", "body": "before I go"})).await;
     let left = ann.post(json!({"type": "leave", "room": "#lobby"})).await;
     eventually(SOON, "the question arrives", async || {
@@ -81,6 +83,6 @@ async fn leave_waits_for_messages_that_are_asked() {
     assert_eq!(ann.reply_within(SOON, sent).await.unwrap()["type"], "ack");
     ann.reply_within(SOON, left).await.unwrap();
     bob.receives("#lobby", "ann", "before I go").await;
-    bob.sees_left("#lobby", "ann", "leave").await;
+    bob.sees_left("#lobby", "ann", "left").await;
     cluster.finish().await;
 }

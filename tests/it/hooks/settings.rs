@@ -20,7 +20,7 @@ async fn mistakes_in_settings_end_the_start() {
         (vec![secret, JOIN, ("PARLEY__HOOKS__TIMEOUT_MS", "0")], "50 to 5000"),
         (vec![secret, JOIN, ("PARLEY__HOOKS__FAIL", "maybe")], "expected closed or open"),
         (vec![secret, JOIN, ("PARLEY__HOOKS__CACHE_SECONDS", "3601")], "0 to 3600"),
-        (vec![secret, JOIN, ("PARLEY__HOOKS__JION", "x")], "hooks.join"),
+        (vec![secret, JOIN, ("PARLEY__HOOKS__JION", "x")], "PARLEY__HOOKS__JOIN"),
     ] {
         let node = settings.iter().fold(Node::gateway("g1"), |node, (key, value)| node.setting(key, value));
         let ended = node.program().run(SOON).await;
