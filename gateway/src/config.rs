@@ -21,6 +21,7 @@ use presence::store::redis::tls::TlsFiles;
 
 pub use self::keys::KEYS;
 pub use self::quotas::QuotaSettings;
+use crate::hooks::HookSettings;
 use crate::identity::AuthConfig;
 use crate::listen::{AddressLimits, ConnectionLimits, OriginWord, PageAccess, PageEmbedder, ServerCertificate};
 use crate::quota::{LimitKind, RateLimit};
@@ -102,6 +103,8 @@ pub struct GatewayConfig {
     pub history: Retention,
     /// `rooms`: the rules of rooms by pattern.
     pub rooms: RoomPolicies,
+    /// `hooks.*` and `callbacks.allow_private`: questions to the application.
+    pub hooks: HookSettings,
     /// `session.hold_seconds`: time that a nickname is held for a detached session.
     pub hold: Duration,
     /// `session.hold_after_seconds`: time that a session must have had its nickname before it is held.
@@ -157,6 +160,7 @@ impl GatewayConfig {
             admin: settings.address("admin.addr")?,
             history: settings.retention()?,
             rooms: settings.room_policies()?,
+            hooks: HookSettings::read(settings)?,
             hold: hold(settings)?,
             hold_after: Duration::from_secs(settings.number(
                 "session.hold_after_seconds",
@@ -329,6 +333,7 @@ impl fmt::Display for GatewayConfig {
         write!(f, "{}", self.quotas)?;
         write!(f, "{}", retention_lines(&self.history))?;
         writeln!(f, "rooms = {}", self.rooms)?;
+        write!(f, "{}", self.hooks)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "session.hold_after_seconds = {}", self.hold_after.as_secs())?;
         writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod identity;
 pub mod quota;
 pub mod sanctions;
+pub mod hooks;
 pub mod session;
 pub mod outbound;
 pub mod hub;

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::AdminEndpoint;
 use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane, RedisBackplaneSettings};
 use crate::config::GatewayConfig;
+use crate::hooks::ApplicationHooks;
 use crate::hub::Hub;
 use crate::hub::refill;
 use crate::identity::IdentityGate;
@@ -97,6 +98,7 @@ struct ReloadableSettings {
     session_limits: Reloadable<SessionLimits>,
     quota_limits: Reloadable<Arc<QuotaLimits>>,
     identity: IdentityGate,
+    hooks: Arc<ApplicationHooks>,
     certificate: Reloadable<Option<ServerCertificate>>,
 }
 
@@ -214,6 +216,7 @@ impl Gateway {
         let identity = IdentityGate::new(&config.auth);
         let rates = (room_bytes_per_second.clone(), session_limits.clone());
         let services = session_services(config, (&lease, &hub), rates, identity.clone());
+        let hooks = Arc::clone(&services.hooks);
         spawn(&background, removed_keys::end_sessions(Arc::clone(&services)));
         spawn(&background, {
             let identity = identity.clone();
@@ -242,6 +245,7 @@ impl Gateway {
             session_limits,
             quota_limits,
             identity,
+            hooks,
             certificate,
         };
         let background = background.drop_guard();
@@ -270,7 +274,8 @@ impl Gateway {
     }
 
     /// Applies limits of connections, sessions, addresses, users and rooms, rules of rooms, allowed origins, retention,
-    /// mode and keys of tokens, and the certificate of the client ports. Every other setting of `config` is ignored.
+    /// mode and keys of tokens, hooks, and the certificate of the client ports. Every other setting of `config` is
+    /// ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
@@ -279,6 +284,7 @@ impl Gateway {
         self.reloadable.session_limits.set(config.session_limits);
         self.reloadable.quota_limits.set(Arc::new(config.quota_limits()));
         self.reloadable.identity.reload(&config.auth);
+        self.reloadable.hooks.reload(&config.hooks);
         if self.reloadable.certificate.get() != config.certificate {
             self.reloadable.certificate.set(config.certificate.clone());
             tracing::info!("certificate of the client ports replaced");
@@ -395,6 +401,7 @@ fn session_services(
         hub: Arc::clone(hub),
         claims: Arc::clone(&lease.claims),
         sanctions: Arc::clone(&lease.sanctions),
+        hooks: Arc::new(ApplicationHooks::new(&config.node, &config.hooks, &lease.metrics.registry)),
         hold: HoldTerms { hold: config.hold, after: config.hold_after },
         health: Arc::clone(&lease.health),
         replies,

@@ -191,6 +191,13 @@ fn accept(state: &mut ReceiverState, head: &str, body: &[u8], secret: &str) -> S
 
 /// Returns the events of a delivery with a valid signature.
 fn verified(head: &str, body: &[u8], secret: &str) -> Result<Vec<Value>, String> {
+    let body = signed_json(head, body, secret)?;
+    body["sent"].as_u64().ok_or("no time of sending")?;
+    Ok(body["events"].as_array().ok_or("no events")?.clone())
+}
+
+/// Returns the JSON of a call with a valid signature.
+pub(crate) fn signed_json(head: &str, body: &[u8], secret: &str) -> Result<Value, String> {
     let header = |name: &str| {
         let mut fields = head.lines().filter_map(|line| line.split_once(':'));
         fields.find_map(|(field, value)| field.eq_ignore_ascii_case(name).then(|| value.trim().to_owned()))
@@ -208,12 +215,11 @@ fn verified(head: &str, body: &[u8], secret: &str) -> Result<Vec<Value>, String>
     if !parts.any(|(name, given)| name == "v1" && given == expected) {
         return Err(format!("wrong signature {signature}"));
     }
-    let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    body["sent"].as_u64().ok_or("no time of sending")?;
-    Ok(body["events"].as_array().ok_or("no events")?.clone())
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
-async fn read_request(socket: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
+/// Reads the head and the body of a request.
+pub(crate) async fn read_request(socket: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -9,6 +9,7 @@ mod bad_input;
 mod clients;
 mod contracts;
 mod failures;
+mod hooks;
 mod lobby;
 mod messages;
 mod names;

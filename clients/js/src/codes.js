@@ -3,8 +3,9 @@
 /** Numbers of the close codes after which a client must not reconnect. */
 export const FINAL_CLOSES = [1000, 1002, 1003, 1007, 1008, 1009, 4003, 4004, 4006];
 
-// The beginnings of rate_limited, slow_mode, overloaded, unavailable, outcome_unknown, going_away and internal.
-const TEMPORARY = /^(rate|slow|overl|unav|outcome|going|internal)/;
+// The beginnings of rate_limited, slow_mode, overloaded, unavailable, hook_unavailable, outcome_unknown, going_away and
+// internal.
+const TEMPORARY = /^(rate|slow|overl|unav|hook|outcome|going|internal)/;
 
 /** Returns true if the same request is expected to succeed later. */
 export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.test(error.code);

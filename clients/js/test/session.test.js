@@ -163,7 +163,8 @@ test("sends to one target go in order", () => {
 });
 
 test("temporary refusals are repeated later", () => {
-  for (const code of ["rate_limited", "slow_mode", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"]) {
+  const codes = ["rate_limited", "slow_mode", "overloaded", "unavailable", "hook_unavailable", "outcome_unknown", "going_away"];
+  for (const code of [...codes, "internal"]) {
     const bench = online().join().call(1, send("a")).refuse("send", code);
     assert.equal(bench.count("send"), 1, code);
     bench.tick();

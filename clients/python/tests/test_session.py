@@ -77,7 +77,16 @@ def test_permanent_http_refusal_ends_after_all_addresses() -> None:
     assert played.state() == Offline("not_found", will_retry=False, message="no such page")
 
 
-TEMPORARY = ["rate_limited", "slow_mode", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"]
+TEMPORARY = [
+    "rate_limited",
+    "slow_mode",
+    "overloaded",
+    "unavailable",
+    "hook_unavailable",
+    "outcome_unknown",
+    "going_away",
+    "internal",
+]
 
 
 @pytest.mark.parametrize("code", TEMPORARY)

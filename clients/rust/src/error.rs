@@ -5,8 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 /// Codes after which the same request is expected to succeed later.
-const TEMPORARY_CODES: &[&str] =
-    &["rate_limited", "slow_mode", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"];
+const TEMPORARY_CODES: &[&str] = &[
+    "rate_limited",
+    "slow_mode",
+    "overloaded",
+    "unavailable",
+    "hook_unavailable",
+    "outcome_unknown",
+    "going_away",
+    "internal",
+];
 
 /// The close codes of the protocol: number, name, and true if a client must not reconnect.
 const CLOSE_CODES: &[(u16, &str, bool)] = &[

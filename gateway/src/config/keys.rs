@@ -4,6 +4,7 @@
 
 use presence::host::client_address::TRUSTED_PROXIES_DEFAULT;
 use presence::host::settings::key::{self, Key};
+use presence::webhooks::ALLOW_PRIVATE;
 
 /// The rate of a limit. Its default depends on `limits.profile`, so it is part of the meaning.
 macro_rules! rate {
@@ -175,6 +176,33 @@ pub const KEYS: &[Key] = &[
     key::HISTORY_INBOX_BYTES,
     key::HISTORY_QUIET_ROOM_HOURS,
     key::ROOMS,
+    Key::secret("hooks.register").sample("https://app.example.org/hooks/register").live().meaning(
+        "URL that is asked before a client begins a session (docs/HOOKS.md). Not set: nobody is asked, here and in the \
+         other hooks.",
+    ),
+    Key::secret("hooks.join")
+        .sample("https://app.example.org/hooks/join")
+        .live()
+        .meaning("URL that is asked before a session enters a room."),
+    Key::secret("hooks.send")
+        .sample("https://app.example.org/hooks/send")
+        .live()
+        .meaning("URL that is asked before a message of a client is published."),
+    Key::secret("hooks.secret")
+        .sample("at-least-16-characters")
+        .live()
+        .meaning("Secret that signs the questions, 16 to 256 characters. Required with any of these URLs."),
+    Key::number("hooks.timeout_ms").default("1000").live().meaning(
+        "Time limit of a question in milliseconds, from the request of the client to the answer, 50 to 5000.",
+    ),
+    Key::text("hooks.fail").default("closed").live().meaning(
+        "Rule for a question without a usable answer: closed (the request is refused as hook_unavailable) or open (it is \
+         performed).",
+    ),
+    Key::number("hooks.cache_seconds").default("0").live().meaning(
+        "Seconds for which an answer is remembered that does not state its own time, 0 to 3600; 0 is not at all.",
+    ),
+    ALLOW_PRIVATE,
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),

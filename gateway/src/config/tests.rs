@@ -64,6 +64,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
             quiet: Duration::from_secs(24 * 3600),
         },
         rooms: RoomPolicies::default(),
+        hooks: HookSettings::default(),
         hold: Duration::from_secs(60),
         hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
@@ -452,6 +453,9 @@ fn printed_config_hides_credentials() {
     let config = changed(|c| c.auth = AuthConfig::full());
     assert!(config.to_string().contains("auth.secret = \"***\"\n"), "{config}");
     assert!(!format!("{config} {config:?}").contains("hunter2"));
+    let config = changed(|c| c.hooks = HookSettings::full());
+    assert!(config.to_string().contains("hooks.secret = \"***\"\n"), "{config}");
+    assert!(!format!("{config} {config:?}").contains("hunter2"));
 }
 
 #[test]
@@ -471,6 +475,7 @@ fn every_key_is_printed() {
         c.redis_tls = TlsFiles { ca: Some("/a".to_owned()), client: Some(client) };
         c.logs.file = Some("/x".into());
         c.auth = AuthConfig::full();
+        c.hooks = HookSettings::full();
         c.certificate = Some(ServerCertificate::self_signed().1);
     });
     let shown = shown.to_string();

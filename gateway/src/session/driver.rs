@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use presence::model::codes::CloseCode;
 
+use crate::hooks::HookKind;
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::quota::{LimitOwner, Quota};
@@ -242,10 +243,13 @@ impl Driver {
 
     fn publish(&mut self, id: CorrelationId, message: SendMessage) {
         let services = Arc::clone(&self.performer.services);
-        if services.health.is_store_answering(Instant::now()) {
-            self.sends.push(id, message.bytes(), Box::pin(message.publish(services)));
-        } else {
+        if !services.health.is_store_answering(Instant::now()) {
             self.sends.push_refused(id, unavailable());
+        } else if services.hooks.asks(HookKind::Send) {
+            let question = services.ask_send(&message, self.core.address());
+            self.sends.push_asked((id, message.bytes()), question, Box::pin(message.publish(services)));
+        } else {
+            self.sends.push(id, message.bytes(), Box::pin(message.publish(services)));
         }
     }
 

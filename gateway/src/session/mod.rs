@@ -14,6 +14,7 @@ mod ending;
 pub mod liveness;
 mod own_messages;
 mod performer;
+mod questions;
 mod rate_meter;
 mod refusal;
 mod removal;

@@ -8,6 +8,7 @@ use presence::model::codes::ErrorCode;
 use presence::registry::{ClaimError, ModerationError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
+use crate::hooks::HookRefusal;
 use crate::identity::TokenFault;
 use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::quota::{LimitKind, LimitOwner};
@@ -76,6 +77,18 @@ impl From<BanNotice> for Refusal {
     fn from(ban: BanNotice) -> Self {
         let refusal = Self::from(ErrorCode::Banned);
         if ban.reason.is_empty() { refusal } else { refusal.with_detail(format!("you are banned: {}", ban.reason)) }
+    }
+}
+
+impl From<HookRefusal> for Refusal {
+    fn from(refusal: HookRefusal) -> Self {
+        match refusal {
+            HookRefusal::Refused(Some(reason)) => {
+                Self::from(ErrorCode::NotAllowed).with_detail(format!("the application refused this: {reason}"))
+            }
+            HookRefusal::Refused(None) => Self::from(ErrorCode::NotAllowed).with_detail("the application refused this"),
+            HookRefusal::Unavailable => temporary(ErrorCode::HookUnavailable),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use presence::lease::LeaseHealth;
 use presence::registry::{HoldTerms, Registry};
 
 use crate::backplane::Backplane;
+use crate::hooks::ApplicationHooks;
 use crate::hub::Hub;
 use crate::identity::IdentityGate;
 use crate::lease::local_claims::LocalClaims;
@@ -39,6 +40,8 @@ pub struct Services {
     pub claims: Arc<LocalClaims>,
     /// The list of sanctions of the cluster.
     pub sanctions: Arc<ClusterSanctions>,
+    /// Questions to the application.
+    pub hooks: Arc<ApplicationHooks>,
     /// The hold of a nickname for a session that lost its connection.
     pub hold: HoldTerms,
     /// This node's lease.

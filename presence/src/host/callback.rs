@@ -1,10 +1,11 @@
 //! [`CallbackClient`]: HTTP calls from Parley to addresses of an application.
 //!
-//! Webhooks use it. Invariants: a call ends within its deadline, whatever the other side does. It connects only to an
-//! address that it has checked itself, so no name can lead to this machine or its neighbourhood. It follows no
-//! redirect, uses no proxy, and reads a bounded answer. It does not retry.
+//! Webhooks and hooks use it. Invariants: a call ends within its deadline, whatever the other side does. It connects
+//! only to an address that it has checked itself, so no name can lead to this machine or its neighbourhood. It follows
+//! no redirect, uses no proxy, and reads a bounded answer. It does not retry.
 
 mod address;
+pub mod signature;
 mod url;
 
 use std::fmt;

@@ -96,6 +96,8 @@ error_table! {
     Overloaded, "overloaded", true, 503, "the server is overloaded";
     /// The cluster cannot serve the request now; nothing was done.
     Unavailable, "unavailable", true, 503, "the service is temporarily unavailable";
+    /// The application was to be asked about the request, and gave no usable answer; nothing was done.
+    HookUnavailable, "hook_unavailable", true, 503, "the application that decides about this did not answer";
     /// The answer of the store was lost, so the request may or may not have taken effect.
     OutcomeUnknown, "outcome_unknown", true, 504, "the outcome of the request is unknown";
     /// This gateway is draining; another one can serve the request.

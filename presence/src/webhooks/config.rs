@@ -39,7 +39,8 @@ pub const LOG_MIB: Key = Key::number("webhook.log_mib")
     .meaning("Maximum size of these events in Redis in MiB, 1 to 65536. The oldest are dropped first.");
 /// `callbacks.allow_private`.
 pub const ALLOW_PRIVATE: Key = Key::flag("callbacks.allow_private").default("false").meaning(
-    "Send webhooks to loopback and link-local addresses too. Addresses of other private networks are always allowed.",
+    "Send webhooks and questions of hooks to loopback and link-local addresses too. Addresses of other private networks \
+     are always allowed.",
 );
 
 /// The settings of all webhooks.

@@ -10,7 +10,6 @@ mod dispatcher;
 mod event;
 mod metrics;
 mod settings;
-mod signature;
 mod worker;
 
 pub use self::config::{ALLOW_PRIVATE, DEAD_LETTERS, DEADLINE, LOG_EVENTS, LOG_MIB, WEBHOOKS, WebhookConfig};

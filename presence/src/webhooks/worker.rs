@@ -13,14 +13,13 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::host::callback::{CallbackClient, CallbackRequest};
+use crate::host::callback::{CallbackClient, CallbackRequest, signature};
 use crate::host::failpoints::{Failpoint, is_disabled};
 use crate::registry::{LoggedEvent, RedisRegistry, RegistryError, TakenEvents, WebhookSettlement};
 
 use super::event::{OutgoingEvent, gap};
 use super::metrics::{DeliveryOutcome, WebhookMetrics};
 use super::settings::{WebhookRules, WebhookSettings};
-use super::signature;
 
 /// Maximum number of events, and of their bytes, in a delivery. A larger event goes alone.
 const BATCH: [usize; 2] = [100, 512 * 1024];

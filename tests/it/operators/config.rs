@@ -106,7 +106,7 @@ async fn every_example_line_is_a_valid_setting() {
             let value = key.toml(key.default.unwrap_or(key.sample));
             let value = match key.name {
                 "node.id" => "\"n1\"".to_owned(),
-                "auth.secret" => "\"***\"".to_owned(),
+                "auth.secret" | "hooks.secret" => "\"***\"".to_owned(),
                 "webhooks" => value.replace("at-least-16-characters", "***"),
                 _ => here(&value),
             };

@@ -27,7 +27,7 @@ pub(crate) async fn cluster(mode: &str, gateways: usize) -> Cluster {
 }
 
 /// Sets a mode, and the secret.
-pub(super) fn secured(builder: ClusterBuilder, mode: &str) -> ClusterBuilder {
+pub(crate) fn secured(builder: ClusterBuilder, mode: &str) -> ClusterBuilder {
     let builder = builder.gateway_setting("PARLEY__AUTH__MODE", mode);
     let builder = ISSUER.iter().fold(builder, |builder, (key, value)| builder.gateway_setting(key, value));
     builder.gateway_setting("PARLEY__AUTH__SECRET", SECRET)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 TEMPORARY_CODES: Final = frozenset(
-    {"rate_limited", "slow_mode", "overloaded", "unavailable", "outcome_unknown", "going_away", "internal"}
+    {
+        "rate_limited",
+        "slow_mode",
+        "overloaded",
+        "unavailable",
+        "hook_unavailable",
+        "outcome_unknown",
+        "going_away",
+        "internal",
+    }
 )
 """Codes after which the same request is expected to succeed later."""
 

@@ -110,6 +110,9 @@ mod perform {
             let session = &me.owner.session;
             // A session that was in the room before stays in it when this fails.
             let is_new = !performer.rooms.contains_key(room.key());
+            if is_new {
+                services.ask_join(&me, &room, creator.as_deref().and_then(Quota::address)).await?;
+            }
             if starts_delivery {
                 services.hub.start_join(&room, session, &performer.outbox);
                 if let Err(error) = services.backplane.subscribe(room.key()).await {

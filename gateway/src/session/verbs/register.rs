@@ -128,8 +128,9 @@ mod perform {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
             let Self { nick, token, address, registration } = self;
             let (nick, user_token) = performer.introduce(nick, token, address).await?;
-            performer.release_unresolved().await;
             let services = Arc::clone(&performer.services);
+            services.ask_register(&nick, user_token.as_ref(), address).await?;
+            performer.release_unresolved().await;
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
             // A text client cannot present a token.
@@ -190,6 +191,7 @@ mod tests {
 
     use super::*;
     use crate::backplane::{Backplane, Delivery, MemoryBackplane};
+    use crate::hooks::{ApplicationHooks, HookSettings};
     use crate::hub::Hub;
     use crate::identity::{AuthConfig, IdentityGate};
     use crate::metrics::Metrics;
@@ -212,6 +214,7 @@ mod tests {
             hub: Arc::new(Hub::new(metrics.counts.clone())),
             claims: Arc::default(),
             sanctions: Arc::new(ClusterSanctions::new(true)),
+            hooks: Arc::new(ApplicationHooks::new("g1", &HookSettings::default(), &metrics.registry)),
             hold: HoldTerms::default(),
             health: Arc::default(),
             replies: ReplyBudget::new(4 * 1024 * 1024),

@@ -81,6 +81,7 @@ mod perform {
     use std::sync::Arc;
     use std::time::SystemTime;
 
+    use presence::host::client_address::ClientAddress;
     use presence::model::codes::ErrorCode;
     use presence::model::stream::StreamId;
     use presence::model::{NickKey, RoomKey, SessionId};
@@ -89,6 +90,7 @@ mod perform {
 
     use super::{SendMessage, StoredSend, delivered_bytes, delivery_status};
     use crate::backplane::{PriorPosition, PublishAttempt, PublishError, PublishRequest, Published};
+    use crate::hooks::{AskedRequest, HookQuestion};
     use crate::hub::Hub;
     use crate::hub::position::StreamPosition;
     use crate::message::{Accepted, Target};
@@ -101,8 +103,26 @@ mod perform {
     use crate::wire::{Answer, Refusal};
 
     impl SendMessage {
+        /// Returns the question about the message from this address.
+        pub(in crate::session) fn question(&self, address: Option<ClientAddress>) -> HookQuestion {
+            let Self { to, sender, body, key, .. } = self;
+            HookQuestion {
+                request: AskedRequest::Send { to: to.clone(), body: body.clone(), key: key.clone() },
+                session: Some(sender.owner.session.clone()),
+                nick: sender.nick.clone(),
+                grant: sender.grant.clone(),
+                address,
+            }
+        }
+
+        /// Returns true if the message will be refused, because its sender is muted in the cluster.
+        pub(in crate::session) fn is_muted(&self, services: &Services) -> bool {
+            services.sanctions.mutes(self.sender.nick.key(), self.sender.user())
+        }
+
         /// Publishes the message. It gets its place in the order of messages in the first poll.
         pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
+            let is_muted = self.is_muted(&services);
             let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&services.backplane, &services.metrics);
             let (rates, bytes) = (&services.send_rates, delivered_bytes(&to, (&sender.nick, sender.user()), &body));
@@ -110,7 +130,7 @@ mod perform {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
             };
-            if services.sanctions.mutes(sender.nick.key(), sender.user()) {
+            if is_muted {
                 return Err(ErrorCode::Muted.into());
             }
             let charge = SendCharge { session: &sender.owner.session, nick: &sender.nick, bytes };

@@ -182,6 +182,21 @@ const IMPORT_TABLE: &[ImportRule] = &[
         ],
     },
     ImportRule {
+        files: &["gateway/src/hooks/*"],
+        forbidden: &[
+            "redis::",
+            "wire::",
+            "session::",
+            "hub::",
+            "backplane",
+            "presence::registry",
+            "presence::lease",
+            "tungstenite",
+            "crate::lease",
+            "crate::listen",
+        ],
+    },
+    ImportRule {
         files: &["gateway/src/listen/*"],
         forbidden: &["redis::", "RoomName", "RoomKey", "Nick", "registry", "backplane", "hub::"],
     },

@@ -20,8 +20,8 @@ const EXCUSED: &[(&str, &str)] =
     &[("process_virtual_memory_bytes", "is address space, which costs nothing; resident memory is shown")];
 /// The allowed labels: each has a fixed table of values; `le` belongs to histograms.
 const LABELS: &[&str] = &[
-    "action", "call", "code", "door", "hash", "kind", "le", "limit", "outcome", "reason", "route", "state", "status",
-    "version", "webhook",
+    "action", "call", "code", "door", "hash", "hook", "kind", "le", "limit", "outcome", "reason", "route", "state",
+    "status", "version", "webhook",
 ];
 /// A nick and a room name that must not appear in a scrape.
 const MARKER: &str = "xyzzy-plugh";

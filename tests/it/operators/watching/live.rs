@@ -7,11 +7,12 @@ use std::fmt;
 use std::time::Duration;
 
 use harness::prometheus::ScrapeTarget;
-use harness::{Cluster, LineClient, Prometheus, WsClient, eventually, http, repository};
+use harness::{Cluster, HookApplication, LineClient, Prometheus, WsClient, eventually, http, repository};
 use serde_json::{Value, json};
 
 use super::query::{LocatedQuery, QueryLocation, RULES, queries};
 use super::{promql, with_webhook};
+use crate::hooks::cluster_with;
 
 /// Longest wait for data: rates need two scrapes with traffic between them.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -151,7 +152,9 @@ impl fmt::Debug for ComplaintLines {
 
 #[tokio::test]
 async fn every_panel_and_alert_query_returns_data() {
-    let cluster = with_webhook(Cluster::builder().gateways(2).presence(2)).start().await;
+    let application = HookApplication::start("a-secret-of-tests").await;
+    let builder = with_webhook(cluster_with(&application, &["register", "join", "send"]).gateways(2).presence(2));
+    let cluster = builder.start().await;
     let prometheus = start_prometheus(&cluster).await;
     let traffic = UserTraffic::start(&cluster).await;
     let (excused, mut waiting): (Vec<LocatedQuery>, Vec<LocatedQuery>) =

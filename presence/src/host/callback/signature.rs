@@ -1,14 +1,15 @@
-//! The signature of a delivery: `t=<Unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<body>">`, one `v1` for each secret.
+//! The signature of a call: `t=<Unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<body>">`, one `v1` for each secret.
 
 use std::fmt::Write;
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign as authenticate};
 
 /// The header of the signature.
-pub(super) const HEADER: &str = "parley-signature";
+pub const HEADER: &str = "parley-signature";
 
 /// Signs a body at a time in Unix seconds with each secret.
-pub(super) fn sign(secrets: &[String], seconds: u64, body: &[u8]) -> String {
+#[must_use]
+pub fn sign(secrets: &[String], seconds: u64, body: &[u8]) -> String {
     let text = [format!("{seconds}.").as_bytes(), body].concat();
     let mut signature = format!("t={seconds}");
     for secret in secrets {

@@ -1,0 +1,92 @@
+//! Questions to the application about requests of a session, where hooks are set.
+//!
+//! Each is asked after everything that this gateway can decide, and before anything is done. Returns of a session are
+//! not asked: a resume, and the rooms that it joins again. [`crate::hooks`] asks, bounds and remembers.
+
+use std::future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use presence::host::client_address::ClientAddress;
+use presence::model::{Nick, RoomName};
+
+use crate::hooks::{AskedRequest, HookKind, HookQuestion, HookRefusal};
+use crate::identity::UserToken;
+use crate::wire::Refusal;
+
+use super::refusal::unavailable;
+use super::services::Services;
+use super::state::SessionIdentity;
+use super::verbs::send::SendMessage;
+
+/// The answer to a question.
+pub(super) type Permission = Result<(), Refusal>;
+
+impl Services {
+    /// Asks before a session begins under a nickname.
+    pub(super) async fn ask_register(
+        &self,
+        nick: &Nick,
+        token: Option<&UserToken>,
+        address: Option<ClientAddress>,
+    ) -> Permission {
+        if !self.hooks.asks(HookKind::Register) {
+            return Ok(());
+        }
+        self.ask(HookQuestion {
+            request: AskedRequest::Register,
+            session: None,
+            nick: nick.clone(),
+            grant: token.map(|token| Arc::clone(&token.grant)),
+            address,
+        })
+        .await
+    }
+
+    /// Asks before a session enters a room.
+    pub(super) async fn ask_join(
+        &self,
+        me: &SessionIdentity,
+        room: &RoomName,
+        address: Option<ClientAddress>,
+    ) -> Permission {
+        if !self.hooks.asks(HookKind::Join) {
+            return Ok(());
+        }
+        self.ask(HookQuestion {
+            request: AskedRequest::Join(room.clone()),
+            session: Some(me.owner.session.clone()),
+            nick: me.nick.clone(),
+            grant: me.grant.clone(),
+            address,
+        })
+        .await
+    }
+
+    /// Boxed: its state would otherwise be part of every request.
+    async fn ask(&self, question: HookQuestion) -> Permission {
+        let address = question.address.filter(|_| self.log_addresses);
+        let question = HookQuestion { address, ..question };
+        Box::pin(self.hooks.ask(&question)).await.map_err(Refusal::from)
+    }
+
+    /// Begins to ask about a message, in a task of its own: the questions about the messages of a connection are under
+    /// way together.
+    pub(super) fn ask_send(
+        self: &Arc<Self>,
+        message: &SendMessage,
+        address: Option<ClientAddress>,
+    ) -> BoxFuture<'static, Permission> {
+        if message.is_muted(self) {
+            return Box::pin(future::ready(Ok(())));
+        }
+        let (services, question) = (Arc::clone(self), message.question(address.filter(|_| self.log_addresses)));
+        let asked = tokio::spawn(async move {
+            services.hooks.ask(&question).await?;
+            // The store may have gone away meanwhile.
+            if services.health.is_store_answering(Instant::now()) { Ok(()) } else { Err(unavailable()) }
+        });
+        Box::pin(async { asked.await.unwrap_or_else(|_| Err(HookRefusal::Unavailable.into())) })
+    }
+}
