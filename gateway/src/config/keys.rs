@@ -4,6 +4,10 @@
 
 use presence::host::client_address::TRUSTED_PROXIES_DEFAULT;
 use presence::host::settings::key::{self, Key};
+use presence::service::config::{API_KEYS, API_OPEN_READS, API_ORIGINS};
+use presence::webhooks;
+
+use super::api;
 
 /// The rate of a limit. Its default depends on `limits.profile`, so it is part of the meaning.
 macro_rules! rate {
@@ -184,6 +188,16 @@ pub const KEYS: &[Key] = &[
     Key::flag("names.ascii_lookalikes").default("true").meaning(
         "Refuse a nickname in ASCII that looks like another one in ASCII (paypal, paypaI). The same on all gateways.",
     ),
+    api::ADDRESS,
+    API_KEYS,
+    API_OPEN_READS,
+    API_ORIGINS,
+    webhooks::WEBHOOKS,
+    webhooks::DEADLINE,
+    webhooks::DEAD_LETTERS,
+    webhooks::LOG_EVENTS,
+    webhooks::LOG_MIB,
+    webhooks::ALLOW_PRIVATE,
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_ADDRESSES,
