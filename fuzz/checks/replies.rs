@@ -240,7 +240,7 @@ calls! {
     };
     lead_webhooks = |s| {
         let lead = WebhookLead { process: "p1", lasts: Duration::from_secs(60) };
-        outcome(s.registry.lead_webhooks(&lead, WANTED, &["w1"]).await)
+        outcome(s.names.lead_webhooks(&lead, WANTED, &["w1"]).await)
     };
     reassert = |s| {
         let (incarnation, claims, generation) = (&s.owner.incarnation, [s.claim()], s.generation().await?);
@@ -266,15 +266,15 @@ calls! {
         outcome(s.backplane.read_ends(&[s.room_stream(), inbox]).await)
     };
     republish = |s| s.repeated(s.republish()).await;
-    take_webhook_events = |s| outcome(s.registry.take_webhook_events("p1", "w1", [10, 65_536]).await);
+    take_webhook_events = |s| outcome(s.names.take_webhook_events("p1", "w1", [10, 65_536]).await);
     settle_webhook = |s| {
         let settlement = WebhookSettlement { webhook: "w1", from: 0, to: 1, about: "{}", dead: &[s.logged_event()] };
-        outcome(s.registry.settle_webhook("p1", &settlement).await)
+        outcome(s.names.settle_webhook("p1", &settlement).await)
     };
-    replay_webhook = |s| outcome(s.registry.replay_webhook("w1", 10).await);
-    show_webhooks = |s| outcome(s.registry.show_webhooks().await);
-    resign_webhooks = |s| outcome(s.registry.resign_webhooks("p1").await);
-    forget_webhooks = |s| outcome(s.registry.forget_webhooks(Duration::from_secs(3600)).await);
+    replay_webhook = |s| outcome(s.names.replay_webhook("w1", 10).await);
+    show_webhooks = |s| outcome(s.names.show_webhooks().await);
+    resign_webhooks = |s| outcome(s.names.resign_webhooks("p1").await);
+    forget_webhooks = |s| outcome(s.names.forget_webhooks(Duration::from_secs(3600)).await);
     sanction = |s| outcome(s.names.sanction(&s.ban(), None).await);
     sanctions_since = |s| outcome(s.names.sanctions_since(SanctionCursor::from(0), 10).await);
     restore_sanctions = |s| outcome(s.names.restore_sanctions(&[], Some(1)).await);

@@ -3,6 +3,7 @@
 //! `main` loads a [`GatewayConfig`] and `server.rs` passes its parts on. Every value in it has been checked, and no
 //! other file checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
 
+mod api;
 mod keys;
 mod quotas;
 
@@ -19,6 +20,7 @@ use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::{LookalikePolicy, Retention, RoomPolicies};
 use presence::store::redis::tls::TlsFiles;
 
+pub use self::api::EmbeddedApiConfig;
 pub use self::keys::KEYS;
 pub use self::quotas::QuotaSettings;
 use crate::hooks::HookSettings;
@@ -111,6 +113,8 @@ pub struct GatewayConfig {
     pub hold_after: Duration,
     /// `names.ascii_lookalikes`: the rule for nicknames that look alike.
     pub lookalikes: LookalikePolicy,
+    /// `api.*`, `webhooks`, `webhook.*` and `callbacks.*`: the server API and the webhooks of a gateway without Redis.
+    pub api: EmbeddedApiConfig,
     /// `drain.grace_seconds`: time limit of a drain.
     pub grace: Duration,
     /// `log.*`: log level, format and file.
@@ -130,6 +134,7 @@ impl GatewayConfig {
         Ok(Self {
             node,
             redis_tls: settings.redis_tls(redis.as_ref())?,
+            api: EmbeddedApiConfig::read(settings, redis.is_some())?,
             redis,
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
@@ -337,6 +342,9 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "session.hold_after_seconds = {}", self.hold_after.as_secs())?;
         writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;
+        if self.redis.is_none() {
+            self.api.show(f)?;
+        }
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)
     }

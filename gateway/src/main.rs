@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gateway::config::{GatewayConfig, KEYS};
 use gateway::ctl;
-use gateway::server::Gateway;
+use gateway::server::{Gateway, GatewayAddresses};
 use presence::host::crypto::install_crypto;
 use presence::host::program::{self, Drained, Program};
 use presence::host::settings::{Key, Settings, SettingsError};
@@ -36,6 +36,8 @@ struct GatewayListening<'a> {
     ws: SocketAddr,
     tcp: SocketAddr,
     admin: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api: Option<SocketAddr>,
 }
 
 impl Program for GatewayProgram {
@@ -66,8 +68,8 @@ impl Program for GatewayProgram {
     }
 
     fn listening(server: &RunningGateway) -> impl Serialize {
-        let addresses = server.gateway.addresses();
-        GatewayListening { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
+        let GatewayAddresses { ws, tcp, admin, api } = server.gateway.addresses();
+        GatewayListening { node: &server.node, ws, tcp, admin, api }
     }
 
     fn welcome(server: &RunningGateway) -> String {

@@ -4,14 +4,15 @@
 //! Background tasks end with the [`Gateway`]. Connections run on a tracker of their own, so that a drain can wait for
 //! them.
 
+mod api;
+mod at_scrape;
 mod drain;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
-use presence::host::descriptors::DescriptorLimit;
 use presence::host::loop_lag;
 use presence::host::reloadable::Reloadable;
 use presence::lease::node_id::{self, NodeIdConflict};
@@ -41,12 +42,15 @@ use crate::listen::{
     Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners, ServerCertificate,
     TlsTermination,
 };
-use crate::metrics::{AtScrape, ListenerKind, Metrics};
+use crate::metrics::{ListenerKind, Metrics};
 use crate::outbound::reply_budget::ReplyBudget;
 use crate::quota::{QuotaLimits, Quotas};
 use crate::sanctions::ClusterSanctions;
 use crate::session::{Driver, SendRates, Services, SessionLimits, removed_keys};
 use crate::wire::Dialect;
+
+use self::api::EmbeddedServices;
+use self::at_scrape::at_scrape;
 
 pub use presence::host::program::Drained;
 
@@ -59,6 +63,8 @@ pub struct GatewayAddresses {
     pub tcp: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
+    /// The server API; `None` if it is not set, and with Redis.
+    pub api: Option<SocketAddr>,
 }
 
 /// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
@@ -70,6 +76,7 @@ pub struct Gateway {
     hold: Duration,
     connections: Connections,
     reloadable: ReloadableSettings,
+    embedded: EmbeddedServices,
     /// Stops the lease loop.
     lease_loop: CancellationToken,
     /// Stops the expiry of detached sessions.
@@ -120,6 +127,7 @@ struct ClusterAccess {
 struct BoundListeners {
     clients: Listeners,
     admin: TcpListener,
+    api: Option<TcpListener>,
     addresses: GatewayAddresses,
 }
 
@@ -222,7 +230,8 @@ impl Gateway {
             let identity = identity.clone();
             async move { identity.keep_keys_fresh().await }
         });
-        let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
+        let embedded = EmbeddedServices::start(config, listeners.api, &lease.registry, &metrics.registry).await?;
+        let limits = Reloadable::from(config.limits.clone().within(api::client_descriptors(&config.api)));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();
             move || limits.get().connections
@@ -249,7 +258,18 @@ impl Gateway {
             certificate,
         };
         let background = background.drop_guard();
-        Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
+        Ok(Self {
+            addresses,
+            lease,
+            hub,
+            hold: config.hold,
+            connections,
+            reloadable,
+            embedded,
+            lease_loop,
+            expiry,
+            background,
+        })
     }
 
     /// Returns the bound addresses.
@@ -264,20 +284,24 @@ impl Gateway {
         &self.lease.metrics.registry
     }
 
-    /// Waits for an operator's drain order, which arrives through the store. The gateway serves until
-    /// [`Gateway::drain`] is called. Dropping the future loses nothing.
+    /// Waits for an operator's drain order, which arrives through the store, or for a failure of the server API. The
+    /// gateway serves until [`Gateway::drain`] is called. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The gateway started while Redis was away, and another live gateway has its node id. It has served no client.
     pub async fn stop_requested(&self) -> Result<(), NodeIdConflict> {
-        self.lease.stop.requested().await
+        tokio::select! {
+            requested = self.lease.stop.requested() => requested,
+            () = self.embedded.api_failed() => Ok(()),
+        }
     }
 
     /// Applies limits of connections, sessions, addresses, users and rooms, rules of rooms, allowed origins, retention,
-    /// mode and keys of tokens, hooks, and the certificate of the client ports. Every other setting of `config` is
-    /// ignored.
+    /// mode and keys of tokens, hooks, keys and origins of the server API, and the certificate of the client ports. Every
+    /// other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
-        self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
+        self.embedded.reload(&config.api);
+        self.reloadable.limits.set(config.limits.clone().within(api::client_descriptors(&config.api)));
         self.reloadable.retention.set(config.history);
         self.reloadable.rooms.set(config.rooms.clone());
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
@@ -312,12 +336,14 @@ impl BoundListeners {
         let clients = Listeners::bind(config.ws, config.tcp)?;
         let admin =
             TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
+        let api = api::bind(config.api.address).await?;
         let addresses = GatewayAddresses {
             ws: clients.local_addr(ListenerKind::Ws)?,
             tcp: clients.local_addr(ListenerKind::Tcp)?,
             admin: admin.local_addr()?,
+            api: api.as_ref().map(TcpListener::local_addr).transpose()?,
         };
-        Ok(Self { clients, admin, addresses })
+        Ok(Self { clients, admin, api, addresses })
     }
 }
 
@@ -450,24 +476,4 @@ fn spawn_hub_tasks(background: &CancellationToken, hub: &Arc<Hub>, lease: &Lease
 
 async fn republish(lease: Arc<LeaseContext>) {
     lease.backplane.republish(|messages| lease.metrics.republished.inc_by(messages)).await;
-}
-
-/// Connects the metrics that are read at each scrape with their sources.
-fn at_scrape(lease: &Arc<LeaseContext>, hub: &Arc<Hub>, admission: &Arc<Admission>) -> AtScrape {
-    let started = Instant::now();
-    let (sessions, rooms, admission) = (Arc::clone(hub), Arc::clone(hub), Arc::clone(admission));
-    let [detached, unsafe_bytes, generation, beats, subscription] = [(); 5].map(|()| Arc::clone(lease));
-    AtScrape {
-        sessions: Box::new(move || sessions.size().sessions),
-        detached: Box::new(move || detached.claims.count_detached()),
-        rooms: Box::new(move || rooms.size().rooms),
-        unsafe_bytes: Box::new(move || unsafe_bytes.backplane.unsafe_bytes()),
-        generation: Box::new(move || *generation.health.generations().borrow()),
-        beat_age: Box::new(move || {
-            let now = Instant::now();
-            beats.health.echo_age(now).unwrap_or(now - started)
-        }),
-        subscription: Box::new(move || subscription.backplane.subscription()),
-        draining: Box::new(move || admission.is_leaving()),
-    }
 }

@@ -4,7 +4,10 @@
 
 use presence::host::client_address::TRUSTED_PROXIES_DEFAULT;
 use presence::host::settings::key::{self, Key};
-use presence::webhooks::ALLOW_PRIVATE;
+use presence::service::config::{API_KEYS, API_OPEN_READS, API_ORIGINS};
+use presence::webhooks;
+
+use super::api;
 
 /// The rate of a limit. Its default depends on `limits.profile`, so it is part of the meaning.
 macro_rules! rate {
@@ -202,7 +205,7 @@ pub const KEYS: &[Key] = &[
     Key::number("hooks.cache_seconds").default("0").live().meaning(
         "Seconds for which an answer is remembered that does not state its own time, 0 to 3600; 0 is not at all.",
     ),
-    ALLOW_PRIVATE,
+    webhooks::ALLOW_PRIVATE,
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
@@ -212,6 +215,15 @@ pub const KEYS: &[Key] = &[
     Key::flag("names.ascii_lookalikes").default("true").meaning(
         "Refuse a nickname in ASCII that looks like another one in ASCII (paypal, paypaI). The same on all gateways.",
     ),
+    api::ADDRESS,
+    API_KEYS,
+    API_OPEN_READS,
+    API_ORIGINS,
+    webhooks::WEBHOOKS,
+    webhooks::DEADLINE,
+    webhooks::DEAD_LETTERS,
+    webhooks::LOG_EVENTS,
+    webhooks::LOG_MIB,
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_ADDRESSES,

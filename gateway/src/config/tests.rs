@@ -46,6 +46,13 @@ fn open(config: &mut GatewayConfig, session_limits: SessionLimits) {
     (config.profile, config.session_limits) = (LimitsProfile::Open, session_limits);
 }
 
+/// Returns the settings of no API, and of webhooks that are shown so.
+fn api_of(webhooks: &str) -> EmbeddedApiConfig {
+    let mut api = EmbeddedApiConfig::default();
+    api.webhooks.shown = webhooks.to_owned();
+    api
+}
+
 fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
     let mut config = GatewayConfig {
         node: "g1".to_owned(),
@@ -65,6 +72,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         },
         rooms: RoomPolicies::default(),
         hooks: HookSettings::default(),
+        api: api_of("[]"),
         hold: Duration::from_secs(60),
         hold_after: Duration::from_secs(10),
         lookalikes: LookalikePolicy::AllNames,
@@ -478,8 +486,19 @@ fn every_key_is_printed() {
         c.hooks = HookSettings::full();
         c.certificate = Some(ServerCertificate::self_signed().1);
     });
-    let shown = shown.to_string();
-    let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
-    let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-    assert_eq!(shown, known);
+    let keys = |config: &GatewayConfig| -> Vec<String> {
+        let text = config.to_string();
+        text.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key.to_owned()).collect()
+    };
+    let alone = GatewayConfig {
+        redis: None,
+        redis_tls: TlsFiles::default(),
+        api: EmbeddedApiConfig { address: Some("127.0.0.1:8090".parse().unwrap()), ..api_of("[]") },
+        ..shown.clone()
+    };
+    let is_of_cluster = |key: &&str| key.starts_with("redis.") && *key != "redis.prefix";
+    let is_of_one = |key: &&str| ["api", "webhook"].iter().any(|start| key.starts_with(start));
+    let known = || KEYS.iter().map(|key| key.name);
+    assert_eq!(keys(&shown), known().filter(|key| !is_of_one(key)).collect::<Vec<_>>());
+    assert_eq!(keys(&alone), known().filter(|key| !is_of_cluster(key)).collect::<Vec<_>>());
 }

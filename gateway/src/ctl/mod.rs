@@ -244,8 +244,9 @@ impl CommandAccess {
     fn of(config: &GatewayConfig) -> Result<Self, CtlError> {
         let Some(url) = &config.redis else {
             return Err(CtlError::Usage(
-                "redis.url is not set, so there is no cluster to ask. For the cluster of make run: \
-                 export PARLEY__REDIS__URL=redis://127.0.0.1:6390/ (with OFFSET=n the port is 6390 + n)"
+                "redis.url is not set, so there is no cluster to ask; a gateway without Redis takes orders by its server \
+                 API (api.addr). For the cluster of make run: export PARLEY__REDIS__URL=redis://127.0.0.1:6390/ (with \
+                 OFFSET=n the port is 6390 + n)"
                     .to_owned(),
             ));
         };

@@ -33,7 +33,7 @@ struct ShownWebhook {
 
 /// Shows all webhooks.
 pub(super) async fn show(cluster: &CommandAccess) -> Result<CtlAnswer, CtlError> {
-    let shown = cluster.store.show_webhooks().await?;
+    let shown = cluster.registry.show_webhooks().await?;
     // A webhook that has never tried a delivery has no report.
     let row = |WebhookRow { webhook, waiting, dead, about }| ShownWebhook {
         webhook,
@@ -72,7 +72,7 @@ fn age(time: u64) -> String {
 
 /// Sends the dead letters of a webhook again.
 pub(super) async fn replay(cluster: &CommandAccess, webhook: &str) -> Result<CtlAnswer, CtlError> {
-    let shown = cluster.store.show_webhooks().await?;
+    let shown = cluster.registry.show_webhooks().await?;
     let Some(row) = shown.rows.into_iter().find(|row| row.webhook == webhook) else {
         return Err(CtlError::Refused(format!("there is no webhook {webhook}")));
     };
@@ -80,7 +80,7 @@ pub(super) async fn replay(cluster: &CommandAccess, webhook: &str) -> Result<Ctl
     let mut replayed = 0;
     while replayed < row.dead {
         let left = (row.dead - replayed).min(REPLAY_STEP as u64);
-        match cluster.store.replay_webhook(webhook, left as usize).await? {
+        match cluster.registry.replay_webhook(webhook, left as usize).await? {
             0 => break,
             step => replayed += step,
         }

@@ -24,6 +24,8 @@ impl Gateway {
     /// random times within the window. Then it waits until the store cannot lose what was acknowledged here, and
     /// records the lease as drained.
     ///
+    /// The server API and the webhooks of a gateway without Redis end last.
+    ///
     /// A gateway without sessions and recent acknowledgements ends at once. Dropping the future aborts it.
     pub async fn drain(self, grace: Duration) -> Drained {
         let deadline = Instant::now() + grace;
@@ -38,8 +40,9 @@ impl Gateway {
         if is_empty {
             self.lease.record_transition(LeaseTransition::Drained { hold: self.hold }).await;
         }
+        let embedded = self.embedded.end(deadline).await;
         drop(self.background);
-        if is_empty && is_safe { Drained::Complete } else { Drained::GraceExceeded }
+        if is_empty && is_safe { embedded } else { Drained::GraceExceeded }
     }
 
     async fn close_connections(&self, grace: Duration) {

@@ -4,23 +4,23 @@
 //! several nodes share a test process. Invariant: label values come from closed tables ([`Label`]), so clients cannot
 //! add series. Every series exists from the start with the value 0, so a rate includes the first event.
 
+mod api;
 mod histogram;
 mod pulled;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Index;
-use std::time::Duration;
 
 use prometheus::{
-    HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, exponential_buckets,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_counter_with_registry,
-    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+    IntCounter, IntGauge, IntGaugeVec, Registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
 use crate::model::codes::{CloseCode, ErrorCode};
 use crate::model::moderation::ModerationAction;
 
+pub use self::api::ApiMetrics;
 pub use self::histogram::{Bounds, Family, Histogram};
 pub use self::pulled::Pulled;
 
@@ -152,8 +152,8 @@ pub struct PresenceMetrics {
     pub reaped_nicks: IntCounter,
     /// Memberships removed after a gateway was fenced.
     pub reaped_members: IntCounter,
-    api_requests: IntCounterVec,
-    api_request_seconds: HistogramVec,
+    /// The HTTP API.
+    pub api: ApiMetrics,
 }
 
 impl PresenceMetrics {
@@ -161,8 +161,6 @@ impl PresenceMetrics {
     #[must_use]
     pub fn new() -> Self {
         let registry = registry(env!("CARGO_PKG_VERSION"));
-        // 0.5 ms to 4 s, doubling.
-        let buckets = exponential_buckets(0.0005, 2.0, 14).expect("a positive start and a factor over 1");
         Self {
             fences: counter(&registry, "parley_fences_total", "Gateway incarnations declared dead by this process."),
             reaped_nicks: counter(
@@ -175,30 +173,9 @@ impl PresenceMetrics {
                 "parley_reaped_members_total",
                 "Memberships removed after a gateway was fenced.",
             ),
-            api_requests: register_int_counter_vec_with_registry!(
-                "parley_api_requests_total",
-                "Requests answered by the HTTP API, by route and status.",
-                &["route", "status"],
-                registry
-            )
-            .expect(REGISTERED_ONCE),
-            api_request_seconds: register_histogram_vec_with_registry!(
-                "parley_api_request_seconds",
-                "Time from the head of a request to the head of its response.",
-                &["route"],
-                buckets,
-                registry
-            )
-            .expect(REGISTERED_ONCE),
+            api: ApiMetrics::new(&registry),
             registry,
         }
-    }
-
-    /// Counts an answered request. `route` is the pattern of the route (`/v1/users/{nick}`) or one fixed word without a
-    /// match, never the requested path.
-    pub fn api_request(&self, route: &str, status: u16, took: Duration) {
-        self.api_requests.with_label_values(&[route, &status.to_string()]).inc();
-        self.api_request_seconds.with_label_values(&[route]).observe(took.as_secs_f64());
     }
 }
 

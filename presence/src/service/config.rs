@@ -4,6 +4,8 @@
 //! no other code checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden
 //! credentials.
 
+mod api;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -14,9 +16,11 @@ use crate::host::settings::key::{self, Key};
 use crate::host::settings::{RedisUrl, Settings, SettingsError, retention_lines};
 use crate::host::telemetry::Logs;
 use crate::model::{Retention, RoomPolicies};
-use crate::service::access::{ApiAccess, ApiOrigin, KnownKey};
+use crate::service::access::ApiAccess;
 use crate::store::redis::tls::TlsFiles;
 use crate::webhooks::{self, WebhookConfig};
+
+pub use self::api::{API_KEYS, API_OPEN_READS, API_ORIGINS};
 
 /// Every key of the presence program. The variable of `api.addr` is `PARLEY__API__ADDR`.
 pub const KEYS: &[Key] = &[
@@ -31,17 +35,9 @@ pub const KEYS: &[Key] = &[
     Key::address("api.addr")
         .default("127.0.0.1:8090")
         .meaning("IP:PORT or NAME:PORT of the HTTP API. Port 0 selects a free port."),
-    Key::list("api.keys").sample(SAMPLE_KEY).live().in_file().meaning(
-        "Keys of the programs that use the API, NAME:SCOPES=sha256:HEX with the scopes read, publish and moderate joined \
-         by +, and the SHA-256 of the key. gateway ctl key draws one. Required if api.addr is not a loopback address. \
-         Without keys the API answers reads only.",
-    ),
-    Key::flag("api.open_reads").default("false").live().meaning(
-        "Answer reads without a key although there are keys. Only if api.addr is a loopback address.",
-    ),
-    Key::list("api.origins").sample("https://app.example.org").live().meaning(
-        "Origins of the web pages that may use the API from a browser (CORS). * admits every page. Empty: none.",
-    ),
+    API_KEYS,
+    API_OPEN_READS,
+    API_ORIGINS,
     key::HISTORY_MAX_MESSAGES,
     key::HISTORY_MAX_BYTES,
     key::HISTORY_MAX_AGE_HOURS,
@@ -70,9 +66,6 @@ pub const KEYS: &[Key] = &[
     key::LOG_FILES,
     key::LOG_FILE_MIB,
 ];
-
-/// The example of a key. Its hash is that of an empty text, which is never accepted as a key.
-const SAMPLE_KEY: &str = "app:read+publish=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The presence program's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +117,7 @@ impl PresenceConfig {
             redis,
             prefix: settings.redis_prefix()?,
             api,
-            access: api_access(settings, api)?,
+            access: ApiAccess::read(settings, api)?,
             history: settings.retention()?,
             rooms: settings.room_policies()?,
             proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
@@ -136,25 +129,6 @@ impl PresenceConfig {
     }
 }
 
-/// Reads the access rules of an API at this address.
-fn api_access(settings: &Settings, address: SocketAddr) -> Result<ApiAccess, SettingsError> {
-    let is_local = address.ip().to_canonical().is_loopback();
-    let keys = settings.list("api.keys", KnownKey::from_str)?;
-    if keys.is_empty() && !is_local {
-        return Err(SettingsError::Missing {
-            key: "api.keys",
-            reason: "api.addr is not a loopback address, so the API needs keys: gateway ctl key draws one",
-        });
-    }
-    let open_reads = settings.required("api.open_reads", |text| match text {
-        "false" => Ok(false),
-        "true" if is_local => Ok(true),
-        "true" => Err("expected false: api.addr is not a loopback address"),
-        _ => Err("expected true or false"),
-    })?;
-    Ok(ApiAccess { keys, open_reads, origins: settings.list("api.origins", ApiOrigin::from_str)? })
-}
-
 /// Settings in effect as TOML, credentials hidden. Validated values are printable ASCII, for which the quoting of Rust
 /// and TOML is the same.
 impl fmt::Display for PresenceConfig {
@@ -164,15 +138,13 @@ impl fmt::Display for PresenceConfig {
         write!(f, "{}", self.redis_tls)?;
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "api.addr = \"{}\"", self.api)?;
-        writeln!(f, "api.keys = {:?}", self.access.keys.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        writeln!(f, "api.open_reads = {}", self.access.open_reads)?;
-        let origins: Vec<&str> = self.access.origins.iter().map(ApiOrigin::as_str).collect();
-        writeln!(f, "api.origins = {origins:?}")?;
+        write!(f, "{}", self.access)?;
         write!(f, "{}", retention_lines(&self.history))?;
         writeln!(f, "rooms = {}", self.rooms)?;
         writeln!(f, "listen.trusted_proxies = {:?}", self.proxies.words())?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         write!(f, "{}", self.webhooks)?;
+        writeln!(f, "{} = {}", webhooks::ALLOW_PRIVATE.name, self.webhooks.rules.allow_private)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)
     }

@@ -3,6 +3,7 @@
 //! [`Presence::start`] binds the listeners and starts every task; [`Presence::shutdown`] ends them. Redis may be away
 //! at the start: the process is not ready until it answers. It decides nothing.
 
+mod api_server;
 mod http;
 mod numbers;
 mod write_stall;
@@ -14,7 +15,6 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,13 +28,12 @@ use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
 use crate::model::{Retention, RoomPolicies};
 use crate::registry::{RedisRegistry, Registry};
-use crate::service::access::ApiAccess;
-use crate::service::api::{self, ApiClients};
 use crate::service::config::PresenceConfig;
 use crate::service::readiness;
-use crate::service::waiting::{CONNECTIONS_MAX, WaitingPool};
 use crate::store::redis::RedisStore;
 use crate::webhooks::{WebhookDispatcher, forget_unused};
+
+pub use self::api_server::{ApiServer, ApiServerSettings};
 
 /// Listening addresses of a presence process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +50,9 @@ pub struct Presence {
     addresses: PresenceAddresses,
     metrics: PresenceMetrics,
     /// The API server; ends after its last answer.
-    api: JoinHandle<()>,
-    access: Reloadable<Arc<ApiAccess>>,
+    api: ApiServer,
     retention: Reloadable<Retention>,
     rooms: Reloadable<RoomPolicies>,
-    /// Cancelled when the API server ends, also by a panic.
-    api_ended: CancellationToken,
     /// All other tasks.
     tasks: TaskTracker,
     /// Ends the API: no new connections, event streams close, requests in flight are answered.
@@ -106,9 +102,9 @@ impl Presence {
         redis.register_metrics(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         if config.webhooks.webhooks.is_empty() {
-            spawn(&tasks, &stop, forget_unused(store.clone()));
+            spawn(&tasks, &stop, forget_unused(registry.clone()));
         } else {
-            let dispatcher = WebhookDispatcher::new(store.clone(), &config.node, config.webhooks, &metrics.registry);
+            let dispatcher = WebhookDispatcher::new(registry.clone(), &config.node, config.webhooks, &metrics.registry);
             tasks.spawn(dispatcher.run(closing.clone()));
         }
         let refresh = numbers::register(&metrics.registry, store, redis);
@@ -119,23 +115,14 @@ impl Presence {
             documents: Vec::new(),
         };
         tasks.spawn(admin::serve(admin, answers, stop.clone()));
-        let connections = DescriptorLimit::of_process().connections(CONNECTIONS_MAX);
-        let access = Reloadable::from(Arc::new(config.access));
-        let clients = ApiClients {
+        let settings = ApiServerSettings {
+            access: config.access,
             proxies: config.proxies,
-            connections,
+            connections: DescriptorLimit::of_process().connections(ApiServer::CONNECTIONS_MAX),
             log_addresses: config.logs.addresses,
-            access: access.clone(),
         };
-        let router = api::with_prefix(api::router(registry, metrics.clone(), clients, closing.clone()));
-        let api_ended = CancellationToken::new();
-        let ended = api_ended.clone().drop_guard();
-        let serving_api = http::serve(api, router, WaitingPool::new(connections), http::TIMEOUTS, closing.clone());
-        let api = tokio::spawn(async {
-            let _ended = ended;
-            serving_api.await;
-        });
-        Ok(Self { addresses, metrics, api, access, retention, rooms, api_ended, tasks, closing, stop })
+        let api = ApiServer::start(api, registry, metrics.api.clone(), settings, closing.clone());
+        Ok(Self { addresses, metrics, api, retention, rooms, tasks, closing, stop })
     }
 
     /// Returns the bound addresses, with the real ports where the settings have port 0.
@@ -152,39 +139,31 @@ impl Presence {
 
     /// Applies keys, origins and retention, for requests that begin from now on.
     pub fn reload(&self, config: &PresenceConfig) {
-        self.access.set(Arc::new(config.access.clone()));
+        self.api.reload(config.access.clone());
         self.retention.set(config.history);
         self.rooms.set(config.rooms.clone());
     }
 
     /// Waits for the end of the API server. While the process runs only a failure ends it.
     pub async fn api_ended(&self) {
-        self.api_ended.cancelled().await;
+        self.api.ended().await;
     }
 
     /// Stops accepting requests, answers those in flight within `grace`, then ends every other task. Until then the
     /// admin listener reports the process as not ready. Dropping the future ends everything at once.
     pub async fn shutdown(mut self, grace: Duration) -> Drained {
         self.closing.cancel();
-        let answered = tokio::time::timeout(grace, &mut self.api).await;
+        let drained = self.api.finish(grace).await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        match answered {
-            Ok(Ok(())) => Drained::Complete,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "api server failed");
-                Drained::Failed
-            }
-            Err(_) => Drained::GraceExceeded,
-        }
+        drained
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.api.abort();
     }
 }
 

@@ -18,8 +18,8 @@ pub const WEBHOOKS: Key = Key::tables("webhooks")
         r##""events":["message"],"rooms":["#team-*"]}]"##
     ))
     .meaning(
-        "Addresses that get events, the same in every presence process. Each has url, secret, events and, if wanted, \
-         name, previous_secret and rooms; docs/WEBHOOKS.md describes them.",
+        "Addresses that get events, the same in every presence process; of a gateway only without redis.url. Each has \
+         url, secret, events and, if wanted, name, previous_secret and rooms; docs/WEBHOOKS.md describes them.",
     );
 /// `webhook.deadline_seconds`.
 pub const DEADLINE: Key = Key::number("webhook.deadline_seconds")
@@ -36,7 +36,7 @@ pub const LOG_EVENTS: Key = Key::number("webhook.log_events")
 /// `webhook.log_mib`.
 pub const LOG_MIB: Key = Key::number("webhook.log_mib")
     .default("256")
-    .meaning("Maximum size of these events in Redis in MiB, 1 to 65536. The oldest are dropped first.");
+    .meaning("Maximum size of these events in MiB, 1 to 65536. The oldest are dropped first.");
 /// `callbacks.allow_private`.
 pub const ALLOW_PRIVATE: Key = Key::flag("callbacks.allow_private").default("false").meaning(
     "Send webhooks and questions of hooks to loopback and link-local addresses too. Addresses of other private networks \
@@ -79,15 +79,14 @@ impl WebhookConfig {
     }
 }
 
-/// Settings in effect as TOML.
+/// Settings in effect as TOML, without `callbacks.allow_private`, which is not of webhooks alone.
 impl fmt::Display for WebhookConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WebhookRules { deadline, dead_after, log, allow_private } = &self.rules;
+        let WebhookRules { deadline, dead_after, log, allow_private: _ } = &self.rules;
         writeln!(f, "webhooks = {}", if self.shown.is_empty() { "[]" } else { &self.shown })?;
         writeln!(f, "webhook.deadline_seconds = {}", deadline.as_secs())?;
         writeln!(f, "webhook.dead_letter_seconds = {}", dead_after.as_secs())?;
         writeln!(f, "webhook.log_events = {}", log.events)?;
-        writeln!(f, "webhook.log_mib = {}", log.bytes / MIB)?;
-        writeln!(f, "callbacks.allow_private = {allow_private}")
+        writeln!(f, "webhook.log_mib = {}", log.bytes / MIB)
     }
 }

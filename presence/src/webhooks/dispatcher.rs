@@ -1,19 +1,19 @@
 //! [`WebhookDispatcher`]: takes the lead among the processes that send webhooks, and runs a worker for each webhook.
 //!
-//! The lead only avoids that several processes send the same: every step of a worker compares it again in Redis. A
+//! The lead only avoids that several processes send the same: every step of a worker compares it again in the store. A
 //! process that stops gives it up; after a crash another process leads within 6 s.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
+use prometheus::Registry as MetricsRegistry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::callback::CallbackClient;
-use crate::registry::{RedisRegistry, RegistryError, WebhookLead};
+use crate::registry::{Registry, RegistryError, WebhookLead};
 
 use super::config::WebhookConfig;
 use super::metrics::WebhookMetrics;
@@ -24,7 +24,7 @@ use super::worker::WebhookWorker;
 const RENEWAL: Duration = Duration::from_secs(1);
 /// Time after the last renewal at which another process may lead.
 const LEAD_TIME: Duration = Duration::from_secs(5);
-/// Maximum wait for Redis at the end of the process.
+/// Maximum wait for the store at the end of the process.
 const RESIGN_MAX: Duration = Duration::from_secs(1);
 /// Pause after an event, so that a busy log wakes the workers some hundred times a second at most.
 const WAKE_PAUSE: Duration = Duration::from_millis(3);
@@ -38,7 +38,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// Sends the webhooks of a cluster, if this process leads.
 #[derive(Debug)]
 pub struct WebhookDispatcher {
-    store: RedisRegistry,
+    store: Registry,
     webhooks: Vec<Arc<WebhookSettings>>,
     names: Vec<String>,
     wanted: String,
@@ -52,10 +52,10 @@ impl WebhookDispatcher {
     /// Creates the dispatcher of a process with this node id.
     #[must_use]
     pub fn new(
-        store: RedisRegistry,
+        store: Registry,
         node: &str,
         WebhookConfig { webhooks, rules, .. }: WebhookConfig,
-        registry: &Registry,
+        registry: &MetricsRegistry,
     ) -> Self {
         Self {
             store,
@@ -67,6 +67,16 @@ impl WebhookDispatcher {
             client: CallbackClient::new(rules.allow_private),
             rules: Arc::new(rules),
         }
+    }
+
+    /// Takes or renews the lead; events are logged from the first time on. Returns false if another process leads.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn take_lead(&self) -> Result<bool, RegistryError> {
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let lead = WebhookLead { process: &self.process, lasts: LEAD_TIME };
+        self.store.lead_webhooks(&lead, &self.wanted, &names).await
     }
 
     /// Runs until `stop`, then gives up the lead.
@@ -82,15 +92,13 @@ impl WebhookDispatcher {
 
     /// Renews the lead, and starts and ends the workers with it. Never returns.
     async fn lead(&self, workers: &mut JoinSet<()>) {
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let lead = WebhookLead { process: &self.process, lasts: LEAD_TIME };
         let (mut renewals, mut is_away) = (interval(RENEWAL), false);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             renewals.tick().await;
             // A worker ends when it finds another leader, or by a panic.
             let has_ended = workers.try_join_next().is_some();
-            match self.store.lead_webhooks(&lead, &self.wanted, &names).await {
+            match self.take_lead().await {
                 Ok(leads) => {
                     is_away = false;
                     if workers.is_empty() || has_ended || !leads {
@@ -141,7 +149,7 @@ fn report(is_away: &mut bool, error: &RegistryError) {
 }
 
 /// Wakes the workers when the log has new events. Never returns.
-async fn follow(store: RedisRegistry, news: watch::Sender<()>) {
+async fn follow(store: Registry, news: watch::Sender<()>) {
     let (mut tail, mut seen) = (store.webhook_log_tail(), String::new());
     loop {
         match tail.wait(&seen).await {
@@ -160,7 +168,7 @@ async fn follow(store: RedisRegistry, news: watch::Sender<()>) {
 
 /// Ends the logging of events once no process has sent webhooks for an hour. Runs in processes without webhooks, and
 /// never returns.
-pub async fn forget_unused(store: RedisRegistry) {
+pub async fn forget_unused(store: Registry) {
     let mut checks = interval(FORGET_INTERVAL);
     loop {
         checks.tick().await;

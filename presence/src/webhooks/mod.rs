@@ -1,9 +1,9 @@
 //! Webhooks: sends events to addresses of an application.
 //!
-//! [`WebhookDispatcher`] runs in every presence process that has webhooks; one of them leads and has a worker for each
-//! webhook. A worker takes events from the log (`registry/webhooks`), sends them, and moves the cursor of its webhook.
-//! Invariant: a cursor moves only past events that the receiver has accepted with 2xx, or that are kept as dead
-//! letters. Chat never waits for any of this.
+//! [`WebhookDispatcher`] runs in every presence process that has webhooks, and in a gateway without Redis; one process
+//! leads and has a worker for each webhook. A worker takes events from the log (`registry/webhooks`), sends them, and
+//! moves the cursor of its webhook. Invariant: a cursor moves only past events that the receiver has accepted with 2xx,
+//! or that are kept as dead letters. Chat never waits for any of this.
 
 mod config;
 mod dispatcher;

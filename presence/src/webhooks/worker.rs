@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::host::callback::{CallbackClient, CallbackRequest, signature};
 use crate::host::failpoints::{Failpoint, is_disabled};
-use crate::registry::{LoggedEvent, RedisRegistry, RegistryError, TakenEvents, WebhookSettlement};
+use crate::registry::{LoggedEvent, Registry, RegistryError, TakenEvents, WebhookSettlement};
 
 use super::event::{OutgoingEvent, gap};
 use super::metrics::{DeliveryOutcome, WebhookMetrics};
@@ -32,7 +32,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Sends the events of one webhook.
 pub(super) struct WebhookWorker {
-    pub(super) store: RedisRegistry,
+    pub(super) store: Registry,
     pub(super) client: CallbackClient,
     pub(super) webhook: Arc<WebhookSettings>,
     pub(super) rules: Arc<WebhookRules>,
@@ -51,7 +51,7 @@ struct Batch {
     events: Vec<(LoggedEvent, OutgoingEvent)>,
     /// The number of events that the log had dropped before them.
     dropped: u64,
-    /// The time of Redis.
+    /// The time of the store.
     now: u64,
 }
 

@@ -4,6 +4,7 @@
 //! run the presence server in this process, on a real Redis. The registry's own contract is in `registry`.
 
 mod browser;
+mod embedded;
 mod limits;
 mod outage;
 mod page;
@@ -283,6 +284,12 @@ impl EventStream {
 async fn api_page_matches_the_api() {
     let redis = Redis::running().await;
     let users = GatewayUsers::on(&redis).await;
+    let presence = presence(&redis).await;
+    assert_page_matches(&users, presence.addresses().api).await;
+}
+
+/// Plays every example of the page on an API with the users that the page has.
+async fn assert_page_matches(users: &GatewayUsers, api: SocketAddr) {
     let ann = users.register("ann").await;
     users.join("ann", &ann, "#lobby").await;
     let user = UserId::parse("user:2");
@@ -297,8 +304,6 @@ async fn api_page_matches_the_api() {
 
     let page = std::fs::read_to_string(repository().join("presence/API.md")).expect("the page");
     let examples = examples(&page);
-    let presence = presence(&redis).await;
-    let api = presence.addresses().api;
     for example in &examples {
         example.play(api).await;
     }

@@ -8,6 +8,7 @@ mod ctl;
 pub(crate) mod deploy;
 mod descriptors;
 mod embedded;
+mod embedded_api;
 mod load;
 mod log_readers;
 mod logs;

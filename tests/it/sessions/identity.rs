@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
-pub(super) const SECRET: &str = "the secret that the application shares with its gateways";
+pub(crate) const SECRET: &str = "the secret that the application shares with its gateways";
 pub(super) const OTHER_SECRET: &str = "another secret of the application, for a rotation of keys";
 
 /// Settings of every gateway, without the mode and the key.

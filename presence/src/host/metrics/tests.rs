@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use prometheus::TextEncoder;
 
 use super::*;
@@ -79,8 +81,8 @@ fn scrape_omits_unknown_values() {
 #[test]
 fn requests_are_counted_by_route_and_status() {
     let metrics = PresenceMetrics::new();
-    metrics.api_request("/v1/users/{nick}", 404, Duration::from_millis(3));
-    metrics.api_request("/v1/users/{nick}", 404, Duration::from_millis(9));
+    metrics.api.request("/v1/users/{nick}", 404, Duration::from_millis(3));
+    metrics.api.request("/v1/users/{nick}", 404, Duration::from_millis(9));
     metrics.fences.inc();
     let text = scrape(&metrics.registry);
     for line in [

@@ -236,7 +236,7 @@ impl StoreState {
                 if new.key() != nick.key() {
                     self.nicks.unbind(nick.key());
                 }
-                self.events.add(now(), "rename", json!({ "from": nick.as_str(), "to": new.as_str() }));
+                self.log_event("rename", &json!({ "from": nick.as_str(), "to": new.as_str() }));
             }
             None => self.log_offline(nick.key(), LeftReason::Closed),
         }
@@ -309,11 +309,11 @@ impl StoreState {
     }
 
     pub(crate) fn log_online(&mut self, nick: &Nick) {
-        self.events.add(now(), "online", json!({ "nick": nick.as_str() }));
+        self.log_event("online", &json!({ "nick": nick.as_str() }));
     }
 
     pub(crate) fn log_offline(&mut self, nick: &NickKey, reason: LeftReason) {
         let display = self.nicks.records.get(nick).map_or(nick.as_str(), |record| &record.display);
-        self.events.add(now(), "offline", json!({ "nick": display, "reason": reason.as_str() }));
+        self.log_event("offline", &json!({ "nick": display, "reason": reason.as_str() }));
     }
 }

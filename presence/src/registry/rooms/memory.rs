@@ -1,6 +1,6 @@
 //! Rooms in memory: the rules of `join.lua`, `leave.lua`, `drop_member.lua` and `end_room.lua`.
 
-use serde_json::json;
+use serde::Serialize;
 
 use crate::model::{
     Identity, LeftReason, MemberInfo, MemberLeft, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, RoomRules,
@@ -9,6 +9,15 @@ use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{Leftover, MemberRecord, StoreState, now};
 
 use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms, RuledRoom};
+
+/// The fields of `join` and `leave` in the event log, in the order of the twins.
+#[derive(Serialize)]
+struct MembershipFields<'a> {
+    room: &'a str,
+    nick: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
 
 /// The seq from which a room is not quiet.
 const BUSY_SEQ: u64 = 3;
@@ -104,8 +113,8 @@ impl StoreState {
             None => {
                 let nick = info.nick.clone();
                 self.announce(room, &PresenceDelta { joined: vec![info], ..Default::default() });
-                let shown = self.rooms.rooms[room].name.as_str();
-                self.events.add(now(), "join", json!({ "room": shown, "nick": nick }));
+                let shown = self.rooms.rooms[room].name.as_str().to_owned();
+                self.log_event("join", &MembershipFields { room: &shown, nick: &nick, reason: None });
             }
         }
     }
@@ -138,9 +147,9 @@ impl StoreState {
     /// Deletes a member record and logs the leave. The caller has compared the owner. Returns the leave to announce.
     pub(crate) fn drop_member(&mut self, room: &RoomKey, nick: &NickKey, reason: LeftReason) -> Option<MemberLeft> {
         let member = self.unlink_member(room, nick)?;
-        let shown = self.rooms.get(room).map_or(room.as_str(), |room| room.name.as_str());
-        let data = json!({ "room": shown, "nick": member.info.nick, "reason": reason.as_str() });
-        self.events.add(now(), "leave", data);
+        let shown = self.rooms.get(room).map_or(room.as_str(), |room| room.name.as_str()).to_owned();
+        let fields = MembershipFields { room: &shown, nick: &member.info.nick, reason: Some(reason.as_str()) };
+        self.log_event("leave", &fields);
         Some(MemberLeft { nick: member.info.nick, reason })
     }
 

@@ -115,7 +115,7 @@ impl StoreState {
                 Some((old, _)) => {
                     self.free_nick(&own, FreedFor::AnySession);
                     self.nicks.unbind(&own);
-                    self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
+                    self.log_event("rename", &json!({ "from": old.as_str(), "to": nick.as_str() }));
                 }
                 None => self.nicks.end_hold(&own, session),
             }

@@ -7,20 +7,15 @@ use crate::registry::redis::{RedisRegistry, ScriptCall, did_change, millis, read
 use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
 
-use super::{LoggedEvent, TakenEvents, WebhookLead, WebhookLogTail, WebhookRow, WebhookRows, WebhookSettlement};
+use super::{
+    DEAD_LETTERS_MAX, LoggedEvent, TakenEvents, WebhookLead, WebhookRow, WebhookRows, WebhookSettlement, Webhooks,
+};
 
-/// Maximum number of dead letters of a webhook.
-const DEAD_LETTERS_MAX: usize = 10_000;
 /// The connection of all calls.
 const LANE: &str = "webhooks";
 
-impl RedisRegistry {
-    /// Takes or renews the lead, and states the events to be logged, as in `webhook_log.lua`. Webhooks without a cursor
-    /// begin with the next event. Returns false if another process leads.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`, as for the calls below.
-    pub async fn lead_webhooks(
+impl Webhooks for RedisRegistry {
+    async fn lead_webhooks(
         &self,
         lead: &WebhookLead<'_>,
         wanted: &str,
@@ -38,31 +33,18 @@ impl RedisRegistry {
         did_change(&mut self.write(LANE, &script::LEAD_WEBHOOKS, keys, &args).await?)
     }
 
-    /// Ends the lead of this process. Returns false if it did not lead.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
-    pub async fn resign_webhooks(&self, process: &str) -> Result<bool, RegistryError> {
+    async fn resign_webhooks(&self, process: &str) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys()).partition([self.redis.keys().webhook_lead()]);
         did_change(&mut self.write(LANE, &script::RESIGN_WEBHOOKS, keys, &[process]).await?)
     }
 
-    /// Ends the logging of events for webhooks if no process has led for this time. Returns true if it did.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
-    pub async fn forget_webhooks(&self, after: Duration) -> Result<bool, RegistryError> {
+    async fn forget_webhooks(&self, after: Duration) -> Result<bool, RegistryError> {
         let own = self.redis.keys();
         let keys = ScriptKeys::of(own).partition([own.webhook_lead(), own.webhook_log()]);
         did_change(&mut self.write(LANE, &script::FORGET_WEBHOOKS, keys, &[&millis(after)]).await?)
     }
 
-    /// Reads the events after the cursor of a webhook, at most this number of events and of bytes. Returns `None` if
-    /// this process does not lead.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
-    pub async fn take_webhook_events(
+    async fn take_webhook_events(
         &self,
         process: &str,
         webhook: &str,
@@ -87,12 +69,7 @@ impl RedisRegistry {
         Ok(Some(TakenEvents { cursor, newest, now, events }))
     }
 
-    /// Moves the cursor of a webhook, and keeps its dead letters in the same step. Returns false if this process does
-    /// not lead, or the cursor is another one: nothing has changed then.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
-    pub async fn settle_webhook(
+    async fn settle_webhook(
         &self,
         process: &str,
         WebhookSettlement { webhook, from, to, about, dead }: &WebhookSettlement<'_>,
@@ -110,11 +87,7 @@ impl RedisRegistry {
         did_change(&mut self.write(LANE, &script::SETTLE_WEBHOOK, keys, &args).await?)
     }
 
-    /// Appends the oldest dead letters of a webhook to the log again, for this webhook only. Returns their number.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
-    pub async fn replay_webhook(&self, webhook: &str, limit: usize) -> Result<u64, RegistryError> {
+    async fn replay_webhook(&self, webhook: &str, limit: usize) -> Result<u64, RegistryError> {
         let own = self.redis.keys();
         let keys = ScriptKeys::of(own.webhook(webhook))
             .partition([own.webhook_log(), own.webhook_events()])
@@ -125,11 +98,7 @@ impl RedisRegistry {
         reply.number()
     }
 
-    /// Reads the state of all webhooks, in the order of their names.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
-    pub async fn show_webhooks(&self) -> Result<WebhookRows, RegistryError> {
+    async fn show_webhooks(&self) -> Result<WebhookRows, RegistryError> {
         let own = self.redis.keys();
         let keys = ScriptKeys::of(own)
             .partition([own.webhook_lead(), own.webhook_log(), own.webhook_cursors(), own.webhook_states()])
@@ -144,12 +113,6 @@ impl RedisRegistry {
         let mut rows = reply.arrays().map(|reply| row(reply?)).collect::<Result<Vec<_>, RegistryError>>()?;
         rows.sort_by(|one, other| one.webhook.cmp(&other.webhook));
         Ok(WebhookRows { leader: Some(leader).filter(|leader| !leader.is_empty()), rows })
-    }
-
-    /// Returns a reader that waits for new events.
-    #[must_use]
-    pub fn webhook_log_tail(&self) -> WebhookLogTail {
-        WebhookLogTail::new(self.redis.clone())
     }
 }
 

@@ -1,6 +1,4 @@
-//! [`WebhookLogTail`]: waits for new events of the log, over a connection of its own.
-
-use std::time::Duration;
+//! [`RedisLogTail`]: waits for new events of the log, over a connection of its own.
 
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamRangeReply, StreamReadReply};
@@ -8,37 +6,31 @@ use redis::streams::{StreamRangeReply, StreamReadReply};
 use crate::registry::RegistryError;
 use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, connection_config};
 
-/// Maximum wait for an event. Afterwards the end of the log is read again, because a restarted Redis may have lost it.
-const WAIT: Duration = Duration::from_secs(1);
+use super::TAIL_WAIT;
 
-/// Waits for new events of the log.
-pub struct WebhookLogTail {
+/// Waits for new events of the log in Redis.
+pub struct RedisLogTail {
     redis: RedisStore,
     connection: Option<MultiplexedConnection>,
 }
 
-impl std::fmt::Debug for WebhookLogTail {
+impl std::fmt::Debug for RedisLogTail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebhookLogTail").finish_non_exhaustive()
+        f.debug_struct("RedisLogTail").finish_non_exhaustive()
     }
 }
 
-impl WebhookLogTail {
+impl RedisLogTail {
     pub(super) fn new(redis: RedisStore) -> Self {
         Self { redis, connection: None }
     }
 
-    /// Returns once the log has an entry after the one with this id, at the latest after a second. Returns the id of
-    /// the newest entry.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`; the next call connects again.
-    pub async fn wait(&mut self, seen: &str) -> Result<String, RegistryError> {
+    pub(super) async fn wait(&mut self, seen: &str) -> Result<String, RegistryError> {
         let log = self.redis.keys().webhook_events();
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let config = connection_config().set_response_timeout(Some(WAIT + RESPONSE_TIMEOUT));
+                let config = connection_config().set_response_timeout(Some(TAIL_WAIT + RESPONSE_TIMEOUT));
                 self.redis.connect(&config).await?
             }
         };
@@ -46,14 +38,19 @@ impl WebhookLogTail {
             let mut end = end(&mut connection, &log).await?;
             if end == seen {
                 let mut read = redis::cmd("XREAD");
-                read.arg("COUNT").arg(1).arg("BLOCK").arg(WAIT.as_millis() as u64).arg("STREAMS").arg(log.as_str());
+                read.arg("COUNT")
+                    .arg(1)
+                    .arg("BLOCK")
+                    .arg(TAIL_WAIT.as_millis() as u64)
+                    .arg("STREAMS")
+                    .arg(log.as_str());
                 let added: Option<StreamReadReply> = read.arg(seen).query_async(&mut connection).await?;
                 let added = added.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
                 end = added.last().map_or(end, |entry| entry.id);
             }
             Ok(end)
         };
-        let end = self.redis.awaited(&log, WAIT, waiting).await?;
+        let end = self.redis.awaited(&log, TAIL_WAIT, waiting).await?;
         self.connection = Some(connection);
         Ok(end)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::IntCounter;
 
-use crate::host::metrics::{Label, Labelled, PresenceMetrics};
+use crate::host::metrics::{ApiMetrics, Label, Labelled};
 use crate::registry::{PostError, PostedMessage, RegistryError};
 
 /// Outcome of a message.
@@ -41,7 +41,7 @@ pub(super) struct ApiCounts {
 
 impl ApiCounts {
     /// Registers the counters.
-    pub(super) fn new(metrics: &PresenceMetrics) -> Self {
+    pub(super) fn new(metrics: &ApiMetrics) -> Self {
         let name = "parley_api_messages_total";
         let help = "Messages of applications that reached the store, by outcome.";
         Self { posts: Arc::new(Labelled::counters(&metrics.registry, name, help, "outcome")) }

@@ -19,7 +19,7 @@ use super::Api;
 use super::problem::refused_as;
 use super::refusal_log::RefusalLog;
 use crate::host::client_address::ClientAddress;
-use crate::host::metrics::{Label, Labelled, PresenceMetrics};
+use crate::host::metrics::{ApiMetrics, Label, Labelled};
 use crate::host::problem::Problem;
 use crate::host::refusal_episodes::{LimitScope, MetLimit};
 use crate::host::reloadable::Reloadable;
@@ -130,7 +130,7 @@ pub(super) struct KeyGuard {
 
 impl KeyGuard {
     /// Creates the guard of an API, and registers its counter.
-    pub(super) fn new(access: Reloadable<Arc<ApiAccess>>, log: RefusalLog, metrics: &PresenceMetrics) -> Self {
+    pub(super) fn new(access: Reloadable<Arc<ApiAccess>>, log: RefusalLog, metrics: &ApiMetrics) -> Self {
         let refused = Labelled::counters(
             &metrics.registry,
             "parley_api_key_refusals_total",

@@ -62,7 +62,7 @@ use self::problem::{ProblemSchema, refused};
 use self::read_shares::ReadKind;
 use self::refusal_log::RefusalLog;
 use crate::host::client_address::{ClientAddress, TrustedProxies};
-use crate::host::metrics::PresenceMetrics;
+use crate::host::metrics::ApiMetrics;
 use crate::host::problem::Problem;
 use crate::host::reloadable::Reloadable;
 use crate::host::security_headers::add_security_headers;
@@ -114,7 +114,7 @@ pub struct ApiClients {
 /// its event streams; other requests are completed.
 ///
 /// Must be served inside a tokio runtime.
-pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients, stop: CancellationToken) -> Router {
+pub fn router(registry: Registry, metrics: ApiMetrics, clients: ApiClients, stop: CancellationToken) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     keys::document(&mut openapi);
@@ -150,15 +150,11 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
 }
 
 /// Counts a response under the pattern of its route, so clients cannot add series.
-async fn count(State(metrics): State<PresenceMetrics>, request: Request, next: Next) -> Response {
+async fn count(State(metrics): State<ApiMetrics>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    metrics.api_request(
-        route.as_ref().map_or("none", MatchedPath::as_str),
-        response.status().as_u16(),
-        began.elapsed(),
-    );
+    metrics.request(route.as_ref().map_or("none", MatchedPath::as_str), response.status().as_u16(), began.elapsed());
     response
 }
 

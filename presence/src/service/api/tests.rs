@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ApiClients, router};
 use crate::host::client_address::TrustedProxies;
-use crate::host::metrics::PresenceMetrics;
+use crate::host::metrics::{ApiMetrics, registry as metrics_registry};
 use crate::host::reloadable::Reloadable;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Served {
     address: SocketAddr,
     registry: Registry,
-    metrics: PresenceMetrics,
+    metrics: ApiMetrics,
     access: Reloadable<Arc<ApiAccess>>,
     stop: CancellationToken,
     incarnation: Incarnation,
@@ -82,7 +82,7 @@ impl Served {
     async fn over(registry: Registry) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics, stop) =
-            (listener.local_addr().unwrap(), PresenceMetrics::new(), CancellationToken::new());
+            (listener.local_addr().unwrap(), ApiMetrics::new(&metrics_registry("0")), CancellationToken::new());
         let access = Reloadable::default();
         let router = router(
             registry.clone(),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::api::SAMPLE_KEY;
 use super::*;
 use crate::host::settings::Sources;
 use crate::host::telemetry::LogFormat;

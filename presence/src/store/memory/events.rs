@@ -3,8 +3,10 @@
 //! Positions have the form of a Redis stream's (`<Unix ms>-<count>`) and only grow, even if the clock goes back.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::registry::{EventLogEnds, RegistryEvent, event_position};
@@ -24,17 +26,20 @@ pub(crate) struct EventLog {
 }
 
 impl EventLog {
-    /// Appends an event and adds the time to `fields`.
-    pub(crate) fn add(&mut self, now: u64, kind: &'static str, mut fields: serde_json::Value) {
-        fields["time"] = now.into();
+    /// Appends an event and adds the time to `fields`, which are not empty. Returns its JSON.
+    pub(crate) fn add(&mut self, now: u64, kind: &'static str, fields: &impl Serialize) -> String {
+        let mut data = serde_json::to_string(fields).expect("fields are names and numbers");
+        data.pop();
+        let _ = write!(data, ",\"time\":{now}}}");
         self.last = (now, 0).max((self.last.0, self.last.1 + 1));
         if self.entries.len() == EVENTS_MAX
             && let Some((oldest, ..)) = self.entries.pop_front()
         {
             self.trimmed = oldest;
         }
-        self.entries.push_back((self.last, kind, fields.to_string()));
+        self.entries.push_back((self.last, kind, data.clone()));
         self.changed.notify_waiters();
+        data
     }
 
     /// Returns the notification of new events.

@@ -21,10 +21,13 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod user_nicks;
+mod webhook_log;
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
 
 use crate::host::reloadable::Reloadable;
 use crate::model::keys::Keys;
@@ -43,6 +46,7 @@ pub(crate) use self::sanctions::SanctionTable;
 pub(crate) use self::sessions::Sessions;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
 use self::streams::{Inboxes, SeenKeys};
+pub(crate) use self::webhook_log::{LeadRecord, WantedEvents, WebhookLog, WebhookRecord, event_size};
 
 /// The retention of freed nicks, ended sessions and empty rooms.
 const RETENTION_MS: u64 = 72 * 3600 * 1000;
@@ -149,6 +153,7 @@ pub(crate) struct StoreState {
     pub(crate) ids_seen: SeenKeys,
     pub(crate) sanctions: SanctionTable,
     pub(crate) events: EventLog,
+    pub(crate) webhooks: WebhookLog,
     pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
     pub(crate) quiet_rooms: RetirementQueue<RoomKey>,
@@ -180,6 +185,7 @@ impl StoreState {
             ids_seen: SeenKeys::of_attempts(),
             sanctions: SanctionTable::default(),
             events: EventLog::default(),
+            webhooks: WebhookLog::default(),
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),
             fleeting_rooms: RetirementQueue::default(),
@@ -192,6 +198,16 @@ impl StoreState {
 
     pub(crate) fn events(&self) -> &EventLog {
         &self.events
+    }
+
+    /// Adds an event to the event log and, if a webhook wants it, to the log of webhooks. Twin: `log_event` of
+    /// `registry/script/prelude.lua`.
+    pub(crate) fn log_event(&mut self, kind: &'static str, fields: &impl Serialize) {
+        let now = now();
+        let data = self.events.add(now, kind, fields);
+        if self.webhooks.wants(kind) {
+            self.webhooks.add(kind, now, String::new(), data);
+        }
     }
 
     /// Schedules the deletion of an ended record.

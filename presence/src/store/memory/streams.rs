@@ -336,6 +336,10 @@ impl StoreState {
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
         let keep = StreamLimits::of_room(rules.history(self.retention.get()));
         let (seq, time) = state.log.push(message.payload, now(), keep);
+        if self.webhooks.wants_room(room) {
+            let at = format!("{} {seq}", state.log.epoch);
+            self.webhooks.add("message", time, at, message.payload.to_owned());
+        }
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.log.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
@@ -369,6 +373,11 @@ impl StoreState {
         let inbox = self.inboxes.of(&session);
         let (seq, time) = inbox.push(message.payload, now(), StreamLimits::of_inbox(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
+        if owner.is_none() && self.webhooks.wants("direct_offline") {
+            let user = self.nicks.records.get(to).and_then(|record| record.user.as_ref());
+            let user = user.map(ToString::to_string).unwrap_or_default();
+            self.webhooks.add("direct_offline", time, user, message.payload.to_owned());
+        }
         let text = format!("D {session} {} {seq} {time} {}\n{}", inbox.epoch, message.payload.len(), message.payload);
         if let Some(owner) = &owner {
             self.channels.publish(&self.keys.node(&owner.incarnation).channel(), text.as_bytes());

@@ -1,10 +1,22 @@
-//! The log of the webhooks, in Redis only: the lead, the cursors, the bounds, and the dead letters.
+//! The log of the webhooks: the lead, the cursors, the bounds, and the dead letters.
 
 use std::time::Duration;
 
-use presence::registry::{LoggedEvent, RedisRegistry, Registry, WebhookLead, WebhookSettlement};
+use presence::registry::{ApiPost, LoggedEvent, PostTarget, WebhookLead, WebhookSettlement};
 
-use super::{PATIENCE, RegistryArm};
+use super::{PATIENCE, RegistryArm, on_both_arms, room};
+
+on_both_arms! {
+    log_has_wanted_events_after_the_lead_only,
+    only_the_leader_moves_a_cursor,
+    events_that_every_webhook_has_are_removed,
+    log_is_bounded_in_bytes_and_numbers_stay,
+    taken_events_are_bounded_in_number_and_bytes,
+    dead_letters_return_for_their_webhook_only,
+    logging_ends_when_no_process_leads,
+    messages_are_logged_with_their_position,
+    tail_wakes_at_a_new_event,
+}
 
 /// Bounds that these tests do not reach, and the kinds that they log.
 const WANTED: &str = "1000 1048576 join online ";
@@ -12,28 +24,21 @@ const WANTED: &str = "1000 1048576 join online ";
 const ALL: [usize; 2] = [1000, 1 << 20];
 
 impl RegistryArm {
-    fn store(&self) -> RedisRegistry {
-        match &self.registry {
-            Registry::Redis(store) => store.clone(),
-            Registry::Memory(_) => panic!("webhooks need Redis"),
-        }
-    }
-
     /// Takes or renews the lead of a process for the webhooks `a` and `b`.
     async fn lead(&self, process: &str, wanted: &str) -> bool {
         let lead = WebhookLead { process, lasts: PATIENCE };
-        self.store().lead_webhooks(&lead, wanted, &["a", "b"]).await.unwrap()
+        self.registry.lead_webhooks(&lead, wanted, &["a", "b"]).await.unwrap()
     }
 
     /// Returns the events that a webhook is to get from this process; `None` if it does not lead.
     async fn taken(&self, process: &str, webhook: &str) -> Option<Vec<LoggedEvent>> {
-        let taken = self.store().take_webhook_events(process, webhook, ALL).await.unwrap();
+        let taken = self.registry.take_webhook_events(process, webhook, ALL).await.unwrap();
         taken.map(|taken| taken.events)
     }
 
     async fn settle(&self, process: &str, [from, to]: [u64; 2], dead: &[LoggedEvent]) -> bool {
         let settlement = WebhookSettlement { webhook: "a", from, to, about: "{}", dead };
-        self.store().settle_webhook(process, &settlement).await.unwrap()
+        self.registry.settle_webhook(process, &settlement).await.unwrap()
     }
 }
 
@@ -41,9 +46,7 @@ fn numbers(events: &[LoggedEvent]) -> Vec<u64> {
     events.iter().map(|event| event.number).collect()
 }
 
-#[tokio::test]
-async fn log_has_wanted_events_after_the_lead_only() {
-    let arm = RegistryArm::redis().await;
+async fn log_has_wanted_events_after_the_lead_only(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     node.user("early").await;
     assert!(arm.lead("p1", WANTED).await);
@@ -54,14 +57,13 @@ async fn log_has_wanted_events_after_the_lead_only() {
     let events = arm.taken("p1", "a").await.unwrap();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["online", "join"], "a leave is not wanted");
-    assert!(events[1].data.contains(r##""room":"#lobby","nick":"ann""##), "{events:?}");
+    let joined: serde_json::Value = serde_json::from_str(&events[1].data).unwrap();
+    assert_eq!(joined, serde_json::json!({"room": "#lobby", "nick": "ann", "time": events[1].time}));
     assert_eq!(arm.taken("p1", "b").await.unwrap(), events, "each webhook has its own cursor");
     assert_eq!(arm.taken("p1", "unknown").await, None);
 }
 
-#[tokio::test]
-async fn only_the_leader_moves_a_cursor() {
-    let arm = RegistryArm::redis().await;
+async fn only_the_leader_moves_a_cursor(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     assert!(arm.lead("p1", WANTED).await);
     assert!(!arm.lead("p2", WANTED).await, "one leads at a time");
@@ -73,16 +75,14 @@ async fn only_the_leader_moves_a_cursor() {
     assert!(arm.settle("p1", [0, 1], &[]).await);
     assert!(!arm.settle("p1", [0, 1], &[]).await, "a late answer changes nothing");
 
-    assert!(arm.store().resign_webhooks("p1").await.unwrap());
-    assert!(!arm.store().resign_webhooks("p1").await.unwrap());
+    assert!(arm.registry.resign_webhooks("p1").await.unwrap());
+    assert!(!arm.registry.resign_webhooks("p1").await.unwrap());
     assert!(arm.lead("p2", WANTED).await);
     assert!(!arm.settle("p1", [1, 2], &[]).await, "the former leader changes nothing");
     assert_eq!(numbers(&arm.taken("p2", "a").await.unwrap()), [2], "the cursor stays at its place");
 }
 
-#[tokio::test]
-async fn events_that_every_webhook_has_are_removed() {
-    let arm = RegistryArm::redis().await;
+async fn events_that_every_webhook_has_are_removed(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     assert!(arm.lead("p1", WANTED).await);
     for nick in ["ann", "bob", "carl"] {
@@ -92,16 +92,16 @@ async fn events_that_every_webhook_has_are_removed() {
     assert!(arm.lead("p1", WANTED).await);
     assert_eq!(numbers(&arm.taken("p1", "b").await.unwrap()), [1, 2, 3], "b still needs them");
     let settlement = WebhookSettlement { webhook: "b", from: 0, to: 3, about: "{}", dead: &[] };
-    assert!(arm.store().settle_webhook("p1", &settlement).await.unwrap());
+    assert!(arm.registry.settle_webhook("p1", &settlement).await.unwrap());
     assert!(arm.lead("p1", WANTED).await);
-    let left: usize = arm.ask(&["XLEN", &arm.keys.webhook_events()]).await;
-    assert_eq!(left, 1);
+    if arm.is_redis() {
+        let left: usize = arm.ask(&["XLEN", &arm.keys.webhook_events()]).await;
+        assert_eq!(left, 1);
+    }
     assert_eq!(numbers(&arm.taken("p1", "a").await.unwrap()), [3]);
 }
 
-#[tokio::test]
-async fn log_is_bounded_in_bytes_and_numbers_stay() {
-    let arm = RegistryArm::redis().await;
+async fn log_is_bounded_in_bytes_and_numbers_stay(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     // 16 parts of 256 bytes: each event is smaller than a part.
     let wanted = "1000 4096 online ";
@@ -109,29 +109,39 @@ async fn log_is_bounded_in_bytes_and_numbers_stay() {
     for number in 0..100 {
         node.user(&format!("user{number}")).await;
     }
-    let taken = arm.store().take_webhook_events("p1", "a", ALL).await.unwrap().unwrap();
+    let taken = arm.registry.take_webhook_events("p1", "a", ALL).await.unwrap().unwrap();
     assert_eq!((taken.cursor, taken.newest), (0, 100));
     assert!((25..50).contains(&taken.events.len()), "{}", taken.events.len());
     let first = taken.events[0].number;
     assert_eq!(numbers(&taken.events), Vec::from_iter(first..=100), "the newest ones, without holes");
 }
 
-#[tokio::test]
-async fn dead_letters_return_for_their_webhook_only() {
-    let arm = RegistryArm::redis().await;
+async fn taken_events_are_bounded_in_number_and_bytes(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    assert!(arm.lead("p1", WANTED).await);
+    for nick in ["ann", "bob", "carl"] {
+        node.user(nick).await;
+    }
+    for (limits, expected) in [([2, 1 << 20], 2), ([1000, 1], 1), ([1000, 100], 2)] {
+        let taken = arm.registry.take_webhook_events("p1", "a", limits).await.unwrap().unwrap();
+        assert_eq!((taken.events.len(), taken.newest), (expected, 3), "{limits:?}");
+    }
+}
+
+async fn dead_letters_return_for_their_webhook_only(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     assert!(arm.lead("p1", WANTED).await);
     node.user("ann").await;
     node.user("bob").await;
     let events = arm.taken("p1", "a").await.unwrap();
     assert!(arm.settle("p1", [0, 2], &events).await);
-    let shown = arm.store().show_webhooks().await.unwrap();
+    let shown = arm.registry.show_webhooks().await.unwrap();
     assert_eq!(shown.leader.as_deref(), Some("p1"));
     assert_eq!(shown.rows.iter().map(|row| (row.waiting, row.dead)).collect::<Vec<_>>(), [(0, 2), (2, 0)]);
 
-    assert_eq!(arm.store().replay_webhook("a", 1).await.unwrap(), 1);
-    assert_eq!(arm.store().replay_webhook("a", 5).await.unwrap(), 1);
-    assert_eq!(arm.store().replay_webhook("a", 5).await.unwrap(), 0);
+    assert_eq!(arm.registry.replay_webhook("a", 1).await.unwrap(), 1);
+    assert_eq!(arm.registry.replay_webhook("a", 5).await.unwrap(), 1);
+    assert_eq!(arm.registry.replay_webhook("a", 5).await.unwrap(), 0);
     let again = arm.taken("p1", "a").await.unwrap();
     assert_eq!(numbers(&again), [3, 4]);
     for (again, first) in again.iter().zip(&events) {
@@ -141,17 +151,53 @@ async fn dead_letters_return_for_their_webhook_only() {
     }
 }
 
-#[tokio::test]
-async fn logging_ends_when_no_process_leads() {
-    let arm = RegistryArm::redis().await;
+async fn logging_ends_when_no_process_leads(arm: &RegistryArm) {
     let node = arm.node("g1").await;
-    assert!(!arm.store().forget_webhooks(Duration::ZERO).await.unwrap(), "nothing to forget");
+    assert!(!arm.registry.forget_webhooks(Duration::ZERO).await.unwrap(), "nothing to forget");
     assert!(arm.lead("p1", WANTED).await);
-    assert!(!arm.store().forget_webhooks(Duration::ZERO).await.unwrap(), "p1 leads");
-    assert!(arm.store().resign_webhooks("p1").await.unwrap());
-    assert!(!arm.store().forget_webhooks(PATIENCE).await.unwrap(), "p1 has led just now");
-    assert!(arm.store().forget_webhooks(Duration::ZERO).await.unwrap());
+    assert!(!arm.registry.forget_webhooks(Duration::ZERO).await.unwrap(), "p1 leads");
+    assert!(arm.registry.resign_webhooks("p1").await.unwrap());
+    assert!(!arm.registry.forget_webhooks(PATIENCE).await.unwrap(), "p1 has led just now");
+    assert!(arm.registry.forget_webhooks(Duration::ZERO).await.unwrap());
     node.user("ann").await;
     assert!(arm.lead("p1", WANTED).await);
     assert_eq!(arm.taken("p1", "a").await.unwrap(), []);
+}
+
+async fn messages_are_logged_with_their_position(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let ann = node.user("ann").await;
+    ann.join("#Team-a").await;
+    ann.join("#lobby").await;
+    assert!(arm.lead("p1", "1000 1048576 direct_offline message:team- ").await);
+    let post = |to: PostTarget, key: &str| ApiPost {
+        to,
+        application: "app".to_owned(),
+        key: key.to_owned(),
+        msg_id: format!("m-{key}"),
+        payload: r##"{"to":"#Team-a","from":"app","id":"m","at":1,"api":"app","body":1}"##.to_owned(),
+    };
+    let to_room = |name: &str| PostTarget::Room(room(name).key().clone());
+    let nick = PostTarget::Nick(ann.nick.key().clone());
+    let posts = [post(to_room("#Team-a"), "1"), post(to_room("#lobby"), "2"), post(nick.clone(), "3")];
+    let posted: Vec<_> = arm.registry.post(&posts).await.into_iter().map(Result::unwrap).collect();
+    assert!(ann.detach(PATIENCE).await);
+    assert!(!arm.registry.post(&[post(nick, "4")]).await.remove(0).unwrap().online);
+
+    let events = arm.taken("p1", "a").await.unwrap();
+    let seen: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.at.as_str(), event.time)).collect();
+    let position = format!("{} 1", posted[0].epoch);
+    assert_eq!(seen[0], ("message", position.as_str(), posted[0].time), "the other room is not wanted");
+    assert_eq!(seen.len(), 2, "a message to a user that is online is not wanted: {seen:?}");
+    assert_eq!((seen[1].0, seen[1].1), ("direct_offline", ""), "a nickname without a user");
+    assert_eq!(events[0].data, posts[0].payload);
+}
+
+async fn tail_wakes_at_a_new_event(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    assert!(arm.lead("p1", WANTED).await);
+    let mut tail = arm.registry.webhook_log_tail();
+    let seen = tail.wait("").await.unwrap();
+    let (woken, _) = tokio::join!(tail.wait(&seen), node.user("ann"));
+    assert_ne!(woken.unwrap(), seen);
 }

@@ -292,7 +292,9 @@ impl StoreState {
         let shown = self.rooms.get(room).map_or(room.as_str(), |room| room.name.as_str());
         let mut data = json!(notice);
         data["room"] = json!(shown);
-        self.events.add(now(), "moderation", data);
+        // The log adds its own.
+        data.as_object_mut().map(|fields| fields.remove("time"));
+        self.log_event("moderation", &data);
     }
 
     fn announce_moderation(&mut self, room: &RoomKey, notice: Moderation, removed: &BTreeSet<NickKey>) {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Served;
 use super::keys::GuardedApi;
 use crate::host::client_address::TrustedProxies;
-use crate::host::metrics::PresenceMetrics;
+use crate::host::metrics::{ApiMetrics, registry as metrics_registry};
 use crate::host::reloadable::Reloadable;
 use crate::registry::{MemoryRegistry, Registry};
 use crate::service::access::ApiAccess;
@@ -48,7 +48,7 @@ async fn every_route_is_documented() {
         "{:?}",
         router(
             registry,
-            PresenceMetrics::new(),
+            ApiMetrics::new(&metrics_registry("0")),
             ApiClients {
                 proxies: TrustedProxies::default(),
                 connections: CONNECTIONS_MAX,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HttpTimeouts, TIMEOUTS, serve};
 use crate::host::client_address::TrustedProxies;
-use crate::host::metrics::PresenceMetrics;
+use crate::host::metrics::{ApiMetrics, registry as metrics_registry};
 use crate::host::reloadable::Reloadable;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::{ClaimRequest, GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
@@ -52,7 +52,8 @@ impl HttpServer {
             log_addresses: true,
             access: Reloadable::default(),
         };
-        let router = api::router(registry.clone(), PresenceMetrics::new(), clients, closing.clone());
+        let metrics = ApiMetrics::new(&metrics_registry("0"));
+        let router = api::router(registry.clone(), metrics, clients, closing.clone());
         let serving = tokio::spawn(serve(listener, router, WaitingPool::new(1), timeouts, closing.clone()));
         Self { address, registry, incarnation, closing, serving }
     }
