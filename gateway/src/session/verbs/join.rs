@@ -137,6 +137,7 @@ mod perform {
                     user: me.user(),
                     status: &me.status,
                     entry,
+                    moderates: me.moderates(&room),
                 })
             })
             .await
