@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use gateway::backplane::{Delivery, PublishRequest, StreamId, envelope};
-use gateway::hub::{Hub, JoinProgress, FeedJoin};
+use gateway::hub::{FeedJoin, Hub, JoinProgress};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::{Outbox, batch};
-use gateway::wire::{Event, Dialect, Request, json};
+use gateway::wire::{Dialect, Event, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use presence::model::stream::StreamEnd;
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
@@ -41,7 +41,7 @@ fn draft() -> PublishRequest {
     let owner = Owner { incarnation: Incarnation::random(), session: SessionId::random(), fence: Fence(7) };
     let from = Nick::parse("ann").expect("a nickname");
     let (msg_id, body, accepted) = (said(1).msg_id, said(1).body, Accepted::default());
-    PublishRequest { msg_id, key: None, from, from_user: None, owner, body, accepted }
+    PublishRequest { msg_id, key: None, from, from_user: None, owner, moderates: false, body, accepted }
 }
 
 fn request() -> String {

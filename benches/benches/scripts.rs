@@ -142,7 +142,8 @@ impl CountedGateway {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &gateway_info()).await.expect("a lease");
-        let backplane = Backplane::Redis(RedisBackplane::start(redis, RedisBackplaneSettings::default(), Arc::new(drop)));
+        let backplane =
+            Backplane::Redis(RedisBackplane::start(redis, RedisBackplaneSettings::default(), Arc::new(drop)));
         backplane.subscribe_own_channel(&incarnation).await;
         Self { registry, backplane, incarnation }
     }
@@ -160,7 +161,10 @@ impl CountedGateway {
 
     async fn join(&self, (nick, owner): &(Nick, Owner), room: &RoomName) {
         let (status, entry) = (Status::default(), JoinEntry::New);
-        let joined = self.registry.join(JoinRequest { room, nick, owner, user: None, status: &status, entry }).await;
+        let joined = self
+            .registry
+            .join(JoinRequest { room, nick, owner, user: None, status: &status, entry, moderates: false })
+            .await;
         joined.expect("an accepted join");
     }
 
@@ -227,7 +231,7 @@ fn room(number: usize) -> RoomName {
 fn message((from, owner): &(Nick, Owner)) -> PublishRequest {
     let (msg_id, body) = (SessionId::random().to_string(), Body::from_text(&"x".repeat(128)));
     let (from, owner, accepted) = (from.clone(), owner.clone(), Accepted::at(SystemTime::now()));
-    PublishRequest { msg_id, key: None, from, from_user: None, owner, body, accepted }
+    PublishRequest { msg_id, key: None, from, from_user: None, owner, moderates: false, body, accepted }
 }
 
 /// Returns the instructions and the script calls of a server that answers `calls` calls.

@@ -31,7 +31,7 @@ fn check_message(message: &ChatMessage) {
         Owner { incarnation: Incarnation::from_store("g"), session: SessionId::from_store("s"), fence: Fence(1) };
     let accepted = Accepted::at(SystemTime::UNIX_EPOCH);
     let (msg_id, from_user, body) = (message.msg_id.clone(), message.from_user.clone(), message.body.clone());
-    let request = PublishRequest { msg_id, key: None, from, from_user, owner, body, accepted };
+    let request = PublishRequest { msg_id, key: None, from, from_user, owner, moderates: false, body, accepted };
     let payload = envelope::payload(&message.to, &request);
     let read = envelope::message(payload.as_bytes(), message.seq, message.time).expect("an own payload is read");
     assert_eq!((&read.to, read.from.as_str(), &read.msg_id), (&message.to, request.from.as_str(), &message.msg_id));

@@ -133,6 +133,7 @@ impl StoreCalls {
             from: self.nick.clone(),
             from_user: Some(self.user.clone()),
             owner: self.owner.clone(),
+            moderates: false,
             body: Body::from_text("hello"),
             accepted: Accepted::at(SystemTime::UNIX_EPOCH),
         }
@@ -225,7 +226,7 @@ calls! {
     };
     join = |s| {
         let (nick, owner, user, status) = (&s.nick, &s.owner, Some(&s.user), &s.status);
-        outcome(s.names.join(JoinRequest { room: &s.room, nick, owner, user, status, entry: JoinEntry::New }).await)
+        outcome(s.names.join(JoinRequest { room: &s.room, nick, owner, user, status, entry: JoinEntry::New, moderates: false }).await)
     };
     set_room_rules = |s| outcome(s.names.set_room_rules(&s.room, &RoomRules::default()).await);
     set_role = |s| {
@@ -257,8 +258,8 @@ calls! {
     post = |s| s.post(PostTarget::Room(s.room.key().clone())).await;
     post_direct = |s| s.post(PostTarget::Nick(s.nick.key().clone())).await;
     room_messages = |s| outcome(s.names.room_messages(s.room.key(), None, 10).await);
-    room_typing = |s| outcome(s.backplane.typing(&Target::Room(s.room.clone()), &s.nick, &s.owner.session).await);
-    typing = |s| outcome(s.backplane.typing(&Target::Nick(s.nick.clone()), &s.nick, &s.owner.session).await);
+    room_typing = |s| outcome(s.backplane.typing(&Target::Room(s.room.clone()), &s.nick, &s.owner.session, false).await);
+    typing = |s| outcome(s.backplane.typing(&Target::Nick(s.nick.clone()), &s.nick, &s.owner.session, false).await);
     history = |s| outcome(s.backplane.history(s.room.key(), Range::Newest, LIMIT).await);
     read_after = |s| outcome(s.backplane.read_after(&s.room_stream(), 0, LIMIT).await);
     read_ends = |s| {
@@ -309,6 +310,7 @@ calls! {
     read = |s| outcome(s.names.read(&s.owner.session, 1).await);
     confirm = |s| outcome(s.names.confirm(&s.owner.session, &s.tokens[0]).await);
     kick = |s| outcome(s.names.kick(s.nick.key()).await);
+    renamed = |s| outcome(s.names.renamed(s.nick.key()).await);
     drain = |s| outcome(s.names.drain(&s.owner.incarnation).await);
     beat_with_orders = |s| outcome(s.names.beat(&s.owner.incarnation, &[]).await);
     detach = |s| outcome(s.names.detach(&s.nick, &s.owner, HOLD).await);

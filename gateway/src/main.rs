@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use gateway::config::{GatewayConfig, KEYS};
 use gateway::ctl;
+use gateway::identity::AuthMode;
 use gateway::server::{Gateway, GatewayAddresses};
 use presence::host::crypto::install_crypto;
 use presence::host::program::{self, Drained, Program};
 use presence::host::settings::{Key, Settings, SettingsError};
 use presence::host::telemetry::Logs;
+use presence::model::RoomCreation;
 use serde::Serialize;
 
 /// Returns memory to the system after a burst of connections, unlike glibc. Its options are in `.cargo/config.toml`.
@@ -51,6 +53,13 @@ impl Program for GatewayProgram {
 
     fn config(settings: &Settings) -> Result<GatewayConfig, SettingsError> {
         GatewayConfig::new(settings)
+    }
+
+    fn warnings(config: &GatewayConfig) -> Vec<String> {
+        config.rooms.warnings(|create| {
+            let has_tokens = config.auth.mode != AuthMode::Open;
+            (create == RoomCreation::Token && !has_tokens).then_some("auth.mode is open, so no client has a token")
+        })
     }
 
     fn logs(config: &GatewayConfig) -> &Logs {

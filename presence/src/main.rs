@@ -8,6 +8,8 @@ use presence::host::crypto::install_crypto;
 use presence::host::program::{self, Drained, Program};
 use presence::host::settings::{Key, Settings, SettingsError};
 use presence::host::telemetry::Logs;
+use presence::model::RoomCreation;
+use presence::service::access::ApiScope;
 use presence::service::config::{KEYS, PresenceConfig};
 use presence::service::server::Presence;
 use serde::Serialize;
@@ -42,6 +44,13 @@ impl Program for PresenceProgram {
 
     fn config(settings: &Settings) -> Result<PresenceConfig, SettingsError> {
         PresenceConfig::new(settings)
+    }
+
+    fn warnings(config: &PresenceConfig) -> Vec<String> {
+        config.rooms.warnings(|create| {
+            let has_key = config.access.keys.iter().any(|key| key.has(ApiScope::Publish));
+            (create == RoomCreation::Api && !has_key).then_some("no key of api.keys has the scope publish")
+        })
     }
 
     fn logs(config: &PresenceConfig) -> &Logs {

@@ -40,6 +40,8 @@ pub struct PublishRequest {
     pub from_user: Option<UserId>,
     /// The sender's claim, which the store compares with the member record or nick record.
     pub owner: Owner,
+    /// True if the sender's token lets it moderate the room: then the rules exempt it as a moderator.
+    pub moderates: bool,
     /// The JSON text of the body.
     pub body: Body,
     /// The time at which this gateway accepted it.
@@ -246,11 +248,18 @@ contract! {
             async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError>;
 
             /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an
-            /// owner is no error. The notice of a muted member is dropped.
+            /// owner is no error. The notice of a member that may not send is dropped, apart from the pause of the slow
+            /// mode. `moderates` is as in [`PublishRequest`].
             ///
             /// # Errors
             /// `Unavailable` or `Unknown`. Do not retry.
-            async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError>;
+            async fn typing(
+                &self,
+                to: &Target,
+                from: &Nick,
+                session: &SessionId,
+                moderates: bool,
+            ) -> Result<(), RegistryError>;
 
             /// Republishes acknowledged messages that the store has lost, for as long as it is polled. `count` receives
             /// the number of messages. A dropped future leaves the rest for the next call.

@@ -146,6 +146,7 @@ mod tests {
             from: Nick::parse("ann").unwrap(),
             from_user: None,
             owner,
+            moderates: false,
             body: Body::from_text("x"),
             accepted: Accepted::default(),
         }

@@ -150,10 +150,16 @@ impl BackplaneContract for MemoryBackplane {
         self.node.key_shares.conclude(request, keys, outcome)
     }
 
-    async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+    async fn typing(
+        &self,
+        to: &Target,
+        from: &Nick,
+        session: &SessionId,
+        moderates: bool,
+    ) -> Result<(), RegistryError> {
         let MemoryNode { store, keys, .. } = &*self.node;
         let (channel, session) = match to {
-            Target::Room(room) if store.is_muted(room.key(), from.key()) => return Ok(()),
+            Target::Room(room) if !store.may_send(room.key(), from.key(), moderates) => return Ok(()),
             Target::Room(room) => (String::from(keys.room(room.key()).channel()), session.clone()),
             Target::Nick(nick) => match store.whereabouts(nick.key()) {
                 Some(owner) => (keys.node(&owner.incarnation).channel().into(), owner.session),
@@ -266,6 +272,7 @@ fn append<'a>(request: &'a PublishRequest, keys: KeyAdmission, payload: &'a str)
     Append {
         from: request.from.key(),
         owner: &request.owner,
+        moderates: request.moderates,
         key: request.key.as_deref(),
         adds_key: keys.adds_keys(),
         msg_id: &request.msg_id,

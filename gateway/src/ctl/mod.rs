@@ -66,7 +66,7 @@ enum CtlCommand {
         whom: Option<String>,
     },
     /// End the session of a nickname, or every session of a user or an address, wherever it is
-    Kick(sanctions::SubjectFlags),
+    Kick(sanctions::KickFlags),
     /// Ban a nickname, a user or an address from the cluster, on every gateway within 2 s
     Ban(sanctions::BanFlags),
     /// Lift a ban
@@ -213,7 +213,7 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
         let answer = match command {
             CtlCommand::Status => status::status(&cluster).await,
             CtlCommand::Who { whom } => who::who(&cluster, whom.as_deref()).await,
-            CtlCommand::Kick(subject) => sanctions::kick(&cluster, subject).await,
+            CtlCommand::Kick(flags) => sanctions::kick(&cluster, flags, &config.limits.addresses.proxies).await,
             CtlCommand::Ban(flags) => sanctions::ban(&cluster, flags, &config.limits.addresses.proxies).await,
             CtlCommand::Unban(subject) => sanctions::lift_of(&cluster, SanctionKind::Ban, subject).await,
             CtlCommand::Bans => sanctions::list(&cluster, SanctionKind::Ban).await,

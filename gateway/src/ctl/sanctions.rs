@@ -90,10 +90,14 @@ pub(super) async fn ban(
     proxies: &TrustedProxies,
 ) -> Result<CtlAnswer, CtlError> {
     let subject = subject.subject()?;
-    if !force {
-        proxies.check_ban(&subject).map_err(|reason| CtlError::Refused(format!("{reason}; --force bans it anyway")))?;
-    }
+    check_reach(&subject, *force, proxies)?;
     put(cluster, (SanctionKind::Ban, subject), terms).await
+}
+
+/// Refuses an order about every address or a trusted proxy, unless it is forced.
+fn check_reach(subject: &SanctionSubject, force: bool, proxies: &TrustedProxies) -> Result<(), CtlError> {
+    let spared = if force { Ok(()) } else { proxies.check_ban(subject) };
+    spared.map_err(|reason| CtlError::Refused(format!("{reason}; --force gives the order anyway")))
 }
 
 /// Flags of `mute`.
@@ -137,11 +141,27 @@ pub(super) async fn revoke(cluster: &CommandAccess, flags: &RevokeFlags) -> Resu
     put_order(cluster, &order, terms).await
 }
 
-pub(super) async fn kick(cluster: &CommandAccess, flags: &SubjectFlags) -> Result<CtlAnswer, CtlError> {
-    if let Some(nick) = &flags.nick {
+/// Flags of `kick`.
+#[derive(Debug, clap::Args)]
+pub(super) struct KickFlags {
+    #[command(flatten)]
+    subject: SubjectFlags,
+    /// Kick even every address (/0) or a trusted proxy
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn kick(
+    cluster: &CommandAccess,
+    KickFlags { subject, force }: &KickFlags,
+    proxies: &TrustedProxies,
+) -> Result<CtlAnswer, CtlError> {
+    if let Some(nick) = &subject.nick {
         return kick::kick(cluster, nick).await;
     }
-    let order = SanctionOrder::new(SanctionKind::Kick, flags.subject()?, "ctl", "").map_err(|error| usage(&error))?;
+    let subject = subject.subject()?;
+    check_reach(&subject, *force, proxies)?;
+    let order = SanctionOrder::new(SanctionKind::Kick, subject, "ctl", "").map_err(|error| usage(&error))?;
     let entry = order_entry(cluster, &order, Some(SanctionKind::KICK_LASTS)).await?;
     let subject = &entry.order.subject;
     Ok(CtlAnswer::new(format!("ordered: every session of {subject} ends\n"), &json!({ "kicked": subject })))
@@ -204,7 +224,7 @@ async fn order_entry(
     lasts: Option<Duration>,
 ) -> Result<SanctionEntry, CtlError> {
     let full = || CtlError::Refused(format!("the list is full: {SANCTIONS_MAX} entries of this kind"));
-    cluster.registry.sanction(order, lasts).await?.ok_or_else(full)
+    cluster.registry.sanction_person(order, lasts).await?.ok_or_else(full)
 }
 
 async fn lift(cluster: &CommandAccess, kind: SanctionKind, subject: SanctionSubject) -> Result<CtlAnswer, CtlError> {

@@ -157,6 +157,7 @@ mod tests {
                 user: None,
                 status: &Status::default(),
                 entry: JoinEntry::New,
+                moderates: false,
             })
             .await
             .unwrap();
@@ -171,7 +172,8 @@ mod tests {
         let refill = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
 
         let (msg_id, body, accepted) = ("m1".into(), Body::from_text("republished"), Accepted::default());
-        let request = PublishRequest { msg_id, key: None, from: ann, from_user: None, owner, body, accepted };
+        let request =
+            PublishRequest { msg_id, key: None, from: ann, from_user: None, owner, moderates: false, body, accepted };
         let prior = PriorPosition::default();
         backplane.publish(&lobby, &request, PublishAttempt::First(&prior)).await.unwrap();
         let now = Instant::now();

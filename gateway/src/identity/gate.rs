@@ -54,7 +54,7 @@ const REFRESH_TICK: Duration = Duration::from_secs(5);
 pub struct IdentityGate {
     rules: Reloadable<Arc<GateRules>>,
     refusals: IdentityRefusals,
-    /// Notified after each change of the keys.
+    /// Notified after each change of the mode or the keys.
     keys_changed: Arc<Notify>,
 }
 
@@ -91,16 +91,22 @@ impl IdentityGate {
         self.keys_changed.notify_one();
     }
 
-    /// Waits for a change of the keys. One that no task awaited counts for the next call; only one task may wait.
+    /// Waits for a change of the mode or the keys. One that no task awaited counts for the next call; only one task may
+    /// wait.
     pub async fn keys_changed(&self) {
         self.keys_changed.notified().await;
     }
 
-    /// Returns false if the key of a grant is out of use. While tokens are ignored every key is in use.
+    /// Returns true if a session with this key may go on: the key is in use, or the session is a guest's (`None`) and
+    /// guests are admitted. While tokens are ignored every session may.
     #[must_use]
-    pub fn is_in_use(&self, key: KeyFingerprint) -> bool {
+    pub fn admits(&self, key: Option<KeyFingerprint>) -> bool {
         let rules = self.rules.get();
-        rules.mode == AuthMode::Open || rules.verifier.uses(key)
+        match (rules.mode, key) {
+            (AuthMode::Open, _) | (AuthMode::Mixed, None) => true,
+            (AuthMode::Token, None) => false,
+            (AuthMode::Token | AuthMode::Mixed, Some(key)) => rules.verifier.uses(key),
+        }
     }
 
     /// Fetches the set of a URL again each time it has the age of `auth.jwks_refresh_seconds`, for as long as it is

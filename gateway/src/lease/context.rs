@@ -47,15 +47,16 @@ pub struct LeaseContext {
 }
 
 impl LeaseContext {
-    /// Checks that this gateway can publish and receive, and that every message it acknowledged is in the present
-    /// generation.
+    /// Checks that this gateway can publish and receive, that every message it acknowledged is in the present
+    /// generation, and that it knows the sanctions of the cluster.
     ///
     /// # Errors
     /// The first condition that is not met.
     pub fn ready(&self) -> Result<(), NotReady> {
         self.health.ready(Instant::now())?;
         let is_republished = self.backplane.has_all_acknowledged(self.health.generation());
-        is_republished.then_some(()).ok_or(NotReady::Recovering)
+        is_republished.then_some(()).ok_or(NotReady::Recovering)?;
+        self.sanctions.is_known().then_some(()).ok_or(NotReady::SanctionsUnread)
     }
 
     /// Returns every reason against readiness, of the lease and of the store; none if this gateway is ready.

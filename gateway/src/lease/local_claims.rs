@@ -115,12 +115,14 @@ impl LocalClaims {
         entries.iter().filter_map(|(session, entry)| Some((session.clone(), verdict(&entry.client())?))).collect()
     }
 
-    /// Returns the sessions with a connection whose key is out of use.
+    /// Returns the sessions with a connection that are not admitted by their key, or as a guest without one.
     #[must_use]
-    pub fn with_removed_keys(&self, is_in_use: impl Fn(KeyFingerprint) -> bool) -> Vec<SessionId> {
+    pub fn not_admitted(&self, admits: impl Fn(Option<KeyFingerprint>) -> bool) -> Vec<SessionId> {
         let entries = self.lock();
-        let removed = |entry: &ClaimEntry| !entry.claim.detached && entry.notes.key.is_some_and(|key| !is_in_use(key));
-        entries.iter().filter(|(_, entry)| removed(entry)).map(|(session, _)| session.clone()).collect()
+        // The key of a user is noted a moment after its claim, and compared then.
+        let is_noted = |entry: &ClaimEntry| entry.notes.key.is_some() || entry.claim.user.is_none();
+        let is_refused = |entry: &ClaimEntry| !entry.claim.detached && is_noted(entry) && !admits(entry.notes.key);
+        entries.iter().filter(|(_, entry)| is_refused(entry)).map(|(session, _)| session.clone()).collect()
     }
 
     /// Marks the session as detached: it expires at `due`, unless it is resumed before.
@@ -314,6 +316,20 @@ mod tests {
         assert_eq!(noted, Some(CloseCode::Banned));
         assert_eq!((revoked(5), revoked(6)), (0, 1));
         assert_eq!(claims.note_client(&owner(2), notes, |_| Some(CloseCode::Banned)), None, "another claim");
+    }
+
+    #[test]
+    fn only_refused_keys_and_guests_are_not_admitted() {
+        let claims = LocalClaims::default();
+        claims.insert(claim(1));
+        let guest = vec![owner(1).session];
+        assert_eq!(claims.not_admitted(|key| key.is_some()), guest);
+        assert_eq!(claims.not_admitted(|key| key.is_none()), []);
+        claims.insert(LocalClaim { user: UserId::parse("user:1").map(Box::new), ..claim(2) });
+        assert_eq!(claims.not_admitted(|_| false), [], "a user whose key is not noted yet is spared");
+        claims.insert(claim(3));
+        claims.change(&owner(3), |claim| claim.detached = true);
+        assert_eq!(claims.not_admitted(|_| false), [], "without a connection there is nothing to end");
     }
 
     #[test]

@@ -133,6 +133,12 @@ impl SanctionList {
         self.version
     }
 
+    /// Returns true once this was the list of the store.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
     /// Notes that the store has this version too.
     pub fn confirm(&mut self) {
         self.is_known = true;

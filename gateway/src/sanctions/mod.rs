@@ -72,6 +72,12 @@ impl ClusterSanctions {
         self.read().version()
     }
 
+    /// Returns true once the list here was that of the store.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.read().is_known()
+    }
+
     /// Notes the version of the list in the store. If it is another one, the task that waits for it reads the list.
     pub fn note_version(&self, version: u64) {
         self.named.store(version, Ordering::Relaxed);

@@ -1,7 +1,8 @@
-//! The end of sessions whose key was removed: by a reload, or from the set at a URL.
+//! The end of sessions that are admitted no more: their key was removed, by a reload or from the set at a URL, or they
+//! are guests and a reload asks for tokens.
 //!
-//! One task per gateway. It reads the sessions once after each change of the keys, so keys cost nothing at rest. A
-//! session that begins or refreshes meanwhile compares its key itself, after it was noted.
+//! One task per gateway. It reads the sessions once after each change of the mode or the keys, so keys cost nothing at
+//! rest. A session that begins or refreshes meanwhile compares its key itself, after it was noted.
 
 use std::sync::Arc;
 
@@ -15,17 +16,18 @@ use crate::lease::local_claims::ClientNotes;
 use super::performer::Performer;
 use super::services::Services;
 
-/// Ends the connections of sessions whose key is out of use, for as long as it is polled. Their clients may return with
-/// a token of another key.
+/// Ends the connections of sessions that are admitted no more, for as long as it is polled. Their clients may return
+/// with a token of a key in use.
 pub async fn end_sessions(services: Arc<Services>) {
     loop {
         services.identity.keys_changed().await;
-        let ended = services.claims.with_removed_keys(|key| services.identity.is_in_use(key));
+        let ended = services.claims.not_admitted(|key| services.identity.admits(key));
         for session in &ended {
             services.hub.close_session(session, CloseCode::TokenExpired);
         }
         if !ended.is_empty() {
-            tracing::info!(event = "auth_failed", reason = "key was removed", sessions = ended.len(), "sessions ended");
+            let reason = "key was removed, or tokens are required now";
+            tracing::info!(event = "auth_failed", reason, sessions = ended.len(), "sessions ended");
         }
     }
 }
@@ -39,7 +41,7 @@ impl Performer {
         if let Some(code) = services.claims.note_client(owner, notes, |client| services.sanctions.verdict(client)) {
             self.outbox.close(code);
         }
-        if key.is_some_and(|key| !services.identity.is_in_use(key)) {
+        if !services.identity.admits(key) {
             self.outbox.close(CloseCode::TokenExpired);
         }
     }

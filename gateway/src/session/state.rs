@@ -44,6 +44,11 @@ impl SessionIdentity {
         self.grant.as_ref().map(|grant| &grant.user)
     }
 
+    /// Returns true for a room that a rule of the user's token lets the session moderate.
+    pub(super) fn moderates(&self, room: &RoomName) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.names(room, RoomRight::Moderate))
+    }
+
     /// Returns the session with another status, as others see it.
     pub(super) fn member(&self, status: &Status) -> MemberInfo {
         MemberInfo { nick: self.nick.as_str().to_owned(), user: self.user().cloned(), status: status.clone() }

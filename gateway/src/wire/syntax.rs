@@ -50,7 +50,8 @@ pub(super) fn topic(text: &str) -> Result<String, Refusal> {
 }
 
 fn one_line(name: &str, text: &str, chars: usize) -> Result<String, Refusal> {
-    let detail = || format!("`{name}` must be one line of at most {chars} characters, without control characters");
+    let detail =
+        || format!("`{name}` must be one line of at most {chars} characters, without control and invisible characters");
     if is_one_line(text, chars) { Ok(text.to_owned()) } else { Err(bad_request(detail())) }
 }
 

@@ -97,6 +97,11 @@ pub trait Program {
     /// The first invalid key.
     fn config(settings: &Settings) -> Result<Self::Config, SettingsError>;
 
+    /// Returns what is valid in the settings and cannot be meant, for people. None by default.
+    fn warnings(_: &Self::Config) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Returns the settings of the logs.
     fn logs(config: &Self::Config) -> &Logs;
 
@@ -233,6 +238,8 @@ fn configure<P: Program>(
             std::io::stderr(),
             ignored.iter().map(|variable| format!("{}: {variable}\n", P::NAME)).collect::<String>(),
         );
+        let warnings = P::warnings(&config).into_iter().map(|warning| format!("{}: {warning}\n", P::NAME));
+        print(std::io::stderr(), warnings.collect::<String>());
         print(std::io::stdout(), config);
         return Err(Exit::Done);
     }

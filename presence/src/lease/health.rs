@@ -56,6 +56,9 @@ pub enum NotReady {
     /// The store may have lost data and accepts no writes until the gateways have reasserted their claims.
     #[error("the store is recovering")]
     Recovering,
+    /// The list of sanctions was not read since the start, so a banned client could not be refused.
+    #[error("the list of bans is not read yet")]
+    SanctionsUnread,
 }
 
 /// Source of the store's own reasons against readiness; a store in memory has none.

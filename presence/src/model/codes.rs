@@ -55,7 +55,7 @@ error_table! {
     /// The token's `exp` has passed.
     TokenExpired, "token_expired", false, 401, "the token has expired";
     /// The token does not grant this.
-    Forbidden, "forbidden", false, 403, "your token does not allow this";
+    Forbidden, "forbidden", false, 403, "your token or key does not allow this";
     /// An HTTP API got no key that it knows.
     Unauthorized, "unauthorized", false, 401, "a valid API key is required";
     /// The client is banned from the cluster or from the room.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::user_id::is_printable;
 use super::{Nick, RoomKey, SessionId, UserId};
 
 /// Maximum length of a reason, in characters.
@@ -211,11 +212,13 @@ pub struct RoomRemoval {
     pub number: String,
 }
 
-/// Returns true for one line of at most `chars` characters.
+/// Returns true for one line of at most `chars` characters that leaves the text around it as it is: no control
+/// characters, and no invisible ones such as those that turn the direction of writing. Joiners are allowed, because
+/// scripts and emoji need them.
 #[must_use]
 pub fn is_one_line(text: &str, chars: usize) -> bool {
-    let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().count() <= chars && !text.chars().any(breaks_line)
+    let is_plain = |c: char| matches!(c, '\u{200C}' | '\u{200D}') || is_printable(c);
+    text.chars().count() <= chars && text.chars().all(is_plain)
 }
 
 #[cfg(test)]
@@ -228,6 +231,20 @@ mod tests {
         assert!(!is_one_line(&"é".repeat(REASON_CHARS + 1), REASON_CHARS));
         for broken in ["a\nb", "a\0", "\u{7F}", "\u{85}", "\u{2028}"] {
             assert!(!is_one_line(broken, REASON_CHARS), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn invisible_characters_are_no_plain_line() {
+        for turned in ['\u{202E}', '\u{202A}', '\u{2066}', '\u{2069}', '\u{200F}', '\u{61C}', '\u{200B}', '\u{FEFF}'] {
+            assert!(!is_one_line(&format!("tea{turned}"), REASON_CHARS), "{}", turned.escape_unicode());
+        }
+        for plain in [
+            "\u{5E9}\u{5DC}\u{5D5}\u{5DD} tea",
+            "\u{1F469}\u{200D}\u{1F4BB}",
+            "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}",
+        ] {
+            assert!(is_one_line(plain, REASON_CHARS), "{plain}");
         }
     }
 }

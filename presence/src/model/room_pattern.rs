@@ -34,6 +34,12 @@ impl RoomPattern {
         Ok(Self { parts: name.split('*').map(fold).collect::<Result<_, _>>()? })
     }
 
+    /// Returns true for the set of all rooms.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.parts.len() > 1 && self.parts.iter().all(|part| part.is_empty())
+    }
+
     /// Returns text that the keys of all rooms of the set begin with, for a coarse selection.
     #[must_use]
     pub fn key_beginning(&self) -> String {

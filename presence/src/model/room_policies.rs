@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{RoomKey, RoomPattern, RoomRules};
+use super::{RoomCreation, RoomKey, RoomPattern, RoomRules};
 
 /// Maximum number of policies: each one is compared with the name of a room.
 const POLICIES_MAX: usize = 1000;
@@ -69,6 +69,25 @@ impl RoomPolicies {
         Ok(Self(policies.into_iter().enumerate().map(placed).collect::<Result<_, _>>()?))
     }
 
+    /// Returns what has no effect in this order, or given the clients and programs that can create rooms, for people.
+    #[must_use]
+    pub fn warnings(&self, no_one_creates: impl Fn(RoomCreation) -> Option<&'static str>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (place, RoomPolicy { text, pattern, rules, .. }) in self.0.iter().enumerate() {
+            let hides = |earlier: &RoomPolicy| earlier.pattern.is_everything() || earlier.pattern == *pattern;
+            if let Some(first) = self.0[..place].iter().position(hides) {
+                let (place, first, before) = (place + 1, first + 1, &self.0[first].text);
+                warnings.push(format!(
+                    "rooms: table {place} ({text}) is never used: table {first} ({before}) has all its rooms"
+                ));
+            } else if let Some(reason) = no_one_creates(rules.create) {
+                let place = place + 1;
+                warnings.push(format!("rooms: nobody can create the rooms of table {place} ({text}): {reason}"));
+            }
+        }
+        warnings
+    }
+
     /// Returns the policy of a room: the first one that matches.
     #[must_use]
     pub fn of(&self, room: &RoomKey) -> Option<&RoomPolicy> {
@@ -127,6 +146,23 @@ mod tests {
         let policies = RoomPolicies::from_json(text).unwrap();
         assert_eq!(policies.message_json_of(&key("#a")), "");
         assert_eq!(policies.message_json_of(&key("#b")), r#"{"send":"moderators"}"#);
+    }
+
+    #[test]
+    fn policies_without_effect_are_named() {
+        let warnings = |json: &str| {
+            let reason = |create| (create == RoomCreation::Api).then_some("no key");
+            RoomPolicies::from_json(json).unwrap().warnings(reason)
+        };
+        assert_eq!(warnings(r##"[{"match":"#a*"},{"match":"#ab"},{"match":"#*"}]"##), [] as [&str; 0]);
+        assert_eq!(
+            warnings(r##"[{"match":"#A-*","create":"api"},{"match":"#a-*"},{"match":"#**"},{"match":"#b"}]"##),
+            [
+                "rooms: nobody can create the rooms of table 1 (#A-*): no key",
+                "rooms: table 2 (#a-*) is never used: table 1 (#A-*) has all its rooms",
+                "rooms: table 4 (#b) is never used: table 3 (#**) has all its rooms",
+            ]
+        );
     }
 
     #[test]

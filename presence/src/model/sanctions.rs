@@ -4,7 +4,7 @@
 //! of text. Invariant: a subject has one form, so one entry of a kind names it. Reads no clock.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -176,10 +176,10 @@ impl SanctionedNetwork {
         let network = match network {
             IpNet::V4(network) => IpNet::V4(network),
             IpNet::V6(network) => match network.addr().to_ipv4_mapped() {
-                Some(address) if network.prefix_len() >= MAPPED_PREFIX => {
-                    Ipv4Net::new(address, network.prefix_len() - MAPPED_PREFIX).ok()?.into()
-                }
-                _ => Ipv6Net::new(network.addr(), network.prefix_len().min(CLIENT_PREFIX_V6)).ok()?.into(),
+                Some(address) => Ipv4Net::new(address, network.prefix_len().checked_sub(MAPPED_PREFIX)?).ok()?.into(),
+                // Neither a network of IPv4 clients nor that of one IPv6 client.
+                None if has_mapped(network) && network.prefix_len() > CLIENT_PREFIX_V6 => return None,
+                None => Ipv6Net::new(network.addr(), network.prefix_len().min(CLIENT_PREFIX_V6)).ok()?.into(),
             },
         };
         Some(Self(network.trunc()))
@@ -208,6 +208,11 @@ impl SanctionedNetwork {
     pub fn is_everything(self) -> bool {
         self.0.prefix_len() == 0
     }
+}
+
+/// Returns true if a network contains IPv4 addresses that are written as IPv6 addresses.
+fn has_mapped(network: Ipv6Net) -> bool {
+    network.contains(&Ipv4Addr::UNSPECIFIED.to_ipv6_mapped())
 }
 
 /// A single IPv4 address has no prefix.

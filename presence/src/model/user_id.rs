@@ -64,9 +64,9 @@ pub fn is_printable_text(text: &str, bytes: usize) -> bool {
 }
 
 /// Returns false for characters that break a line or that a reader cannot see.
-fn is_printable(c: char) -> bool {
+pub(super) fn is_printable(c: char) -> bool {
     let is_invisible = matches!(c,
-        '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+        '\u{AD}' | '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
         | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}');
     !c.is_control() && !is_invisible
 }

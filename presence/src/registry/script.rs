@@ -41,9 +41,10 @@ scripts! {
     SET_RULES = ["prelude.lua", "stream.lua"] "rooms/set_rules.lua";
     DELETE_MESSAGES = ["prelude.lua"] "rooms/delete_messages.lua";
     LEAVE = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "rooms/leave.lua";
-    MODERATE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../rooms/order_removal.lua", "../rooms/roles.lua"] "rooms/moderate.lua";
+    MODERATE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/present_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../rooms/order_removal.lua", "../rooms/roles.lua", "../rooms/rules.lua"] "rooms/moderate.lua";
     STATUS = ["prelude.lua"] "names/status.lua";
-    KICK = ["prelude.lua"] "names/kick.lua";
+    KICK = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/kick.lua";
+    RENAMED = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/renamed.lua";
     DRAIN = ["prelude.lua"] "leases/drain.lua";
     USERS = ["prelude.lua", "../listing/user_rows.lua"] "listing/users.lua";
     ONLINE = ["prelude.lua", "../listing/user_rows.lua"] "listing/online.lua";

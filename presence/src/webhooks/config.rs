@@ -17,9 +17,11 @@ pub const WEBHOOKS: Key = Key::tables("webhooks")
         r##"[{"url":"https://app.example.org/parley","secret":"at-least-16-characters","##,
         r##""events":["message"],"rooms":["#team-*"]}]"##
     ))
+    .in_file()
     .meaning(
         "Addresses that get events, the same in every presence process; of a gateway only without redis.url. Each has \
-         url, secret, events and, if wanted, name, previous_secret and rooms; docs/WEBHOOKS.md describes them.",
+         url, secret, events and, if wanted, name, previous_secret and rooms; docs/WEBHOOKS.md describes them. The file \
+         of webhooks_file has them as JSON.",
     );
 /// `webhook.deadline_seconds`.
 pub const DEADLINE: Key = Key::number("webhook.deadline_seconds")

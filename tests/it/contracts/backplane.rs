@@ -57,6 +57,8 @@ on_both_arms! {
 
     rules:
     only_moderators_send_where_the_rules_say_so
+    moderator_by_token_is_exempt_from_rules
+    typing_follows_the_right_to_send
     slow_mode_makes_members_wait
     slow_mode_admits_one_of_many_at_once
     room_keeps_the_history_of_its_rules

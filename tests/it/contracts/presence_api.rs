@@ -79,7 +79,7 @@ impl GatewayUsers {
     async fn join_as(&self, (nick, user): (&str, Option<&UserId>), owner: &Owner, room: &str) {
         let room = RoomName::parse(room).expect("a room");
         let (nick, status, entry) = (parse_nick(nick), Status::default(), JoinEntry::New);
-        let request = JoinRequest { room: &room, nick: &nick, owner, user, status: &status, entry };
+        let request = JoinRequest { room: &room, nick: &nick, owner, user, status: &status, entry, moderates: false };
         self.registry.join(request).await.expect("room for one more");
     }
 

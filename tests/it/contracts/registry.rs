@@ -162,7 +162,15 @@ impl NickSession {
     async fn try_join(&self, name: &str, entry: JoinEntry<'_>) -> Result<JoinedAt, RegistryError> {
         let (room, status) = (room(name), Status::default());
         self.registry
-            .join(JoinRequest { room: &room, nick: &self.nick, owner: &self.owner, user: None, status: &status, entry })
+            .join(JoinRequest {
+                room: &room,
+                nick: &self.nick,
+                owner: &self.owner,
+                user: None,
+                status: &status,
+                entry,
+                moderates: false,
+            })
             .await
     }
 

@@ -71,7 +71,10 @@ impl RetentionSender {
     async fn joins(&self) {
         let Self { lobby: room, nick, owner, .. } = self;
         let (status, entry) = (&Status::default(), JoinEntry::New);
-        self.registry.join(JoinRequest { room, nick, owner, user: None, status, entry }).await.unwrap();
+        self.registry
+            .join(JoinRequest { room, nick, owner, user: None, status, entry, moderates: false })
+            .await
+            .unwrap();
     }
 
     async fn leaves(&self) {
@@ -98,7 +101,7 @@ impl RetentionSender {
     fn draft(&self, text: &str) -> PublishRequest {
         let (from, owner) = (self.nick.clone(), self.owner.clone());
         let (msg_id, body, accepted) = (SessionId::random().to_string(), Body::from_text(text), Accepted::default());
-        PublishRequest { msg_id, key: None, from, from_user: None, owner, body, accepted }
+        PublishRequest { msg_id, key: None, from, from_user: None, owner, moderates: false, body, accepted }
     }
 
     async fn oldest(&self) -> u64 {

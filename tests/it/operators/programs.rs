@@ -74,6 +74,21 @@ async fn check_shows_the_settings_in_effect() {
 }
 
 #[tokio::test]
+async fn check_warns_of_rules_without_effect() {
+    let rules = r##"[{"match":"#team-*","create":"token"},{"match":"#api","create":"api"},{"match":"#*"},{"match":"#b"}]"##;
+    let hidden = "rooms: table 4 (#b) is never used: table 3 (#*) has all its rooms";
+    let no_token = "rooms: nobody can create the rooms of table 1 (#team-*): auth.mode is open, so no client has a token";
+    let no_key = "rooms: nobody can create the rooms of table 2 (#api): no key of api.keys has the scope publish";
+    for (binary, expected) in [("gateway", [no_token, hidden]), ("presence", [no_key, hidden])] {
+        let program = ChildProgram::parley(binary, binary).args(["--check"]).env("PARLEY__ROOMS", rules);
+        let finished = program.env("PARLEY__REDIS__URL", "redis://127.0.0.1:1").run(SOON).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let lines: Vec<_> = finished.stderr.lines().filter(|line| line.contains("rooms:")).collect();
+        assert_eq!(lines, expected.map(|line| format!("{binary}: {line}")));
+    }
+}
+
+#[tokio::test]
 async fn both_programs_print_their_version() {
     for binary in ["gateway", "presence"] {
         let finished = ChildProgram::parley(binary, binary).args(["--version"]).run(SOON).await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use harness::{Cluster, WsClient, eventually};
+use harness::{Cluster, LineClient, Node, WsClient, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -74,6 +74,34 @@ async fn removed_key_ends_its_sessions_on_every_gateway() {
     assert_eq!(back.must(resume(new("user:1"))).await["session"], registered["session"]);
     assert!(cluster.gateways[0].log().holds("key was removed"));
     cluster.finish().await;
+}
+
+#[tokio::test]
+async fn mode_that_requires_tokens_ends_guests() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("gateway.toml");
+    let write_mode = |mode: &str| std::fs::write(&settings, format!("[auth]\nmode = \"{mode}\"\n")).unwrap();
+    write_mode("mixed");
+    let node = Node::gateway("alone").config(&settings).setting("PARLEY__AUTH__SECRET", SECRET);
+    let node = ISSUER.iter().fold(node, |node, (key, value)| node.setting(key, value));
+    let mut gateway = node.start().await;
+    let [user, guest] = [WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await];
+    let line = LineClient::connect(gateway.tcp()).await;
+    signs_in(&user, "ann", &token("user:1", &json!({}))).await;
+    guest.register("guest").await;
+    line.register("eve").await;
+
+    write_mode("token");
+    gateway.process().signal(Signal::SIGHUP);
+    let ending = guest.closed_within(EFFECTIVE).await;
+    assert_eq!((ending.code, ending.reason.as_str()), (Some(4005), "token_expired"));
+    line.closed().await;
+    user.sends("#lobby", "still here").await;
+    let back = WsClient::connect(gateway.ws()).await;
+    let refused = back.request(json!({"type": "register", "nick": "guest"})).await.unwrap_err();
+    assert_eq!(refused.code, "token_required");
+    assert_eq!(gateway.end().await, Some(0));
+    assert_eq!(gateway.problems(&[]), Vec::<String>::new());
 }
 
 #[tokio::test]

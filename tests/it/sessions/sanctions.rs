@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use harness::{Cluster, WsClient, eventually};
+use harness::{Cluster, Node, Redis, WsClient, eventually, stays};
 use presence::model::{SanctionEntry, SanctionKind, SanctionOrder, SubjectFields};
 use presence::registry::{RedisRegistry, Registry, SanctionCursor};
 use presence::store::redis::RedisStore;
@@ -108,6 +108,38 @@ async fn ban_ends_sessions_and_refuses_others_everywhere() {
     })
     .await;
     cluster.finish().await;
+}
+
+#[tokio::test]
+async fn gateway_admits_nobody_before_it_knows_the_bans() {
+    let redis = Redis::running().await;
+    let registry = Registry::Redis(RedisRegistry::new(RedisStore::open(&redis.url(), "parley").unwrap()));
+    let mut first = Node::gateway("g1").redis(&redis).start().await;
+    give(&registry, &order(SanctionKind::Ban, "nick", "eve")).await;
+    // The second gateway learns that there is a list, and cannot read it.
+    let order = "parley:{0}:sanction-order";
+    let () = redis.ask(&["RENAME", order, "parley:{0}:kept"]).await;
+    let () = redis.ask(&["SET", order, "of another type"]).await;
+    let mut second = Node::gateway("g2").redis(&redis).launch().await;
+    let reason = "the list of bans is not read yet";
+    eventually(SOON, "the list is the only reason", async || {
+        let answer = second.readyz().await?;
+        if answer.status == 503 && answer.body.contains(reason) { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    stays(Duration::from_secs(3), "no client is admitted", async || match WsClient::try_connect(second.ws()).await {
+        Err(_) => Ok(()),
+        Ok(client) => Err(client.try_register("eve").await.is_ok()),
+    })
+    .await;
+
+    let () = redis.ask(&["RENAME", "parley:{0}:kept", order]).await;
+    second.until_ready(SOON).await;
+    let eve = WsClient::connect(second.ws()).await;
+    assert_eq!(eve.try_register("eve").await.unwrap_err().code, "banned");
+    for gateway in [&mut first, &mut second] {
+        assert_eq!(gateway.end().await, Some(0));
+    }
 }
 
 #[tokio::test]

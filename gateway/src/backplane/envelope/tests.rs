@@ -18,6 +18,7 @@ fn request(msg_id: &str, body: &str) -> PublishRequest {
             session: SessionId::from_store("s1"),
             fence: Fence(7),
         },
+        moderates: false,
         body: Body::from_raw(serde_json::value::RawValue::from_string(body.to_owned()).unwrap()),
         accepted: Accepted::at(SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001)),
     }

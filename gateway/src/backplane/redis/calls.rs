@@ -12,7 +12,7 @@ use presence::model::keys::{
 };
 use presence::model::{NickKey, Retention, RoomKey, RoomPolicies};
 use presence::registry::RegistryError;
-use presence::store::redis::message_scripts::{BUCKET_NOTES_MAX, PRELUDE, ROLES, WHEREABOUTS, assemble};
+use presence::store::redis::message_scripts::{BUCKET_NOTES_MAX, PRELUDE, ROLES, RULES, WHEREABOUTS, assemble};
 use presence::store::redis::{CallKind, RedisStore};
 use redis::{Cmd, Script, Value};
 
@@ -25,7 +25,7 @@ static TYPING: LazyLock<Script> =
     LazyLock::new(|| assemble(&[PRELUDE, WHEREABOUTS], include_str!("../lua/typing.lua")));
 
 static ROOM_TYPING: LazyLock<Script> =
-    LazyLock::new(|| assemble(&["local base = ARGV[1]", ROLES], include_str!("../lua/room_typing.lua")));
+    LazyLock::new(|| assemble(&["local base = ARGV[1]", ROLES, RULES], include_str!("../lua/room_typing.lua")));
 
 /// A script's answer for one message: verdict, seq, time, message id.
 pub(super) type ScriptAnswer = (String, u64, u64, String);
@@ -61,14 +61,14 @@ pub(super) struct ScriptCalls {
 }
 
 impl ScriptCalls {
-    /// Publishes a typing notice to a room.
+    /// Publishes a typing notice to a room, from a member whose token lets it moderate the room or not.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
     pub(super) async fn typing_in_room(
         &self,
         room: &RoomKey,
-        from: &NickKey,
+        (from, moderates): (&NickKey, bool),
         frame: &str,
     ) -> Result<(), RegistryError> {
         let own = [RoomKeys::meta, RoomKeys::members, RoomKeys::channel];
@@ -76,6 +76,7 @@ impl ScriptCalls {
         let origin = WriteOrigin::Client(self.republish.settled());
         let mut call = self.call(&ROOM_TYPING, std::slice::from_ref(&keys), origin);
         call.arg(room.as_str()).arg(from.as_str()).arg(frame);
+        call.arg(self.rooms.get().message_json_of(room)).arg(if moderates { "1" } else { "0" });
         let mut lane = self.redis.lane(room.as_str());
         let sent = self.redis.call_script(&mut lane, &ROOM_TYPING, &call);
         self.redis.timed_on(CallKind::Typing, keys.described(), sent).await

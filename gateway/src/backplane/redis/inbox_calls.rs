@@ -139,7 +139,7 @@ mod tests {
 
     fn message(msg_id: &str) -> StoredMessage {
         let [token, nick, key, payload, prior] = [const { String::new() }; 5];
-        StoredMessage { token, nick, key, msg_id: msg_id.to_owned(), payload, prior }
+        StoredMessage { token, nick, moderates: false, key, msg_id: msg_id.to_owned(), payload, prior }
     }
 
     fn text(text: &str) -> Value {

@@ -18,6 +18,8 @@ pub(super) struct StoredMessage {
     pub(super) token: String,
     /// The sender's nick key.
     pub(super) nick: String,
+    /// True if the sender's token lets it moderate the room.
+    pub(super) moderates: bool,
     /// The client's idempotency key, or nothing. Behind a `=`, or behind a `?` if the session may add no key now: then
     /// the store only answers a known one.
     pub(super) key: String,
@@ -35,6 +37,7 @@ impl StoredMessage {
         Self {
             token: request.owner.token(),
             nick: request.from.key().as_str().to_owned(),
+            moderates: request.moderates,
             key: request.key.as_ref().map(|key| format!("{mark}{key}")).unwrap_or_default(),
             msg_id: request.msg_id.clone(),
             payload,

@@ -161,11 +161,17 @@ impl BackplaneContract for RedisBackplane {
         self.node.key_shares.conclude(request, keys, outcome)
     }
 
-    async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+    async fn typing(
+        &self,
+        to: &Target,
+        from: &Nick,
+        session: &SessionId,
+        moderates: bool,
+    ) -> Result<(), RegistryError> {
         match to {
             Target::Room(room) => {
                 let notice = envelope::typing(session, from.as_str());
-                self.node.calls.typing_in_room(room.key(), from.key(), &notice).await
+                self.node.calls.typing_in_room(room.key(), (from.key(), moderates), &notice).await
             }
             Target::Nick(nick) => self.node.calls.typing_to_nick(nick.key(), from.as_str()).await,
         }

@@ -211,7 +211,7 @@ mod tests {
     fn message(bytes: usize) -> StoredMessage {
         let [nick, key, msg_id, prior] = [const { String::new() }; 4];
         let payload = "x".repeat(bytes - OVERHEAD_BYTES);
-        StoredMessage { token: "i/s/1".to_owned(), nick, key, msg_id, payload, prior }
+        StoredMessage { token: "i/s/1".to_owned(), nick, moderates: false, key, msg_id, payload, prior }
     }
 
     fn room(name: &str) -> ShareHolder {
@@ -233,7 +233,7 @@ mod tests {
         let [token, msg_id, epoch] = [owner.token(), SessionId::random().to_string(), SessionId::random().to_string()];
         let (key, prior) = (format!("={}", "k".repeat(64)), format!("{epoch} {}", u64::MAX));
         let message = StoredMessage { token, nick: nick.key().to_string(), key, msg_id, prior, ..message(600) };
-        let StoredMessage { token, nick, key, msg_id, payload, prior } = &message;
+        let StoredMessage { token, nick, key, msg_id, payload, prior, .. } = &message;
         let held: usize = [token, nick, key, msg_id, payload, prior].iter().map(|text| text.len()).sum();
         assert!(message.bytes() + OVERHEAD_BYTES >= held + size_of::<StoredMessage>(), "{held} bytes of text");
     }

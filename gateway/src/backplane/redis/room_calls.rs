@@ -4,6 +4,7 @@
 //! partition. A room whose step failed in a call with others is [`TargetReply::Apart`]: called alone, it returns the
 //! error of Redis. It knows neither queues nor the republish ring.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use presence::model::RoomKey;
@@ -42,8 +43,8 @@ impl ScriptCalls {
         call.arg(retention.messages).arg(retention.age.as_millis() as u64).arg(retention.quiet.as_secs()).arg(epoch());
         call.arg(retention.bytes);
         for SentBatch { to: room, messages } in rooms {
-            call.arg(policies.message_json_of(room)).arg(room.as_str()).arg(messages.len());
-            for StoredMessage { token, nick, key, msg_id, payload, prior } in messages {
+            call.arg(&*terms(policies.message_json_of(room), messages)).arg(room.as_str()).arg(messages.len());
+            for StoredMessage { token, nick, key, msg_id, payload, prior, .. } in messages {
                 call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload).arg(prior);
             }
         }
@@ -51,6 +52,16 @@ impl ScriptCalls {
         let replies = self.send(TargetCall { script, kind, lane, command: call, targets: &targets, pattern }).await?;
         Ok(replies.into_iter().zip(rooms).map(|(reply, sent)| room_reply(reply, sent)).collect())
     }
+}
+
+/// Returns the rules of a room for the script, with the senders whose tokens let them moderate it, if there are any.
+fn terms<'a>(rules: &'a str, messages: &[&StoredMessage]) -> Cow<'a, str> {
+    let mut nicks = messages.iter().filter(|message| message.moderates).map(|message| message.nick.as_str()).peekable();
+    if nicks.peek().is_none() {
+        return rules.into();
+    }
+    let nicks = nicks.fold(String::from(" "), |nicks, nick| nicks + nick + " ");
+    format!("{nicks}\n{rules}").into()
 }
 
 /// Decodes the reply for a room. What cannot be decoded may have been done.
@@ -150,7 +161,7 @@ mod tests {
 
     fn message(msg_id: &str) -> StoredMessage {
         let [token, nick, key, payload, prior] = [const { String::new() }; 5];
-        StoredMessage { token, nick, key, msg_id: msg_id.to_owned(), payload, prior }
+        StoredMessage { token, nick, moderates: false, key, msg_id: msg_id.to_owned(), payload, prior }
     }
 
     fn text(text: &str) -> Value {

@@ -140,6 +140,7 @@ mod perform {
                     user: me.user(),
                     status: &me.status,
                     entry,
+                    moderates: me.moderates(&room),
                 })
             })
             .await

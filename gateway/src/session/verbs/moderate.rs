@@ -29,7 +29,7 @@ pub(super) fn decide(
     if order.action == ModerationAction::Topic && !state.may(&room, RoomRight::Send) {
         return Err(ErrorCode::Forbidden);
     }
-    let may_moderate = state.grant().is_some_and(|grant| grant.names(&room, RoomRight::Moderate));
+    let may_moderate = me.moderates(&room);
     Ok(Box::new(ModerateRoom { command: ModerationCommand { room, order }, me, may_moderate }))
 }
 

@@ -30,6 +30,8 @@ pub struct SendMessage {
     sender: SessionIdentity,
     body: Body,
     key: Option<String>,
+    /// True if the sender's token lets it moderate the room.
+    moderates: bool,
 }
 
 /// A message that is stored.
@@ -53,7 +55,9 @@ pub(super) fn decide(
     message: MessageDraft,
 ) -> Result<SendMessage, ErrorCode> {
     let MessageDraft { to: requested, body, key } = message;
-    Ok(SendMessage { to: state.destination(&requested)?, requested, sender, body, key })
+    let to = state.destination(&requested)?;
+    let moderates = matches!(&to, Target::Room(room) if sender.moderates(room));
+    Ok(SendMessage { to, requested, sender, body, key, moderates })
 }
 
 /// Bytes counted for the fields around body and names that each reader receives.
@@ -123,7 +127,7 @@ mod perform {
         /// Publishes the message. It gets its place in the order of messages in the first poll.
         pub(in crate::session) async fn publish(self, services: Arc<Services>) -> Result<StoredSend, Refusal> {
             let is_muted = self.is_muted(&services);
-            let Self { requested, to, sender, body, key } = self;
+            let Self { requested, to, sender, body, key, moderates } = self;
             let (backplane, metrics) = (&services.backplane, &services.metrics);
             let (rates, bytes) = (&services.send_rates, delivered_bytes(&to, (&sender.nick, sender.user()), &body));
             let kind = match &to {
@@ -142,7 +146,7 @@ mod perform {
             let accepted = Accepted::at(SystemTime::now());
             let from_user = sender.user().cloned();
             let SessionIdentity { nick: from, owner, .. } = sender;
-            let request = PublishRequest { msg_id: id, key, from, from_user, owner, body, accepted };
+            let request = PublishRequest { msg_id: id, key, from, from_user, owner, moderates, body, accepted };
             let span = trace::publish(to.as_str(), &request);
             let published = match &to {
                 Target::Room(room) => {

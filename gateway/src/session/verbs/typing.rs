@@ -19,6 +19,8 @@ pub struct AnnounceTyping {
     requested: Target,
     to: Target,
     sender: SessionIdentity,
+    /// True if the sender's token lets it moderate the room.
+    moderates: bool,
 }
 
 pub(super) fn decide(
@@ -31,7 +33,8 @@ pub(super) fn decide(
     if !state.typing.admit(now, &to) {
         return Ok(Decision::Answer(answer(&requested)));
     }
-    Ok(Decision::Perform(Operation::Typing(AnnounceTyping { requested, to, sender })))
+    let moderates = matches!(&to, Target::Room(room) if sender.moderates(room));
+    Ok(Decision::Perform(Operation::Typing(AnnounceTyping { requested, to, sender, moderates })))
 }
 
 fn answer(requested: &Target) -> Answer {
@@ -45,9 +48,12 @@ mod perform {
 
     impl AnnounceTyping {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
-            let Self { requested, to, sender } = self;
-            // A retry would arrive too late.
-            performer.services.backplane.typing(&to, &sender.nick, &sender.owner.session).await?;
+            let (Self { requested, to, sender, moderates }, services) = (self, &performer.services);
+            // Clients send notices without a look at the answer, so one that may not be sent is dropped.
+            if !services.sanctions.mutes(sender.nick.key(), sender.user()) {
+                // A retry would arrive too late.
+                services.backplane.typing(&to, &sender.nick, &sender.owner.session, moderates).await?;
+            }
             Ok(answer(&requested))
         }
     }

@@ -23,10 +23,14 @@ fn networks_have_one_form_each() {
         ("2001:DB8::/32", "2001:db8::/32"),
         ("0.0.0.0/0", "0.0.0.0/0"),
         ("::/0", "::/0"),
+        ("::1", "::/64"),
     ] {
         assert_eq!(SanctionedNetwork::parse(text).unwrap().to_string(), shown, "{text}");
     }
-    for text in ["", "192.0.2", "192.0.2.7/33", "::1/129", "host", "192.0.2.7 ", "192.0.2.7:80"] {
+    let malformed = ["", "192.0.2", "192.0.2.7/33", "::1/129", "host", "192.0.2.7 ", "192.0.2.7:80"];
+    // These name IPv4 clients in part.
+    let between = ["::ffff:0:0/90", "::ffff:0:0/95", "::ffff:192.0.2.7/64", "::fff0:0:0/92", "::/80"];
+    for text in malformed.into_iter().chain(between) {
         assert_eq!(SanctionedNetwork::parse(text), None, "{text}");
     }
     assert!(SanctionedNetwork::parse("::ffff:0.0.0.0/96").unwrap().is_everything());

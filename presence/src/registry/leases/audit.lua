@@ -10,14 +10,13 @@ local function is_listed(list, nick, owner)
   return tonumber(redis.call('ZSCORE', list, nick)) == tonumber(list_score(owner))
 end
 
--- Returns true if the nick is bound to the user of its claim, and the user's index has it or is full.
+-- Returns true if the nick is bound to the user of its claim, and the user's index has it.
 local function is_bound(claim)
   if not claim.user then
     return true
   end
-  local list = user_nicks(claim.user)
   return redis.call('HGET', base .. 'nick:' .. claim.nick, 'user') == claim.user
-    and (redis.call('ZSCORE', list, claim.nick) or redis.call('ZCARD', list) >= USER_NICKS_MAX)
+    and redis.call('ZSCORE', user_nicks(claim.user), claim.nick)
 end
 
 local function is_whole(claim)

@@ -44,6 +44,7 @@ impl StoreState {
         let message = Append {
             from: &nobody,
             owner: &owner,
+            moderates: false,
             key: Some(&post.key),
             adds_key: true,
             msg_id: &post.msg_id,

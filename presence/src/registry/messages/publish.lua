@@ -8,7 +8,8 @@
 --       member, 8 an unused epoch, 9 maximum number of bytes in a stream; then for each room the JSON of its rules in
 --       the configuration or '', its key and its number of messages, and for each message: owner token, nick key,
 --       '=<idempotency key>', '?<known idempotency key>' or '', message id, payload, '' for a first attempt or '<epoch>
---       <seq>' from before it for a repeat
+--       <seq>' from before it for a repeat. If tokens let senders moderate the room, the rules follow a line with
+--       their nick keys, each between two spaces
 -- Reply: for each room '<epoch> <time> <last seq>' if all its messages were stored, else {epoch, time, a seq for each
 --        stored message or {verdict, seq, time, message id}}; or 'apart' if its step failed before its first write,
 --        'unknown' after it. Verdicts: duplicate, fenced, not_in_room, not_allowed, no_such_room (to the server API);
@@ -101,7 +102,8 @@ end
 -- Returns what the rules of a room say. Asked only in rooms with rules about messages or with a guard.
 local function room_terms(meta, room, configured, guard)
   local stored, fleeting = unpack(redis.call('HMGET', meta, 'rules', 'fleeting'))
-  local rules = rules_of(stored, configured) or {}
+  local by_token, without = string.match(configured, '^([^\n]*)\n(.*)$')
+  local rules = rules_of(stored, without or configured) or {}
   local messages, age_ms = rules.history_messages, (rules.history_hours or 0) * 3600000
   if rules.ephemeral then
     messages, age_ms = EPHEMERAL_MESSAGES, EPHEMERAL_MS
@@ -111,7 +113,7 @@ local function room_terms(meta, room, configured, guard)
     bounds = history_bounds(messages or ARGV[5], age_ms > 0 and age_ms or ARGV[6], messages and '=' or '~')
   end
   local has_check = guard or rules.send == 'moderators' or rules.slow_mode_seconds
-  local senders = has_check and not is_republish and sender_check(room, rules)
+  local senders = has_check and not is_republish and sender_check(room, rules, by_token)
   return { bounds = bounds, senders = senders, fleeting = fleeting, ephemeral = rules.ephemeral }
 end
 

@@ -5,18 +5,20 @@
 -- set of identities by the Unix ms of their last message, without those whose pause is over.
 
 -- Returns the check of a room's senders: `refusal` decides about a message, `note` records one that was appended, and
--- `write` stores the records.
-local function sender_check(room, rules)
+-- `write` stores the records. `by_token` has the nick keys of senders whose tokens let them moderate the room, each
+-- between two spaces; nil for none.
+local function sender_check(room, rules, by_token)
   local slow, pause = base .. 'room:' .. room .. ':slow', (rules.slow_mode_seconds or 0) * 1000
   local roles, mutes, times, notes = {}, {}, {}, {}
 
-  -- Returns a sender's identity, and true if it is an owner or moderator.
+  -- Returns a sender's identity, and true if it is an owner or moderator, or one by its token.
   local function sender(nick, info)
     local identity = identity_of(nick, info)
     if not roles[identity] then
       roles[identity], mutes[identity] = role_of(room, identity, now)
     end
-    return identity, roles[identity] == 'owner' or roles[identity] == 'moderator'
+    local moderates = roles[identity] == 'owner' or roles[identity] == 'moderator'
+    return identity, moderates or by_token and string.find(by_token, ' ' .. nick .. ' ', 1, true)
   end
 
   local check = {}

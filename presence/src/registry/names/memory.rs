@@ -1,5 +1,5 @@
 //! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `take_over.lua`, `release.lua`, `status.lua`,
-//! `kick.lua` and `free_nick.lua`.
+//! `kick.lua`, `present_nick.lua` and `free_nick.lua`.
 
 use std::time::Duration;
 
@@ -35,6 +35,12 @@ impl Names for MemoryRegistry {
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         Ok(self.store.lock().kick(nick))
+    }
+
+    async fn renamed(&self, nick: &NickKey) -> Result<Option<Nick>, RegistryError> {
+        let state = self.store.lock();
+        let present = Some(state.present_nick(nick)).filter(|present| *present != nick);
+        Ok(present.and_then(|present| Nick::parse(state.nicks.display(present)?).ok()))
     }
 }
 
@@ -267,13 +273,20 @@ impl StoreState {
     }
 
     pub(crate) fn kick(&mut self, nick: &NickKey) -> bool {
-        let Some(owner) = self.live_owner(nick).cloned() else { return false };
+        let Some(owner) = self.live_owner(self.present_nick(nick)).cloned() else { return false };
         if let Some(row) = self.leases.row(&owner.incarnation) {
             row.mailbox.push(MailboxOrder::Kick(owner.session.clone()));
         }
         let channel = self.keys.node(&owner.incarnation).channel();
         self.channels.publish(&channel, format!("K {}", owner.session).as_bytes());
         true
+    }
+
+    /// Returns the present nick of the session that had this one last, if it is online; otherwise the nick itself.
+    pub(crate) fn present_nick<'a>(&'a self, nick: &'a NickKey) -> &'a NickKey {
+        let Some(session) = self.nicks.session(nick) else { return nick };
+        let is_owned = |present: &&NickKey| self.nicks.owner(present).is_some_and(|owner| owner.session == *session);
+        self.sessions.nick(session).filter(is_owned).unwrap_or(nick)
     }
 
     /// Returns the owner of a nick if its lease is live.

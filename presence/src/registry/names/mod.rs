@@ -58,9 +58,9 @@ contract! {
         /// Look-alikes share a skeleton; [`LookalikePolicy`](crate::model::LookalikePolicy) decides for two ASCII
         /// names.
         ///
-        /// A claim with a user binds the nickname to it while its record is kept, at most eight nicknames at a time.
-        /// Then it is assigned to sessions of this user only, and at once: a session that has it loses it and its
-        /// memberships, and its gateway is ordered to close that connection
+        /// A claim with a user binds the nickname to it while its record is kept: at most eight nicknames, or those in
+        /// use if they are more. Then it is assigned to sessions of this user only, and at once: a session that has it
+        /// loses it and its memberships, and its gateway is ordered to close that connection
         /// ([`MailboxOrder::Taken`](super::MailboxOrder::Taken)). The binding ends when the user takes another nickname
         /// in its place.
         ///
@@ -93,10 +93,17 @@ contract! {
         ) -> Result<bool, RegistryError>;
 
         /// Orders the gateway of the nick's owner to end that session, at once over its channel and by its mailbox.
-        /// Returns true if the nick had an owner.
+        /// Returns true if the nick had an owner. A session that was renamed is found by its former nickname, until
+        /// another session has that.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError>;
+
+        /// Returns the present nickname of the session that had this one last, if it is online under another one.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn renamed(&self, nick: &NickKey) -> Result<Option<Nick>, RegistryError>;
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use redis::Script;
+use ::redis::Script;
 
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit, UserUnit};
 use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, LookalikePolicy, MemberInfo, Nick, NickKey, Owner, RoomKey, SessionId, UserId};
-use crate::registry::redis::{RedisRegistry, did_change, json, refused};
-use crate::registry::reply::ScriptReply;
+use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, json, refused};
+use crate::registry::reply::{ScriptReply, malformed};
 use crate::registry::{RegistryError, script};
 
 use super::{ClaimError, ClaimRequest, Names};
@@ -68,9 +68,21 @@ impl Names for RedisRegistry {
     }
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
-        let keys =
-            ScriptKeys::of(self.redis.keys().nick(nick)).own([NickKeys::record]).crossing_in_script::<NodeUnit>();
-        did_change(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
+        let keys = ScriptKeys::of(self.redis.keys().nick(nick))
+            .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<NodeUnit>();
+        did_change(&mut self.write(nick.as_str(), &script::KICK, keys, &[nick.as_str()]).await?)
+    }
+
+    async fn renamed(&self, nick: &NickKey) -> Result<Option<Nick>, RegistryError> {
+        let keys = ScriptKeys::of(self.redis.keys().nick(nick))
+            .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<SessionUnit>();
+        let mut reply =
+            redis::read(&self.redis, ScriptCall { script: &script::RENAMED, keys, args: &[nick.as_str()] }).await?;
+        let present = Some(reply.text()?).filter(|present| !present.is_empty());
+        present.map(|present| Nick::parse(&present).map_err(|_| malformed("a nickname"))).transpose()
     }
 }
 

@@ -2,7 +2,7 @@
 -- compares the field. Shared by the scripts that claim, free and restore nicks. Needs the prelude. The memory twin is
 -- in store/memory/user_nicks.rs.
 
--- Maximum number of nicks that are bound to one user.
+-- Maximum number of nicks that are bound to one user, unless more are owned.
 local USER_NICKS_MAX = 8
 
 -- Returns the key of the index of a user's nicks, scored by the time of their claim. The twin of the encoding is
@@ -26,35 +26,33 @@ local function unbind(nick, user)
   redis.call('ZREM', user_nicks(user), nick)
 end
 
--- Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned; if all are owned, the
--- oldest one leaves the index, and its binding ends once it is freed.
+-- Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned. An owned nick never leaves
+-- the index: beyond the maximum it has owned ones only, so looking at the oldest of them is enough.
 local function bind(nick, user)
   local list = user_nicks(user)
   redis.call('HSET', base .. 'nick:' .. nick, 'user', user)
   redis.call('ZADD', list, now(), nick)
   redis.call('PERSIST', list)
-  if redis.call('ZCARD', list) > USER_NICKS_MAX then
-    local nicks = redis.call('ZRANGEBYSCORE', list, 0, '+inf')
-    for _, other in ipairs(nicks) do
-      if not is_owned_by_user(other, user) then
-        if redis.call('HGET', base .. 'nick:' .. other, 'user') == user then
-          redis.call('HDEL', base .. 'nick:' .. other, 'user')
-        end
-        redis.call('ZREM', list, other)
-        return
+  if redis.call('ZCARD', list) <= USER_NICKS_MAX then
+    return
+  end
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', list, 0, '+inf', 'LIMIT', 0, USER_NICKS_MAX + 1)) do
+    if not is_owned_by_user(other, user) then
+      if redis.call('HGET', base .. 'nick:' .. other, 'user') == user then
+        redis.call('HDEL', base .. 'nick:' .. other, 'user')
       end
+      redis.call('ZREM', list, other)
+      return
     end
-    redis.call('ZREM', list, nicks[1])
   end
 end
 
--- Keeps the binding of a freed nick, unless the nick has left the index. The index of a user without an owned nick
--- expires with the record of the one that was freed last.
+-- Keeps the binding of a freed nick, unless the index has more than the maximum. The index of a user without an owned
+-- nick expires with the record of the one that was freed last.
 local function free_user_nick(nick, user)
   local list = user_nicks(user)
-  if not redis.call('ZSCORE', list, nick) then
-    redis.call('HDEL', base .. 'nick:' .. nick, 'user')
-    return
+  if redis.call('ZCARD', list) > USER_NICKS_MAX or not redis.call('ZSCORE', list, nick) then
+    return unbind(nick, user)
   end
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', list, 0, '+inf')) do
     if is_owned_by_user(other, user) then

@@ -4,13 +4,14 @@
 --       owned-members, 10 nick record, 11 session-rooms
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
 --       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
---       11 '0' if the room must exist, 12 JSON of the room's rules in the configuration or ''
+--       11 '0' if the room must exist, 12 JSON of the room's rules in the configuration or '', 13 '1' if the member's
+--       token lets it moderate the room, else '0'
 -- Reply: {'OK', room as shown, epoch, seq, member count, forks, topic as JSON or '', role or ''}; {'FENCED'}; {'STALE'}
 --        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the
 --        caller may not create it; {'BANNED'}, {'INVITE_ONLY'} or {'ROOM_FULL'} if the room does not admit it
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
-local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create, configured =
+local _, token, room, display, nick, shown, info, epoch, old_nick, old_token, may_create, configured, by_token =
   unpack(ARGV)
 
 enter_generation()
@@ -42,7 +43,7 @@ local identity = (rules or moderated) and identity_of(nick, info)
 
 local function is_invited()
   local role = moderated and role_of(room, identity, now())
-  return role == 'owner' or role == 'moderator' or moderated and redis.call('HEXISTS', meta .. ':invites', identity) == 1
+  return role == 'owner' or role == 'moderator' or by_token == '1' or moderated and redis.call('HEXISTS', meta .. ':invites', identity) == 1
 end
 
 -- Returns the reason not to admit a new member, or nil. A session that returns has kept its place.

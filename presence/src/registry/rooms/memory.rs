@@ -42,7 +42,7 @@ impl Rooms for MemoryRegistry {
 
 impl StoreState {
     pub(crate) fn join(&mut self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
-        let JoinRequest { room: name, nick, owner, user, status, entry } = request;
+        let JoinRequest { room: name, nick, owner, user, status, entry, .. } = request;
         if !self.leases.serves(&owner.incarnation) {
             return Err(RegistryError::Fenced);
         }

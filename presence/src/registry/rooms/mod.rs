@@ -31,6 +31,8 @@ pub struct JoinRequest<'a> {
     pub status: &'a Status,
     /// A new member, or one that changed its name.
     pub entry: JoinEntry<'a>,
+    /// True if the member's token lets it moderate the room: then it needs no invite.
+    pub moderates: bool,
 }
 
 /// The way a member enters a room.

@@ -4,13 +4,14 @@
 -- KEYS: 1 generation, 2 leases, 3 room meta, 4 members, 5 roles, 6 bans, 7 invites
 -- ARGV: 1 base, 2 room key, 3 action, 4 owner token of the acting member or '' for the API, 5 its nick key or the name
 --       of the API key, 6 '1' if its token lets it moderate the room, else '0', 7 nick key and 8 nick of the person or
---       '', 9 user or '', 10 seconds or '0', 11 reason or topic, 12 role for op
+--       '', 9 user or '', 10 seconds or '0', 11 reason or topic, 12 role for op, 13 JSON of the room's rules in the
+--       configuration or ''
 -- Reply: {'OK', JSON of the announced action}; {'FENCED'}; {'NOT_IN_ROOM'} if the caller is not a member;
 --        {'NO_SUCH_ROOM'}; {'NOT_MODERATOR'}; {'OWNERS_ONLY'} if only an owner may; {'LAST_OWNER'} if the room would
 --        have none; {'NO_SUCH_USER'}; {'NOTHING_TO_LIFT'}; {'FULL'} if the list has no space
 -- Called by Registry::moderate.
 local _, _, meta, members, roles, bans, invites = unpack(KEYS)
-local _, room, action, token, actor, may_moderate, nick, typed, user, seconds, text, new_role = unpack(ARGV)
+local _, room, action, token, actor, may_moderate, nick, typed, user, seconds, text, new_role, configured = unpack(ARGV)
 
 enter_generation()
 require_open()
@@ -24,6 +25,12 @@ local NONE, MODERATOR, OWNER = 0, 1, 2
 local function rank_of(identity)
   local role = role_of(room, identity, now())
   return role == 'owner' and OWNER or role == 'moderator' and MODERATOR or NONE
+end
+
+-- Returns true if any member may set the topic: in a room without roles whose rules let every member send.
+local function has_open_topic()
+  local rules = rules_of(redis.call('HGET', meta, 'rules'), configured)
+  return redis.call('HLEN', roles) == 0 and not (rules and rules.send == 'moderators')
 end
 
 -- Returns the rank of the caller and its shown name; or a refusal.
@@ -42,16 +49,25 @@ local function rank_of_caller()
     return nil, 'NOT_IN_ROOM'
   end
   local rank = rank_of(identity_of(actor, info))
-  if rank == NONE and (may_moderate == '1' or action == 'topic' and redis.call('HLEN', roles) == 0) then
+  if rank == NONE and (may_moderate == '1' or action == 'topic' and has_open_topic()) then
     rank = MODERATOR
   end
   return rank, cjson.decode(shown_nick(record, actor))
+end
+
+-- Takes the present nick of a session that was renamed in place of its former one.
+local function follow_rename()
+  if redis.call('HEXISTS', members, nick) == 0 then
+    nick = present_nick(nick)
+  end
 end
 
 -- Returns the identity of the person that the order names, and its nick as shown in JSON; nil if it is not known.
 local function identity_of_person(list)
   if user ~= '' then
     return 'u' .. user
+  elseif not list or redis.call('HEXISTS', list, 'n' .. nick) == 0 then
+    follow_rename()
   end
   local record = redis.call('HGET', members, nick)
   local identity, shown = nil, cjson.encode(typed)

@@ -12,7 +12,7 @@ use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms, 
 
 impl Rooms for RedisRegistry {
     async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
-        let JoinRequest { room, nick, owner, user, status, entry } = request;
+        let JoinRequest { room, nick, owner, user, status, entry, moderates } = request;
         let keys = self.redis.keys();
         let (rooms, nicks) = (keys.room(room.key()), keys.nick(nick.key()));
         let script_keys = ScriptKeys::of(rooms)
@@ -30,7 +30,7 @@ impl Rooms for RedisRegistry {
         };
         let may_create = if entry == JoinEntry::Existing { "0" } else { "1" };
         let policies = self.rooms.get();
-        let args: [&str; 11] = [
+        let args: [&str; 12] = [
             &owner.token(),
             room.key().as_str(),
             room.as_str(),
@@ -42,6 +42,7 @@ impl Rooms for RedisRegistry {
             &old_owner,
             may_create,
             policies.json_of(room.key()),
+            if moderates { "1" } else { "0" },
         ];
         let mut reply = self.write(owner.session.as_str(), &script::JOIN, script_keys, &args).await?;
         done(&mut reply)?;

@@ -1,5 +1,5 @@
-//! The rules of rooms in memory: those of `rules.lua`, of `join.lua` about new members, and of `senders.lua` in the
-//! gateway's backplane.
+//! The rules of rooms in memory: those of `rules.lua`, of `join.lua` about new members, of `senders.lua`, and of
+//! `room_typing.lua` in the gateway's backplane.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl StoreState {
         }
         let is_invited = || {
             let is_listed = room.moderation.as_ref().is_some_and(|lists| lists.invites.contains_key(&identity));
-            is_listed || moderates(self.role_of(key, &identity, now()))
+            is_listed || request.moderates || moderates(self.role_of(key, &identity, now()))
         };
         if rules.invite_only && !is_invited() {
             return Err(RegistryError::InviteOnly);
@@ -90,8 +90,14 @@ impl StoreState {
         self.rooms.rooms.insert(key.clone(), room);
     }
 
-    /// Decides about a message of a member. A member that the slow mode makes wait is to be noted once it is appended.
-    pub(crate) fn check_sender(&self, room: &RoomKey, nick: &NickKey) -> Result<Option<Identity>, AppendError> {
+    /// Decides about a message of a member, which `by_token` may moderate the room. A member that the slow mode makes wait
+    /// is to be noted once it is appended.
+    pub(crate) fn check_sender(
+        &self,
+        room: &RoomKey,
+        nick: &NickKey,
+        by_token: bool,
+    ) -> Result<Option<Identity>, AppendError> {
         let Some(state) = self.rooms.get(room) else { return Ok(None) };
         let identity = Identity::of(state.members.get(nick).and_then(|member| member.info.user.as_ref()), nick);
         if let Some(end) = self.mute_of(room, nick, now()) {
@@ -99,7 +105,7 @@ impl StoreState {
             return Err(AppendError::Muted { retry_after });
         }
         let (role, rules) = (self.role_of(room, &identity, now()), self.rules_of(room));
-        if moderates(role) {
+        if by_token || moderates(role) {
             return Ok(None);
         }
         if rules.send == SendRight::Moderators {

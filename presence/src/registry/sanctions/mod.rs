@@ -8,7 +8,7 @@ mod redis;
 
 use std::time::Duration;
 
-use crate::model::{SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SubjectFields};
+use crate::model::{SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject, SubjectFields};
 
 use super::RegistryError;
 
@@ -136,6 +136,27 @@ contract! {
 }
 
 impl super::Registry {
+    /// Puts an order in force as [`Registry::sanction`](super::Registry::sanction) does. If it names a nickname whose
+    /// session has another one now, the same order about that one is in force too, as an entry of its own.
+    ///
+    /// # Errors
+    /// As for [`Registry::sanction`](super::Registry::sanction): the second order may be missing. Call it again.
+    pub async fn sanction_person(
+        &self,
+        order: &SanctionOrder,
+        lasts: Option<Duration>,
+    ) -> Result<Option<SanctionEntry>, RegistryError> {
+        let entry = self.sanction(order, lasts).await?;
+        // After the order: a session that is renamed from now on meets it at its gateway.
+        if let (Some(_), SanctionSubject::Nick(nick)) = (&entry, &order.subject)
+            && let Some(present) = self.renamed(nick.key()).await?
+        {
+            let order = SanctionOrder { subject: SanctionSubject::Nick(present), ..order.clone() };
+            self.sanction(&order, lasts).await?;
+        }
+        Ok(entry)
+    }
+
     /// Reads every entry of a kind that is in force at a time, in Unix milliseconds; the oldest first.
     ///
     /// # Errors

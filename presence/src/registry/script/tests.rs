@@ -25,6 +25,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "owners",
         "free_nick",
         "user_nicks",
+        "present_nick",
         "take_over",
         "assign_nick",
         "drop_member",
@@ -46,7 +47,8 @@ fn every_script_states_its_flags_for_full_redis() {
     let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
     let grows = [&grows[..], &["set_rules.lua", "replay_webhook.lua"]].concat();
     let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
-    let reads = [&reads[..], &["sanctions.lua", "show_webhooks.lua", "take_webhook_events.lua"]].concat();
+    let reads =
+        [&reads[..], &["renamed.lua", "sanctions.lua", "show_webhooks.lua", "take_webhook_events.lua"]].concat();
     for (name, text) in scripts() {
         let expected = match name.as_str() {
             name if grows.contains(&name) => "#!lua",

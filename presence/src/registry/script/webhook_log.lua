@@ -6,7 +6,8 @@
 -- The ids are '<number>-0', without holes, so a reader can count the entries that it missed. A log that cannot be
 -- written changes nothing else.
 
--- Parts of the maximum number of bytes. The log is cut by whole parts.
+-- Parts of the maximum number of bytes. The log is cut by whole parts, and the dead letters of a webhook have one at
+-- most.
 local WEBHOOK_LOG_PARTS = 16
 
 -- Returns true if a webhook wants events of a kind.
@@ -24,17 +25,24 @@ local function has_wanted_room(wanted, room)
   return false
 end
 
--- Appends an event; `time` is in digits. `at` is its position in another stream or a further word.
-local function log_for_webhooks(wanted, kind, time, at, data)
+-- Returns the bytes that an event counts, without those of further fields.
+local function event_bytes(kind, time, at, data)
+  return #kind + #time + #at + #data + 64
+end
+
+-- Appends an event; `time` is in digits. `at` is its position in another stream or a further word. Further fields and
+-- values may follow. Returns true if it is in the log.
+local function log_for_webhooks(wanted, kind, time, at, data, ...)
   local log, state = ARGV[1] .. 'webhook-events', ARGV[1] .. 'webhook-log'
   local entries_max, bytes_max = string.match(wanted, '^(%d+) (%d+)')
-  local size = #kind + #time + #at + #data + 64
+  local size = event_bytes(kind, time, at, data)
   local number, bytes = redis.pcall('HINCRBY', state, 'count', 1), redis.pcall('HINCRBY', state, 'bytes', size)
   if type(number) ~= 'number' or type(bytes) ~= 'number' then
-    return
+    return false
   end
   local id = string.format('%d-0', number)
-  redis.pcall('XADD', log, 'MAXLEN', '~', entries_max, id, 'kind', kind, 'time', time, 'at', at, 'data', data)
+  local added = redis.pcall('XADD', log, 'MAXLEN', '~', entries_max, id, 'kind', kind, 'time', time, 'at', at, 'data', data,
+    ...)
   local part = bytes_max / WEBHOOK_LOG_PARTS
   for mark = math.floor((bytes - size) / part) + 1, math.floor(bytes / part) do
     local oldest = redis.pcall('HGET', state, 'mark ' .. (mark - WEBHOOK_LOG_PARTS))
@@ -44,4 +52,5 @@ local function log_for_webhooks(wanted, kind, time, at, data)
     end
     redis.pcall('HSET', state, 'mark ' .. mark, id)
   end
+  return added == id
 end

@@ -11,6 +11,9 @@ use super::{
     Webhooks,
 };
 
+/// The dead letters of a webhook have this part of the log's maximum number of bytes at most.
+const LOG_PARTS: u64 = 16;
+
 impl Webhooks for MemoryRegistry {
     async fn lead_webhooks(
         &self,
@@ -103,11 +106,11 @@ impl WebhookLog {
         Some(TakenEvents { cursor, newest: self.count, now: now(), events })
     }
 
-    /// The rule of `settle_webhook.lua`. Dead letters are also bounded in bytes, as the log is.
+    /// The rule of `settle_webhook.lua`.
     fn settle(&mut self, process: &str, settlement: &WebhookSettlement<'_>) -> bool {
         let WebhookSettlement { webhook, from, to, about, dead } = settlement;
         let leads = self.is_led_by(process);
-        let bytes_max = self.wanted.as_ref().map_or(0, |wanted| wanted.bounds.bytes);
+        let bytes_max = self.wanted.as_ref().map_or(u64::MAX, |wanted| wanted.bounds.bytes / LOG_PARTS);
         let Some(record) = self.webhooks.get_mut(*webhook).filter(|record| leads && record.cursor == *from) else {
             return false;
         };
@@ -115,7 +118,8 @@ impl WebhookLog {
         (*about).clone_into(&mut record.about);
         record.dead.extend(dead.iter().cloned());
         let mut bytes: u64 = record.dead.iter().map(event_size).sum();
-        while record.dead.len() > DEAD_LETTERS_MAX || bytes > bytes_max {
+        // The oldest make space. The newest one always stays.
+        while record.dead.len() > DEAD_LETTERS_MAX || (bytes > bytes_max && record.dead.len() > 1) {
             let Some(oldest) = record.dead.pop_front() else { break };
             bytes -= event_size(&oldest);
         }
@@ -124,7 +128,8 @@ impl WebhookLog {
 
     /// The rule of `replay_webhook.lua`.
     fn replay(&mut self, webhook: &str, limit: usize) -> u64 {
-        let Some(record) = self.webhooks.get_mut(webhook) else { return 0 };
+        let record = self.webhooks.get_mut(webhook).filter(|_| self.wanted.is_some());
+        let Some(record) = record else { return 0 };
         let letters: Vec<LoggedEvent> = record.dead.drain(..limit.min(record.dead.len())).collect();
         let replayed = letters.len() as u64;
         for letter in letters {

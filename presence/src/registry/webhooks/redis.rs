@@ -89,9 +89,7 @@ impl Webhooks for RedisRegistry {
 
     async fn replay_webhook(&self, webhook: &str, limit: usize) -> Result<u64, RegistryError> {
         let own = self.redis.keys();
-        let keys = ScriptKeys::of(own.webhook(webhook))
-            .partition([own.webhook_log(), own.webhook_events()])
-            .own([WebhookKeys::dead_letters]);
+        let keys = ScriptKeys::of(own.webhook(webhook)).own([WebhookKeys::dead_letters]);
         let limit = limit.to_string();
         let mut reply = self.write(LANE, &script::REPLAY_WEBHOOK, keys, &[webhook, &limit]).await?;
         crate::registry::redis::done(&mut reply)?;

@@ -78,8 +78,8 @@ fn checked_text(order: ModerationOrder) -> Result<ModerationOrder, Problem> {
         return Ok(order);
     }
     Err(bad(match is_topic {
-        true => "text must be one line of at most 1024 characters, without control characters",
-        false => "reason must be one line of at most 256 characters, without control characters",
+        true => "text must be one line of at most 1024 characters, without control and invisible characters",
+        false => "reason must be one line of at most 256 characters, without control and invisible characters",
     }))
 }
 

@@ -77,7 +77,15 @@ impl OrderRequest {
 
     fn order(self, kind: SanctionKind, by: &str) -> Result<(SanctionOrder, Option<Duration>), Problem> {
         let subject = self.subject()?;
-        let Self { reason, seconds, before, key, .. } = self;
+        let Self { reason, seconds, before, key, force, .. } = self;
+        let meaningless = [
+            ("seconds", seconds.is_some() && kind == SanctionKind::Kick),
+            ("before", before.is_some() && kind != SanctionKind::Revocation),
+            ("force", force && !matches!(kind, SanctionKind::Ban | SanctionKind::Kick)),
+        ];
+        if let Some((field, _)) = meaningless.iter().find(|(_, is_given)| *is_given) {
+            return Err(refused_bad(&format!("{field} has no meaning for a {}", kind.as_str())));
+        }
         let reason = reason.unwrap_or_default();
         let order = SanctionOrder::new(kind, subject, by, &reason).map_err(|error| refused_bad(&error))?;
         if key.as_ref().is_some_and(|key| !is_printable_text(key, KEY_BYTES)) {
@@ -86,7 +94,6 @@ impl OrderRequest {
         if seconds.is_some_and(|seconds| !(1..=SECONDS_MAX).contains(&seconds)) {
             return Err(bad("seconds must be a whole number from 1 to 4294967295"));
         }
-        let before = before.filter(|_| kind == SanctionKind::Revocation);
         Ok((SanctionOrder { before, key, ..order }, seconds.map(Duration::from_secs)))
     }
 }
@@ -114,10 +121,13 @@ impl Api {
         client: ClientAddress,
         (order, lasts): (SanctionOrder, Option<Duration>),
     ) -> Result<Json<SanctionRow>, Problem> {
-        let entry = self.change(client, self.registry.sanction(&order, lasts)).await?;
+        let entry = self.change(client, self.registry.sanction_person(&order, lasts)).await?;
         let full = || {
-            let detail = format!("the list has {SANCTIONS_MAX} entries of this kind: lift some of them");
-            refused_as(ErrorCode::Overloaded, detail)
+            let way_out = match order.kind {
+                SanctionKind::Kick => "each ends after a minute: repeat the order then",
+                SanctionKind::Ban | SanctionKind::Mute | SanctionKind::Revocation => "lift some of them",
+            };
+            refused_as(ErrorCode::Overloaded, format!("the list has {SANCTIONS_MAX} entries of this kind: {way_out}"))
         };
         let entry = entry.ok_or_else(full)?;
         // The id instead of the subject, which may be an address.
@@ -159,7 +169,8 @@ impl Api {
 /// Ban a nickname, a user, an address or a network
 ///
 /// In effect on every gateway within 2 s. Replaces an earlier ban of the same subject. An IPv6 address stands for its
-/// /64.
+/// /64. If the session that had a nickname has another one now, that is banned too, as an entry of its own; so it is
+/// with mutes and kicks.
 #[utoipa::path(
     post,
     path = "/v1/bans",
@@ -189,7 +200,7 @@ pub(super) async fn ban(
 
 /// The bans in force
 ///
-/// The oldest first.
+/// The oldest first. One that is replaced meanwhile comes again, as its newer version.
 #[utoipa::path(
     get,
     path = "/v1/bans",
@@ -261,7 +272,7 @@ pub(super) async fn mute(
 
 /// The mutes in force
 ///
-/// The oldest first.
+/// The oldest first. One that is replaced meanwhile comes again, as its newer version.
 #[utoipa::path(
     get,
     path = "/v1/mutes",
@@ -333,7 +344,7 @@ pub(super) async fn revoke(
 
 /// The revocations in force
 ///
-/// The oldest first.
+/// The oldest first. One that is replaced meanwhile comes again, as its newer version.
 #[utoipa::path(
     get,
     path = "/v1/revocations",

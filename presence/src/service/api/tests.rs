@@ -126,6 +126,7 @@ impl Served {
                     user: None,
                     status: &Status::default(),
                     entry: JoinEntry::New,
+                    moderates: false,
                 })
                 .await
                 .unwrap();

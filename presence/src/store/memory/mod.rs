@@ -105,10 +105,13 @@ impl Store {
         self.lock().whereabouts(nick)
     }
 
-    /// Returns true for a member that is muted in a room.
+    /// Returns true for a member that mutes and rules let send to a room, also while the slow mode makes it wait.
     #[must_use]
-    pub fn is_muted(&self, room: &RoomKey, nick: &NickKey) -> bool {
-        self.lock().mute_of(room, nick, now()).is_some()
+    pub fn may_send(&self, room: &RoomKey, nick: &NickKey, moderates: bool) -> bool {
+        !matches!(
+            self.lock().check_sender(room, nick, moderates),
+            Err(AppendError::Muted { .. } | AppendError::NotAllowed)
+        )
     }
 
     /// Publishes a text on a channel. Nothing is stored.

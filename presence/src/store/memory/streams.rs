@@ -26,6 +26,8 @@ pub struct Append<'a> {
     pub from: &'a NickKey,
     /// The sender's claim.
     pub owner: &'a Owner,
+    /// True if the sender's token lets it moderate the room.
+    pub moderates: bool,
     /// The client's idempotency key, unique per target and session.
     pub key: Option<&'a str>,
     /// False if the session may add no key now: then only a known key is answered.
@@ -330,7 +332,7 @@ impl StoreState {
         if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(first);
         }
-        let slowed = if is_api { None } else { self.check_sender(room, message.from)? };
+        let slowed = if is_api { None } else { self.check_sender(room, message.from, message.moderates)? };
         let rules = self.rules_of(room);
         let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;

@@ -55,13 +55,14 @@ fn world() -> World {
             user: None,
             status: &Status::default(),
             entry: JoinEntry::New,
+            moderates: false,
         })
         .unwrap();
     World { store, lobby, ann, bob }
 }
 
 fn message<'a>((nick, owner): &'a (Nick, Owner), key: &'a str, payload: &'a str) -> Append<'a> {
-    Append { from: nick.key(), owner, key: Some(key), adds_key: true, msg_id: key, payload }
+    Append { from: nick.key(), owner, moderates: false, key: Some(key), adds_key: true, msg_id: key, payload }
 }
 
 fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, ListenerGuard) {
@@ -101,6 +102,7 @@ fn known_key_appends_no_second_message() {
             user: None,
             status: &Status::default(),
             entry: JoinEntry::New,
+            moderates: false,
         })
         .unwrap();
     let (heard, _subscription) = listen(&store, &Keys::new("parley").room(lobby.key()).channel());
@@ -355,7 +357,17 @@ fn repeated_ends_of_a_record_cost_no_memory() {
         for _ in 0..100 {
             assert!(state.leave(leaving(&lobby, &ann)));
             let (status, entry) = (&Status::default(), JoinEntry::New);
-            state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, user: None, status, entry }).unwrap();
+            state
+                .join(JoinRequest {
+                    room: &lobby,
+                    nick: &ann.0,
+                    owner: &ann.1,
+                    user: None,
+                    status,
+                    entry,
+                    moderates: false,
+                })
+                .unwrap();
         }
     }
     assert_eq!((state.leftovers.len(), state.quiet_rooms.len()), (1, 1));
@@ -380,7 +392,17 @@ fn quiet_rooms_are_deleted_after_their_own_time() {
     };
     let join = |state: &mut StoreState| {
         let (status, entry) = (&Status::default(), JoinEntry::New);
-        state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, user: None, status, entry }).unwrap()
+        state
+            .join(JoinRequest {
+                room: &lobby,
+                nick: &ann.0,
+                owner: &ann.1,
+                user: None,
+                status,
+                entry,
+                moderates: false,
+            })
+            .unwrap()
     };
     let quiet = Retention::default().quiet.as_millis() as u64;
     for key in ["k1", "k2"] {
@@ -455,6 +477,7 @@ fn records_that_returned_are_not_deleted() {
             user: None,
             status: &Status::default(),
             entry: JoinEntry::New,
+            moderates: false,
         })
         .unwrap();
     drop(state);

@@ -4,7 +4,7 @@ use crate::model::{NickKey, UserId};
 
 use super::Nicks;
 
-/// Maximum number of nicks that are bound to one user.
+/// Maximum number of nicks that are bound to one user, unless more are owned.
 const USER_NICKS_MAX: usize = 8;
 
 impl Nicks {
@@ -18,8 +18,8 @@ impl Nicks {
         self.of_users.get(user).map(Vec::as_slice)
     }
 
-    /// Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned; if all are owned,
-    /// the oldest one leaves the list, and its binding ends once it is freed.
+    /// Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned. An owned nick never
+    /// leaves the list: beyond the maximum it has owned ones only.
     pub(crate) fn bind(&mut self, nick: &NickKey, user: &UserId) {
         if let Some(record) = self.records.get_mut(nick) {
             record.user = Some(user.clone());
@@ -29,8 +29,10 @@ impl Nicks {
         nicks.push(nick.clone());
         if nicks.len() > USER_NICKS_MAX {
             let is_owned = |nick: &NickKey| self.records.get(nick).is_some_and(|record| record.owner.is_some());
-            let oldest = nicks.remove(nicks.iter().position(|nick| !is_owned(nick)).unwrap_or_default());
-            if let Some(record) = self.records.get_mut(&oldest).filter(|record| record.owner.is_none()) {
+            let oldest = nicks.iter().take(USER_NICKS_MAX + 1).position(|nick| !is_owned(nick));
+            if let Some(oldest) = oldest.map(|place| nicks.remove(place))
+                && let Some(record) = self.records.get_mut(&oldest)
+            {
                 record.user = None;
             }
         }
@@ -47,10 +49,10 @@ impl Nicks {
         }
     }
 
-    /// Keeps the binding of a freed nick, unless the nick has left the list of its user.
+    /// Keeps the binding of a freed nick, unless the list of its user has more than the maximum.
     pub(crate) fn free_user_nick(&mut self, nick: &NickKey) {
-        let is_listed = |user| self.of_users.get(user).is_some_and(|nicks| nicks.contains(nick));
-        if !self.user(nick).is_some_and(is_listed) {
+        let nicks = self.user(nick).and_then(|user| self.of_user(user));
+        if nicks.is_none_or(|nicks| nicks.len() > USER_NICKS_MAX) {
             self.unbind(nick);
         }
     }

@@ -16,7 +16,8 @@ pub const PRELUDE: &str = include_str!("../../registry/messages/prelude.lua");
 pub const WHEREABOUTS: &str = include_str!("../../registry/messages/whereabouts.lua");
 /// Script fragment that reads roles, bans and mutes of a room.
 pub const ROLES: &str = include_str!("../../registry/rooms/roles.lua");
-const RULES: &str = include_str!("../../registry/rooms/rules.lua");
+/// Script fragment that reads the rules of a room.
+pub const RULES: &str = include_str!("../../registry/rooms/rules.lua");
 const NOTES: &str = include_str!("../../registry/messages/notes.lua");
 const SIZES: &str = include_str!("../../registry/messages/sizes.lua");
 const APPEND: &str = include_str!("../../registry/messages/append.lua");

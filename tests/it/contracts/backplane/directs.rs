@@ -191,7 +191,7 @@ pub(crate) async fn typing_signal_reaches_only_its_target(store: &StoreFixture) 
     let lobby = RoomName::parse("#lobby").unwrap();
     one.backplane.subscribe(lobby.key()).await.unwrap();
     two.backplane.subscribe(lobby.key()).await.unwrap();
-    let signal = async |to: Target| one.backplane.typing(&to, &ann.nick, &ann.owner.session).await.unwrap();
+    let signal = async |to: Target| one.backplane.typing(&to, &ann.nick, &ann.owner.session, false).await.unwrap();
 
     signal(Target::Nick(bob.nick.clone())).await;
     signal(Target::Nick(Nick::parse("nobody").unwrap())).await;

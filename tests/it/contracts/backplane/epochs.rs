@@ -98,6 +98,7 @@ async fn each_generation_starts_epoch_and_records_fork() {
             user: None,
             status: &status,
             entry,
+            moderates: false,
         })
         .await
         .unwrap();

@@ -258,6 +258,7 @@ impl BackplaneNode {
                 user: None,
                 status: &Status::default(),
                 entry: JoinEntry::New,
+                moderates: false,
             })
             .await
             .unwrap();
@@ -332,7 +333,16 @@ impl NickHolder {
     pub(crate) fn request(&self, text: &str) -> PublishRequest {
         let msg_id = SessionId::random().to_string();
         let (from, owner, accepted) = (self.nick.clone(), self.owner.clone(), Accepted::at(SystemTime::now()));
-        PublishRequest { msg_id, key: None, from, from_user: None, owner, body: Body::from_text(text), accepted }
+        PublishRequest {
+            msg_id,
+            key: None,
+            from,
+            from_user: None,
+            owner,
+            moderates: false,
+            body: Body::from_text(text),
+            accepted,
+        }
     }
 
     pub(crate) fn keyed(&self, key: &str, text: &str) -> PublishRequest {

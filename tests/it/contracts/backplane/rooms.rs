@@ -398,6 +398,7 @@ pub(crate) async fn malformed_payloads_are_counted_and_skipped(store: &StoreFixt
                 let append = presence::store::memory::Append {
                     from: ann.nick.key(),
                     owner: &ann.owner,
+                    moderates: false,
                     key: Some(payload),
                     adds_key: true,
                     msg_id: "m",

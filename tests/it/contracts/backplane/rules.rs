@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use gateway::backplane::{PageLimit, PublishError, Range};
-use presence::model::{RoomName, RoomRules};
+use gateway::backplane::{Delivery, PageLimit, PublishError, PublishRequest, Range, StreamId};
+use gateway::message::Target;
+use presence::model::{RoomName, RoomRules, SendRight};
 
 use super::fixture::{BackplaneNode, SOON, StoreFixture, eventually, room};
 
@@ -26,6 +27,56 @@ pub(crate) async fn only_moderators_send_where_the_rules_say_so(store: &StoreFix
 
     one.registry.set_room_rules(&stage, &RoomRules::default()).await.unwrap();
     assert_eq!(two.publish(&stage, &bob.keyed("k", "hi")).await.unwrap().seq, 2, "the rules of the API hold");
+}
+
+pub(crate) async fn moderator_by_token_is_exempt_from_rules(store: &StoreFixture) {
+    store.rule(r##"[{"match":"#stage","send":"moderators"},{"match":"#queue","slow_mode_seconds":3600}]"##);
+    let node = store.node("g1").await;
+    for room in [room("#stage"), room("#queue"), room("#open")] {
+        let [ann, bob] = ["ann", "bob"].map(|name| format!("{name}-{}", &room.as_str()[1..]));
+        let (ann, bob) = (node.member(&ann, &room).await, node.member(&bob, &room).await);
+        let by_token = |text: &str| PublishRequest { moderates: true, ..ann.request(text) };
+        let (first, second) = (by_token("one"), by_token("two"));
+        let (one, two) = tokio::join!(node.publish(&room, &first), node.publish(&room, &second));
+        assert_eq!((one.unwrap().seq, two.unwrap().seq), (1, 2), "{room}");
+        // Its right is that of its messages only.
+        let (third, plain) = (by_token("three"), bob.request("three"));
+        let (mine, theirs) = tokio::join!(node.publish(&room, &third), node.publish(&room, &plain));
+        mine.unwrap();
+        assert_eq!(theirs.is_ok(), room.as_str() != "#stage", "{room}: {theirs:?}");
+        let again = node.publish(&room, &bob.request("four")).await;
+        assert_eq!(again.is_ok(), room.as_str() == "#open", "{room}: {again:?}");
+    }
+}
+
+pub(crate) async fn typing_follows_the_right_to_send(store: &StoreFixture) {
+    store.rule(r##"[{"match":"#stage","send":"moderators"},{"match":"#queue","slow_mode_seconds":3600}]"##);
+    let (one, two) = (store.node("g1").await, store.node("g2").await);
+    let mut expected = Vec::new();
+    for room in [room("#stage"), room("#queue"), room("#ruled"), room("#open")] {
+        let name = &room.as_str()[1..];
+        let (ann, _bob) = (one.member(name, &room).await, two.member(&format!("of-{name}"), &room).await);
+        if room.as_str() == "#ruled" {
+            let rules = RoomRules { send: SendRight::Moderators, ..RoomRules::default() };
+            one.registry.set_room_rules(&room, &rules).await.unwrap();
+        }
+        let to = Target::Room(room.clone());
+        for moderates in [false, true] {
+            one.backplane.typing(&to, &ann.nick, &ann.owner.session, moderates).await.unwrap();
+            if moderates || ["#queue", "#open"].contains(&room.as_str()) {
+                expected.push(room.key().clone());
+            }
+        }
+    }
+    let typed = async || {
+        let room_of = |delivery| match delivery {
+            Delivery::Typing { stream: StreamId::Room(room), .. } => Some(room),
+            _ => None,
+        };
+        let rooms: Vec<_> = two.deliveries.all().into_iter().filter_map(room_of).collect();
+        (rooms.len() >= expected.len()).then_some(rooms)
+    };
+    assert_eq!(eventually(SOON, "the notices arrive", typed).await, expected);
 }
 
 pub(crate) async fn slow_mode_makes_members_wait(store: &StoreFixture) {

@@ -61,7 +61,15 @@ impl RegistryArm {
     pub(super) async fn append_message(&self, room: &RoomName, nick: &Nick, owner: &Owner) {
         if let Some(store) = &self.store {
             let key = SessionId::random().to_string();
-            let message = Append { from: nick.key(), owner, key: None, adds_key: true, msg_id: &key, payload: "{}" };
+            let message = Append {
+                from: nick.key(),
+                owner,
+                moderates: false,
+                key: None,
+                adds_key: true,
+                msg_id: &key,
+                payload: "{}",
+            };
             store.append(room, message).unwrap();
             return;
         }
@@ -72,7 +80,15 @@ impl RegistryArm {
     pub(super) async fn append_direct(&self, nick: &Nick, session: &SessionId, (from, owner): (&Nick, &Owner)) {
         if let Some(store) = &self.store {
             let key = SessionId::random().to_string();
-            let message = Append { from: from.key(), owner, key: None, adds_key: true, msg_id: &key, payload: "{}" };
+            let message = Append {
+                from: from.key(),
+                owner,
+                moderates: false,
+                key: None,
+                adds_key: true,
+                msg_id: &key,
+                payload: "{}",
+            };
             store.append_direct(nick.key(), message).unwrap();
             return;
         }

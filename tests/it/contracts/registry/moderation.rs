@@ -23,9 +23,11 @@ on_both_arms! {
     last_owner_of_room_stays_owner,
     ban_refuses_joins_until_its_end,
     ban_of_user_removes_every_nick,
+    ban_of_user_finds_any_number_of_nicks,
     banned_room_is_not_resumed,
     mute_ends_with_its_time,
     topic_needs_role_once_there_are_roles,
+    renamed_guest_is_found_by_former_nick,
     joined_reports_topic_and_role,
     claim_and_api_moderate_without_role,
     unknown_people_and_rooms_are_refused,
@@ -66,7 +68,8 @@ impl NickSession {
     async fn join_as_user(&self, name: &str, user: &str) -> Result<JoinedAt, RegistryError> {
         let (room, status, user) = (room(name), Status::default(), UserId::parse(user).unwrap());
         let (nick, owner, entry) = (&self.nick, &self.owner, JoinEntry::New);
-        let request = JoinRequest { room: &room, nick, owner, user: Some(&user), status: &status, entry };
+        let request =
+            JoinRequest { room: &room, nick, owner, user: Some(&user), status: &status, entry, moderates: false };
         self.registry.join(request).await
     }
 }
@@ -237,6 +240,19 @@ async fn ban_of_user_removes_every_nick(arm: &RegistryArm) {
     phone.join_as_user("#lobby", "user 7%").await.unwrap();
 }
 
+async fn ban_of_user_finds_any_number_of_nicks(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let (ann, _guest) = arm.owner_and_member(&node).await;
+    for number in 0..12 {
+        let session = node.user_with_id(&format!("eve{number}"), "user:7").await;
+        session.join_as_user("#lobby", "user:7").await.unwrap();
+    }
+    ann.moderate("#lobby", &by_user(Ban, "user:7")).await.unwrap();
+    let mut left = arm.member_nicks("#lobby").await;
+    left.sort();
+    assert_eq!((left, node.removals().await.len()), (vec!["ann".to_owned(), "bob".to_owned()], 12));
+}
+
 async fn banned_room_is_not_resumed(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = arm.owner_and_member(&node).await;
@@ -284,6 +300,31 @@ async fn topic_needs_role_once_there_are_roles(arm: &RegistryArm) {
     assert_eq!(ann.join("#lobby").await.topic.unwrap().text, "tea, \"now\" 50%");
     ann.moderate("#lobby", &topic("")).await.unwrap();
     assert_eq!(ann.join("#lobby").await.topic, None);
+}
+
+async fn renamed_guest_is_found_by_former_nick(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let (ann, bob) = arm.owner_and_member(&node).await;
+    let robert = node.claim_as(&bob.owner.session, "Robert").await.unwrap();
+    robert.try_join("#lobby", JoinEntry::Renamed(&bob.nick, &bob.owner)).await.unwrap();
+    assert!(node.registry.release(&bob.nick, &bob.owner, Some(&robert.nick)).await.unwrap());
+
+    let notice = ann.moderate("#lobby", &by_nick(Kick, "bob")).await.unwrap();
+    assert_eq!(notice.nick.as_deref(), Some("Robert"));
+    assert_eq!((arm.member_nicks("#lobby").await, node.removals().await.len()), (vec!["ann".to_owned()], 1));
+    robert.join("#lobby").await;
+    ann.moderate("#lobby", &by_nick(Ban, "bob")).await.unwrap();
+    assert_eq!(robert.try_join("#lobby", JoinEntry::New).await, Err(RegistryError::Banned));
+    ann.moderate("#lobby", &by_nick(Unban, "bob")).await.unwrap();
+    robert.join("#lobby").await;
+
+    // Once another session has the nick, it is meant.
+    let other = node.user("bob").await;
+    other.join("#lobby").await;
+    ann.moderate("#lobby", &by_nick(Kick, "bob")).await.unwrap();
+    let mut left = arm.member_nicks("#lobby").await;
+    left.sort();
+    assert_eq!(left, ["Robert", "ann"]);
 }
 
 async fn joined_reports_topic_and_role(arm: &RegistryArm) {

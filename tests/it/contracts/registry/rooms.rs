@@ -105,6 +105,7 @@ async fn rename_replaces_the_room_member(arm: &RegistryArm) {
                 user: None,
                 status: &away,
                 entry,
+                moderates: false,
             })
             .await
             .unwrap();

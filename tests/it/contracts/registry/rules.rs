@@ -1,13 +1,19 @@
 //! The rules of rooms: about their creation and their members, and which rules are in force.
 
 use presence::host::reloadable::Reloadable;
-use presence::model::{RoomCreation, RoomPolicies, RoomRules, Status, UserId};
-use presence::registry::{JoinEntry, JoinRequest, JoinedAt, Registry, RegistryError, RuledRoom};
+use presence::model::moderation::{ModerationAction, ModerationOrder};
+use presence::model::{RoomCreation, RoomPolicies, RoomRules, SendRight, Status, UserId};
+use presence::registry::{
+    JoinEntry, JoinRequest, JoinedAt, ModerationCaller, ModerationError, ModerationRequest, Registry, RegistryError,
+    RuledRoom,
+};
 
 use super::{GatewayLease, NickSession, RegistryArm, on_both_arms, room};
 
 on_both_arms! {
     rule_of_creation_admits_users_or_nobody,
+    only_moderators_set_topic_where_they_send,
+    moderator_by_token_needs_no_invite,
     full_room_admits_no_further_member,
     last_place_goes_to_one_of_many,
     session_that_returns_keeps_its_place,
@@ -38,7 +44,17 @@ impl NickSession {
     async fn join_with_token(&self, name: &str, user: &str) -> Result<JoinedAt, RegistryError> {
         let (room, status, user) = (room(name), Status::default(), UserId::parse(user));
         let (nick, owner, entry) = (&self.nick, &self.owner, JoinEntry::New);
-        self.registry.join(JoinRequest { room: &room, nick, owner, user: user.as_ref(), status: &status, entry }).await
+        self.registry
+            .join(JoinRequest {
+                room: &room,
+                nick,
+                owner,
+                user: user.as_ref(),
+                status: &status,
+                entry,
+                moderates: false,
+            })
+            .await
     }
 }
 
@@ -60,6 +76,42 @@ pub(super) async fn rule_of_creation_admits_users_or_nobody(arm: &RegistryArm) {
     assert_eq!(made, RuledRoom { room: room("#A-api"), is_new: true });
     assert_eq!(ann.try_new("#a-api").await.unwrap().room.as_str(), "#A-api");
     ann.try_new("#else").await.unwrap();
+}
+
+pub(super) async fn only_moderators_set_topic_where_they_send(arm: &RegistryArm) {
+    let node = arm.ruled_node(r##"[{"match":"#news","send":"moderators"}]"##).await;
+    let ann = node.user("ann").await;
+    let topic = ModerationOrder { text: "tea".to_owned(), ..ModerationOrder::new(ModerationAction::Topic, None) };
+    let set = async |name: &str, may_moderate| {
+        let caller = ModerationCaller::Member { nick: &ann.nick, owner: &ann.owner, may_moderate };
+        node.registry.moderate(ModerationRequest { room: &room(name), caller, order: &topic }).await
+    };
+    ann.join("#news").await;
+    assert_eq!(set("#news", false).await, Err(ModerationError::NotModerator));
+    set("#news", true).await.expect("the token lets it moderate");
+    ann.join("#open").await;
+    set("#open", false).await.expect("any member of an open room");
+
+    let send = |send| RoomRules { send, ..RoomRules::default() };
+    node.registry.set_room_rules(&room("#open"), &send(SendRight::Moderators)).await.unwrap();
+    node.registry.set_room_rules(&room("#news"), &send(SendRight::Members)).await.unwrap();
+    assert_eq!(set("#open", false).await, Err(ModerationError::NotModerator), "the rules of the API hold");
+    set("#news", false).await.unwrap();
+}
+
+pub(super) async fn moderator_by_token_needs_no_invite(arm: &RegistryArm) {
+    let node = arm.ruled_node(r##"[{"match":"#club","invite_only":true,"members_max":2}]"##).await;
+    let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
+    ann.join("#club").await;
+    assert_eq!(bob.try_new("#club").await, Err(RegistryError::InviteOnly));
+    let enter = async |user: &NickSession| {
+        let (room, nick, owner, status) = (room("#club"), &user.nick, &user.owner, Status::default());
+        let (user, status, entry) = (None, &status, JoinEntry::New);
+        let request = JoinRequest { room: &room, nick, owner, user, status, entry, moderates: true };
+        node.registry.join(request).await
+    };
+    enter(&bob).await.unwrap();
+    assert_eq!(enter(&eve).await, Err(RegistryError::RoomFull), "the right makes no room");
 }
 
 pub(super) async fn full_room_admits_no_further_member(arm: &RegistryArm) {

@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use harness::eventually;
 use presence::model::{SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject, SubjectFields};
-use presence::registry::{BeatReport, Registry, SanctionCursor};
+use presence::registry::{BeatReport, MailboxOrder, Registry, SanctionCursor};
 
 use super::{PATIENCE, RegistryArm, on_both_arms};
 
 on_both_arms! {
+    order_by_nick_follows_a_renamed_session,
     order_is_listed_until_it_is_lifted,
     newest_order_about_a_subject_wins,
     beat_returns_the_version_of_the_list,
@@ -46,6 +47,30 @@ fn now() -> u64 {
 pub(super) async fn bans(registry: &Registry) -> Vec<String> {
     let entries = registry.sanction_entries(SanctionKind::Ban, now()).await.unwrap();
     entries.iter().map(|entry| entry.order.subject.to_string()).collect()
+}
+
+async fn order_by_nick_follows_a_renamed_session(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let eve = node.user("eve").await;
+    let anna = node.claim_as(&eve.owner.session, "Anna").await.unwrap();
+    let order = async |nick| arm.registry.sanction_person(&ban(nick), None).await.unwrap().unwrap();
+    order("EVE").await;
+    assert_eq!(bans(&arm.registry).await, ["nick EVE", "nick Anna"], "while the session is being renamed");
+    assert!(node.registry.release(&eve.nick, &eve.owner, Some(&anna.nick)).await.unwrap());
+    order("eve").await;
+    assert_eq!(bans(&arm.registry).await, ["nick eve", "nick Anna"], "and after it");
+
+    let kicked = || async { node.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox };
+    assert!(arm.registry.kick(eve.nick.key()).await.unwrap());
+    assert_eq!(kicked().await, [MailboxOrder::Kick(anna.owner.session.clone())]);
+
+    // Once another session has the nick, it alone is meant.
+    let other = node.user("eve").await;
+    assert!(arm.registry.kick(eve.nick.key()).await.unwrap());
+    assert_eq!(kicked().await, [MailboxOrder::Kick(other.owner.session.clone())]);
+    assert_eq!(arm.registry.renamed(eve.nick.key()).await.unwrap(), None);
+    assert!(anna.release().await && other.release().await);
+    assert!(!arm.registry.kick(eve.nick.key()).await.unwrap(), "nobody is online");
 }
 
 async fn order_is_listed_until_it_is_lifted(arm: &RegistryArm) {

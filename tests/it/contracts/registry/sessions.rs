@@ -79,6 +79,7 @@ impl ReturnedSession {
                         user: None,
                         status: &self.found.status,
                         entry,
+                        moderates: false,
                     })
                     .await
                     .unwrap(),
@@ -125,6 +126,7 @@ impl NickSession {
                     user: None,
                     status: &status,
                     entry: JoinEntry::New,
+                    moderates: false,
                 })
                 .await;
             assert!(matches!(late, Err(RegistryError::Unavailable(_) | RegistryError::Fenced)), "{late:?}");

@@ -237,14 +237,24 @@ async fn user_keeps_at_most_eight_nicks(arm: &RegistryArm) {
     }
     assert_eq!(arm.nicks_of("user:1").await.unwrap(), ["online"]);
 
-    // With more nicks online, the oldest one is bound as long as it is online.
-    for number in 10..18 {
-        node.claim_for("user:1", &format!("nick{number}")).await.unwrap();
+    // With more nicks online, each one is bound as long as it is online, and those that are freed first are free.
+    let mut online = vec![first];
+    for number in 10..20 {
+        online.push(node.claim_for("user:1", &format!("nick{number}")).await.unwrap());
     }
-    assert_eq!(arm.nicks_of("user:1").await.unwrap().len(), 8);
-    assert_eq!(node.claim("online").await.err(), Some(IN_USE));
-    assert!(first.release().await);
-    node.claim("online").await.unwrap();
+    assert_eq!(arm.nicks_of("user:1").await.unwrap().len(), 11, "a ban by user finds them all");
+    let names = online.iter().map(|session| session.nick.as_str().to_owned()).collect::<Vec<_>>();
+    for (session, name) in online.iter().zip(&names) {
+        assert_eq!(node.claim(name).await.err(), Some(IN_USE), "{name} is online");
+        assert!(session.release().await);
+    }
+    let mut free = Vec::new();
+    for name in &names {
+        if node.claim(name).await.is_ok() {
+            free.push(name.as_str());
+        }
+    }
+    assert_eq!(free, ["online", "nick10", "nick11"], "eight stay bound");
 }
 
 async fn user_is_found_by_its_id(arm: &RegistryArm) {

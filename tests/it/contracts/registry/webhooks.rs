@@ -13,6 +13,8 @@ on_both_arms! {
     log_is_bounded_in_bytes_and_numbers_stay,
     taken_events_are_bounded_in_number_and_bytes,
     dead_letters_return_for_their_webhook_only,
+    dead_letters_are_bounded_in_bytes,
+    replay_keeps_the_bounds_of_the_log,
     logging_ends_when_no_process_leads,
     messages_are_logged_with_their_position,
     tail_wakes_at_a_new_event,
@@ -149,6 +151,56 @@ async fn dead_letters_return_for_their_webhook_only(arm: &RegistryArm) {
         assert_eq!(again.only.as_deref(), Some("a"));
         assert!(again.logged >= first.logged);
     }
+}
+
+async fn dead_letters_are_bounded_in_bytes(arm: &RegistryArm) {
+    arm.node("g1").await.user("early").await;
+    assert!(arm.lead("p1", WANTED).await);
+    let letter = |number, bytes| LoggedEvent {
+        number,
+        original: number,
+        kind: "join".to_owned(),
+        time: 1,
+        logged: 1,
+        at: String::new(),
+        data: "x".repeat(bytes),
+        only: None,
+    };
+    let kept = async || arm.registry.show_webhooks().await.unwrap().rows[0].dead;
+    // A sixteenth of the log: 64 KiB.
+    let small: Vec<LoggedEvent> = (1..=100).map(|number| letter(number, 1000)).collect();
+    assert!(arm.settle("p1", [0, 50], &small[..50]).await);
+    assert_eq!(kept().await, 50);
+    assert!(arm.settle("p1", [50, 100], &small[50..]).await);
+    assert!((55..=61).contains(&kept().await), "{}", kept().await);
+    assert!(arm.settle("p1", [100, 101], &[letter(101, 60_000)]).await);
+    assert!((2..=6).contains(&kept().await), "{}", kept().await);
+    assert!(arm.settle("p1", [101, 102], &[letter(102, 100_000)]).await);
+    assert_eq!(kept().await, 1, "the newest one is kept");
+    assert_eq!(arm.registry.replay_webhook("a", 5).await.unwrap(), 1);
+    let again = arm.taken("p1", "b").await.unwrap();
+    assert_eq!(again.iter().map(|event| event.original).collect::<Vec<_>>(), [102]);
+}
+
+async fn replay_keeps_the_bounds_of_the_log(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    assert!(arm.lead("p1", "100000 65536 online ").await);
+    for number in 0..10 {
+        node.user(&format!("user{number}")).await;
+    }
+    let events = arm.taken("p1", "a").await.unwrap();
+    for cursor in (0..1000).step_by(10) {
+        assert!(arm.settle("p1", [cursor, cursor + 10], &events).await);
+        assert_eq!(arm.registry.replay_webhook("a", 100).await.unwrap(), 10);
+    }
+    // Every event takes 110 bytes or more.
+    let waiting = arm.taken("p1", "b").await.unwrap().len();
+    assert!((250..600).contains(&waiting), "{waiting} events in 64 KiB");
+    assert!(arm.settle("p1", [1000, 1010], &events).await);
+    assert!(arm.registry.resign_webhooks("p1").await.unwrap());
+    assert!(arm.registry.forget_webhooks(Duration::ZERO).await.unwrap());
+    assert_eq!(arm.registry.replay_webhook("a", 100).await.unwrap(), 0, "nothing is logged now");
+    assert_eq!(arm.registry.show_webhooks().await.unwrap().rows[0].dead, 10);
 }
 
 async fn logging_ends_when_no_process_leads(arm: &RegistryArm) {

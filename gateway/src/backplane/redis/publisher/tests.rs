@@ -144,7 +144,7 @@ fn name(target: &PublishTarget) -> &str {
 
 fn message(payload: &str) -> StoredMessage {
     let [token, nick, key, msg_id, prior] = [const { String::new() }; 5];
-    StoredMessage { token, nick, key, msg_id, payload: payload.to_owned(), prior }
+    StoredMessage { token, nick, moderates: false, key, msg_id, payload: payload.to_owned(), prior }
 }
 
 fn published(msg_id: &str) -> Published {

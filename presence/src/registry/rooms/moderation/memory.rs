@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::model::moderation::{
     Moderation, ModerationAction, ModerationOrder, ModerationTarget, RemovalReason, RoomRemoval, RoomRole, RoomTopic,
 };
-use crate::model::{Identity, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
+use crate::model::{Identity, LeftReason, NickKey, Owner, PresenceDelta, RoomKey, SendRight};
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{ModerationRecord, StoreState, now};
 
@@ -27,8 +27,10 @@ enum ModerationRank {
 /// The person that an order is about.
 struct OrderedPerson {
     identity: Identity,
-    /// As shown, if the order named a nickname.
+    /// Its nickname as shown, if the order named one.
     nick: Option<String>,
+    /// The same without the spelling.
+    key: Option<NickKey>,
 }
 
 impl RoomModeration for MemoryRegistry {
@@ -71,14 +73,15 @@ impl StoreState {
     pub(crate) fn moderate(&mut self, request: ModerationRequest<'_>) -> Result<Moderation, ModerationError> {
         let ModerationRequest { room, caller, order } = request;
         let room = room.key();
-        let Some(state) = self.rooms.get_mut(room) else {
+        let Some(state) = self.rooms.get(room) else {
             return Err(match caller {
                 ModerationCaller::Api(_) => RegistryError::NoSuchRoom.into(),
                 ModerationCaller::Member { .. } => ModerationError::NotInRoom,
             });
         };
         let has_roles = state.moderation.as_ref().is_some_and(|moderation| !moderation.roles.is_empty());
-        let is_open = order.action == ModerationAction::Topic && !has_roles;
+        let is_open =
+            order.action == ModerationAction::Topic && !has_roles && self.rules_of(room).send != SendRight::Moderators;
         let (rank, by) = self.rank_of_caller(room, caller, is_open)?;
         if rank == ModerationRank::Member {
             return Err(ModerationError::NotModerator);
@@ -132,11 +135,15 @@ impl StoreState {
     ) -> Result<OrderedPerson, ModerationError> {
         let nick = match target {
             ModerationTarget::User(user) => {
-                return Ok(OrderedPerson { identity: Identity::of_user(user), nick: None });
+                return Ok(OrderedPerson { identity: Identity::of_user(user), nick: None, key: None });
             }
             ModerationTarget::Nick(nick) => nick,
         };
-        let (key, as_guest) = (nick.key(), Identity::of_guest(nick.key()));
+        let as_guest = Identity::of_guest(nick.key());
+        let is_named = lifts(action) && self.is_listed(room, action, &as_guest);
+        let is_named = is_named || self.rooms.member(room, nick.key()).is_some();
+        let key = if is_named { nick.key() } else { self.present_nick(nick.key()) };
+        let as_guest = Identity::of_guest(key);
         let member = self.rooms.member(room, key).map(|member| (member.info.user.as_ref(), member.info.nick.as_str()));
         let known = member.or_else(|| self.nicks.display(key).map(|display| (self.nicks.user(key), display)));
         let shown = known.map_or(nick.as_str(), |(_, shown)| shown).to_owned();
@@ -149,7 +156,7 @@ impl StoreState {
             identity = Some(as_guest);
         }
         let unknown = if lifts(action) { ModerationError::NothingToLift } else { ModerationError::NoSuchUser };
-        Ok(OrderedPerson { identity: identity.ok_or(unknown)?, nick: Some(shown) })
+        Ok(OrderedPerson { identity: identity.ok_or(unknown)?, nick: Some(shown), key: Some(key.clone()) })
     }
 
     /// Returns true if the list that an action changes has a person.
@@ -216,10 +223,7 @@ impl StoreState {
         order: &ModerationOrder,
         person: &OrderedPerson,
     ) -> Result<BTreeSet<NickKey>, ModerationError> {
-        let named = match &order.target {
-            Some(ModerationTarget::Nick(nick)) => Some(nick.key().clone()),
-            _ => None,
-        };
+        let named = person.key.clone();
         let is_member = |nick: &NickKey| self.rooms.member(room, nick).is_some();
         match order.action {
             ModerationAction::Kick => {

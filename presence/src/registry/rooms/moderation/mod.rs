@@ -72,10 +72,11 @@ contract! {
         /// Carries out an order and announces it to the room. Returns it as the room receives it.
         ///
         /// The caller must be a member that is owner or moderator, or whose token lets it moderate the room. Any member
-        /// may set the topic of a room without roles. Only an owner acts on an owner or makes one, and the last owner
-        /// stays. A ban or mute ends a role. A kick or ban ends the memberships at once: a ban of a user those of all
-        /// its nicknames. It orders the gateways to end the delivery, as
-        /// [`MailboxOrder::Remove`](crate::registry::MailboxOrder::Remove).
+        /// may set the topic of a room without roles, unless its rules let only moderators send. A session that was
+        /// renamed is found by the nickname that it had before, until another session has that. Only an owner acts on
+        /// an owner or makes one, and the last owner stays. A ban or mute ends a role. A kick or ban ends the
+        /// memberships at once: a ban of a user those of all its nicknames. It orders the gateways to end the delivery,
+        /// as [`MailboxOrder::Remove`](crate::registry::MailboxOrder::Remove).
         ///
         /// Not repeated by itself: a second kick finds nobody.
         ///

@@ -28,7 +28,8 @@ impl RoomModeration for RedisRegistry {
             Some(ModerationTarget::Nick(nick)) => (nick.key().as_str(), nick.as_str(), ""),
             Some(ModerationTarget::User(user)) => ("", "", user.as_str()),
         };
-        let args: [&str; 11] = [
+        let policies = self.rooms.get();
+        let args: [&str; 12] = [
             room.key().as_str(),
             order.action.as_str(),
             &token,
@@ -40,6 +41,7 @@ impl RoomModeration for RedisRegistry {
             &order.seconds.unwrap_or_default().to_string(),
             &order.text,
             order.role.as_str(),
+            policies.json_of(room.key()),
         ];
         let mut reply = self.write(room.key().as_str(), &script::MODERATE, keys, &args).await?;
         match reply.text()?.as_str() {

@@ -84,7 +84,10 @@ impl Served {
     async fn join_and_leave(&self, times: usize, room: &RoomName, nick: &Nick, owner: &Owner) {
         let (status, entry) = (Status::default(), JoinEntry::New);
         for _ in 0..times {
-            self.registry.join(JoinRequest { room, nick, owner, user: None, status: &status, entry }).await.unwrap();
+            self.registry
+                .join(JoinRequest { room, nick, owner, user: None, status: &status, entry, moderates: false })
+                .await
+                .unwrap();
             self.leave(room, nick, owner).await;
         }
     }

@@ -90,7 +90,15 @@ async fn api_finds_an_empty_room() {
     let served = Served::over_store(store.clone()).await;
     let owner = served.user("ann", &["#lobby"]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
-    let message = Append { from: ann.key(), owner: &owner, key: None, adds_key: true, msg_id: "m", payload: "{}" };
+    let message = Append {
+        from: ann.key(),
+        owner: &owner,
+        moderates: false,
+        key: None,
+        adds_key: true,
+        msg_id: "m",
+        payload: "{}",
+    };
     store.append(&room, message).unwrap();
     served.leave(&room, &ann, &owner).await;
     assert_eq!(served.get("/v1/rooms/lobby").await.json()["member_count"], 0);

@@ -72,6 +72,12 @@ async fn bad_orders_are_refused_with_a_reason() {
         ("/v1/kicks", json!({"session": "*"}), "session:"),
         ("/v1/kicks", json!({"address": "0.0.0.0/0"}), "every address"),
         ("/v1/bans", json!({"nick": "a", "room": "#x"}), "JSON object"),
+        ("/v1/kicks", json!({"nick": "a", "seconds": 60}), "seconds has no meaning for a kick"),
+        ("/v1/kicks", json!({"nick": "a", "before": 1}), "before has no meaning for a kick"),
+        ("/v1/bans", json!({"nick": "a", "before": 1}), "before has no meaning for a ban"),
+        ("/v1/mutes", json!({"nick": "a", "force": true}), "force has no meaning for a mute"),
+        ("/v1/bans", json!({"address": "::ffff:0:0/90"}), "address:"),
+        ("/v1/kicks", json!({"address": "::ffff:0.0.0.0/96"}), "every address"),
     ] {
         let refused = api.order(path, &body).await;
         let answer = refused.json();

@@ -80,7 +80,15 @@ impl HttpServer {
         for number in 0..128 {
             let room = RoomName::parse(&format!("#{number:a>60}")).unwrap();
             let (status, entry) = (Status::default(), JoinEntry::New);
-            let request = JoinRequest { room: &room, nick: &nick, owner: &owner, user: None, status: &status, entry };
+            let request = JoinRequest {
+                room: &room,
+                nick: &nick,
+                owner: &owner,
+                user: None,
+                status: &status,
+                entry,
+                moderates: false,
+            };
             self.registry.join(request).await.unwrap();
         }
         lookup(&["ann"; 1000])

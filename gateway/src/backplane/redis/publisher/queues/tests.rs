@@ -17,7 +17,7 @@ fn name(target: &PublishTarget) -> &str {
 
 fn message(text: &str, now: Instant) -> QueuedMessage<()> {
     let [token, nick, key, msg_id, prior] = [const { String::new() }; 5];
-    let message = StoredMessage { token, nick, key, msg_id, payload: text.to_owned(), prior };
+    let message = StoredMessage { token, nick, moderates: false, key, msg_id, payload: text.to_owned(), prior };
     QueuedMessage { message: Arc::new(message), queued_at: now, waiter: () }
 }
 

@@ -60,6 +60,7 @@ fn acked(room: &str, id: &str, (epoch, seq): (&str, u64), generation: u64) -> Ac
         prior: String::new(),
         token: text.clone(),
         nick: text.clone(),
+        moderates: false,
         key: text.clone(),
         msg_id: id.to_owned(),
         payload: text,
