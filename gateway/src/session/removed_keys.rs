@@ -39,6 +39,7 @@ impl Performer {
         if let Some(code) = services.claims.note_client(owner, notes, |client| services.sanctions.verdict(client)) {
             self.outbox.close(code);
         }
+        services.hub.tag_session(owner, &token.map_or_else(Arc::default, |token| Arc::clone(&token.grant.tags)));
         if key.is_some_and(|key| !services.identity.is_in_use(key)) {
             self.outbox.close(CloseCode::TokenExpired);
         }

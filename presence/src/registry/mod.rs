@@ -41,6 +41,7 @@ macro_rules! contract {
     };
 }
 
+mod announcements;
 mod error;
 mod leases;
 mod listing;
@@ -56,6 +57,7 @@ mod script;
 mod sessions;
 mod webhooks;
 
+pub use self::announcements::{AnnouncementRequest, SentAnnouncement};
 pub use self::error::RegistryError;
 pub use self::leases::{
     Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,

@@ -68,7 +68,7 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     ),
 )]
 pub(super) async fn events(
-    _: ApiKey<Read>,
+    key: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     filter: EventFilter,
@@ -85,6 +85,7 @@ pub(super) async fn events(
     let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await, source))));
     // In any phase: a read of the store may take seconds.
     let stream = stream.take_until(api.stop.cancelled_owned());
+    let stream = stream.take_until(Box::pin(key.removed(api.guard.access.clone())));
     let events = Sse::new(stream.map(Ok::<_, Infallible>));
     let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"));
     Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], events).into_response())

@@ -9,6 +9,7 @@
 //! page at `/` is a client of the API.
 
 mod admission;
+mod announcements;
 mod cluster;
 mod cors;
 mod counts;
@@ -187,6 +188,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sanctions::kick))
         .routes(routes!(messages::publish))
         .routes(routes!(messages::batch))
+        .routes(routes!(announcements::announce))
         .routes(routes!(history::messages, history::delete_all))
         .routes(routes!(history::delete_one))
 }

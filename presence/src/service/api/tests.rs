@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 mod document;
 mod events;
 mod keys;

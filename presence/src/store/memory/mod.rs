@@ -7,7 +7,8 @@
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
 //! - Gateway: `E <counter>`, `B <version>`, `K <session>`, `T <session> <fence>`,
-//!   `R <session> <len>\n<RoomRemoval as JSON>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//!   `R <session> <len>\n<RoomRemoval as JSON>`, `A <len>\n<Announcement as JSON>`,
+//!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -22,6 +23,7 @@ mod streams;
 mod tests;
 mod user_nicks;
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -42,7 +44,7 @@ pub(crate) use self::rooms::{MemberRecord, ModerationRecord, RoomState, Rooms};
 pub(crate) use self::sanctions::SanctionTable;
 pub(crate) use self::sessions::Sessions;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
-use self::streams::{Inboxes, SeenKeys};
+use self::streams::{Inboxes, SeenMessages};
 
 /// The retention of freed nicks, ended sessions and empty rooms.
 const RETENTION_MS: u64 = 72 * 3600 * 1000;
@@ -145,9 +147,10 @@ pub(crate) struct StoreState {
     pub(crate) sessions: Sessions,
     pub(crate) rooms: Rooms,
     pub(crate) inboxes: Inboxes,
-    pub(crate) keys_seen: SeenKeys,
-    pub(crate) ids_seen: SeenKeys,
+    pub(crate) seen: SeenMessages,
     pub(crate) sanctions: SanctionTable,
+    /// The id and the time of each announcement of the last minutes, by the mark of its key.
+    pub(crate) announced: HashMap<String, (String, u64)>,
     pub(crate) events: EventLog,
     pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
@@ -176,9 +179,9 @@ impl StoreState {
             sessions: Sessions::default(),
             rooms: Rooms::default(),
             inboxes: Inboxes::default(),
-            keys_seen: SeenKeys::of_clients(),
-            ids_seen: SeenKeys::of_attempts(),
+            seen: SeenMessages::default(),
             sanctions: SanctionTable::default(),
+            announced: HashMap::new(),
             events: EventLog::default(),
             leftovers: RetirementQueue::default(),
             quiet_rooms: RetirementQueue::default(),

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::fixture::{BackplaneNode, SOON, StoreFixture, eventually, room};
 
 /// Returns a message of an application.
-fn post_of(application: &str, to: PostTarget, key: &str) -> ApiPost {
+pub(super) fn post_of(application: &str, to: PostTarget, key: &str) -> ApiPost {
     let body = RawValue::from_string(format!("\"{key}\"")).unwrap();
     let msg_id = SessionId::random().to_string();
     let shown = match &to {
