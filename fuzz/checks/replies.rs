@@ -264,6 +264,7 @@ calls! {
     post = |s| s.post(PostTarget::Room(s.room.key().clone())).await;
     post_direct = |s| s.post(PostTarget::Nick(s.nick.key().clone())).await;
     room_messages = |s| outcome(s.names.room_messages(s.room.key(), None, 10).await);
+    messages_after = |s| outcome(s.names.messages_after(s.room.key(), 0, 10).await);
     room_typing = |s| outcome(s.backplane.typing(&Target::Room(s.room.clone()), &s.nick, &s.owner.session).await);
     typing = |s| outcome(s.backplane.typing(&Target::Nick(s.nick.clone()), &s.nick, &s.owner.session).await);
     history = |s| outcome(s.backplane.history(s.room.key(), Range::Newest, LIMIT).await);

@@ -69,7 +69,9 @@ pub use self::listing::{
     ListedBytes, Membership, PAGE_LIMIT, RegistryEvent, RoomRow, StreamOwner, StreamSize, UserRow,
 };
 pub use self::memory::MemoryRegistry;
-pub use self::messages::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RoomMessage, payload};
+pub use self::messages::{
+    ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RoomMessage, RoomTail, payload,
+};
 pub use self::names::{ClaimError, ClaimRequest};
 pub use self::redis::RedisRegistry;
 pub use self::rooms::{

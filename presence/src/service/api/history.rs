@@ -157,6 +157,13 @@ pub(super) async fn messages(
     Ok(Json(ListPage { items: messages.iter().filter_map(item).collect(), next_cursor }))
 }
 
+/// Returns the seq of a message and its JSON with the room, for an event stream; `None` if its text is malformed.
+pub(super) fn message_event(room: &str, message: &RoomMessage) -> Option<(u64, String)> {
+    let item = serde_json::to_string(&item(message)?).ok()?;
+    let room = serde_json::to_string(room).ok()?;
+    Some((message.seq, format!("{{\"room\":{room},{}", item.strip_prefix('{')?)))
+}
+
 /// Decodes a message; `None` if its text is malformed.
 fn item(RoomMessage { seq, time, payload }: &RoomMessage) -> Option<HistoryItem> {
     let StoredFields { from, id, user, api, body } = serde_json::from_str(payload).ok()?;

@@ -133,7 +133,7 @@ refusals! {
     /// Refusals of a listing of sessions.
     SessionRefusals: BadRequest | BadNick | Unauthorized | Forbidden | Overloaded | Unavailable;
     /// Refusals of an event stream.
-    StreamRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | Overloaded | Unavailable;
+    StreamRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchRoom | Overloaded | Unavailable;
     /// Refusals of the change of a room.
     ChangeRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of the change of one message.

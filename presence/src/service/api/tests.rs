@@ -9,6 +9,7 @@ mod messages;
 mod reads;
 mod refusals;
 mod room_changes;
+mod room_messages;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,10 +16,10 @@ use crate::service::access::{ApiAccess, ApiScope, NewKey};
 use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 
 /// A client of the stream.
-struct StreamClient {
+pub(super) struct StreamClient {
     stream: BufReader<TcpStream>,
     /// The last id, as kept by browsers, also of a block without data.
-    last_id: String,
+    pub(super) last_id: String,
 }
 
 impl StreamClient {
@@ -32,7 +32,7 @@ impl StreamClient {
         Self::open_with(served, query, &header).await
     }
 
-    async fn open_with(served: &Served, query: &str, header: &str) -> Self {
+    pub(super) async fn open_with(served: &Served, query: &str, header: &str) -> Self {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
         stream.write_all(format!("GET /v1/events{query} HTTP/1.0\r\n{header}\r\n").as_bytes()).await.unwrap();
         let mut client = Self { stream: BufReader::new(stream), last_id: String::new() };
@@ -58,7 +58,7 @@ impl StreamClient {
     }
 
     /// Reads the next block with data; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             let block = self.block().await?;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -71,7 +71,7 @@ impl StreamClient {
         }
     }
 
-    async fn expect(&mut self, kind: &str, fields: Value) {
+    pub(super) async fn expect(&mut self, kind: &str, fields: Value) {
         let (seen, data) = self.next().await.expect("the stream has another event");
         assert_eq!(seen, kind, "{data}");
         for (name, value) in fields.as_object().unwrap() {
