@@ -20,9 +20,10 @@ use presence::model::{
     SanctionOrder, SanctionSubject, SessionId, Status, TokenHash, UserId,
 };
 use presence::registry::{
-    ApiPost, BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry, JoinRequest, LeaseTransition,
-    LeaveIntent, LeaveRequest, LocalClaim, LoggedEvent, ModerationCaller, ModerationRequest, PostTarget, ReassertBatch,
-    RedisRegistry, Registry, ResumeTicket, SanctionCursor, WebhookLead, WebhookSettlement,
+    AnnouncementRequest, ApiPost, BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry,
+    JoinRequest, LeaseTransition, LeaveIntent, LeaveRequest, LocalClaim, LoggedEvent, ModerationCaller,
+    ModerationRequest, PostTarget, ReassertBatch, RedisRegistry, Registry, ResumeTicket, SanctionCursor, WebhookLead,
+    WebhookSettlement,
 };
 use presence::store::redis::RedisStore;
 use tokio::runtime::Runtime;
@@ -119,6 +120,12 @@ impl StoreCalls {
     fn ban(&self) -> SanctionOrder {
         let subject = SanctionSubject::Nick(self.nick.clone());
         SanctionOrder::new(SanctionKind::Ban, subject, "app", "").expect("an order")
+    }
+
+    fn announcement(&self) -> AnnouncementRequest {
+        let [application, id] = ["app", "a1"].map(str::to_owned);
+        let (key, tags, body) = (Some("k1".to_owned()), Vec::new(), Box::default());
+        AnnouncementRequest { application, key, id, tags, body }
     }
 
     fn logged_event(&self) -> LoggedEvent {
@@ -258,6 +265,7 @@ calls! {
     post = |s| s.post(PostTarget::Room(s.room.key().clone())).await;
     post_direct = |s| s.post(PostTarget::Nick(s.nick.key().clone())).await;
     room_messages = |s| outcome(s.names.room_messages(s.room.key(), None, 10).await);
+    messages_after = |s| outcome(s.names.messages_after(s.room.key(), 0, 10).await);
     room_typing = |s| outcome(s.backplane.typing(&Target::Room(s.room.clone()), &s.nick, &s.owner.session, false).await);
     typing = |s| outcome(s.backplane.typing(&Target::Nick(s.nick.clone()), &s.nick, &s.owner.session, false).await);
     history = |s| outcome(s.backplane.history(s.room.key(), Range::Newest, LIMIT).await);
@@ -279,10 +287,12 @@ calls! {
     sanction = |s| outcome(s.names.sanction(&s.ban(), None).await);
     sanctions_since = |s| outcome(s.names.sanctions_since(SanctionCursor::from(0), 10).await);
     restore_sanctions = |s| outcome(s.names.restore_sanctions(&[], Some(1)).await);
+    announce = |s| outcome(s.names.announce(&s.announcement()).await);
     lift = |s| outcome(s.names.lift(SanctionKind::Ban, &s.ban().id()).await);
     user = |s| outcome(s.names.user(s.nick.key()).await);
     lookup = |s| outcome(s.names.lookup(&s.keys()).await);
     of_user = |s| outcome(s.names.of_user(&s.user).await);
+    bound_to = |s| outcome(s.names.bound_to(&s.user).await);
     users = |s| outcome(s.names.users(None, 2).await);
     rooms = |s| outcome(s.names.rooms(None, 2).await);
     room = |s| outcome(s.names.room(s.room.key()).await);

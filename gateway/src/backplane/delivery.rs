@@ -7,7 +7,7 @@ use std::vec::Drain;
 
 use presence::model::moderation::RoomRemoval;
 use presence::model::stream::StreamId;
-use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+use presence::model::{Announcement, Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
 
 use crate::message::ChatMessage;
 
@@ -66,6 +66,8 @@ pub enum Delivery {
     },
     /// An order to end the membership of a session of this gateway in a room.
     Remove(RoomRemoval),
+    /// An announcement for the sessions of this gateway. Boxed: it is rare and large.
+    Announcement(Box<Announcement>),
     /// The list of sanctions has changed.
     SanctionChanged {
         /// Its version.

@@ -15,6 +15,7 @@
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: the connection with this claim ends
 //! R <session> <len>\n<RoomRemoval as JSON>             an order to end a membership of a session of the gateway
+//! A <len>\n<Announcement as JSON>                      an announcement for sessions of the gateway
 //! B <version>                                          the list of sanctions has this version now
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
@@ -164,7 +165,11 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
 
 fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
     let mut words = head.split(' ');
-    let (kind, session) = (words.next()?, session(words.next())?);
+    let kind = words.next()?;
+    if kind == "A" {
+        return Some(Delivery::Announcement(serde_json::from_slice(content).ok()?));
+    }
+    let session = session(words.next())?;
     match kind {
         "D" => {
             let epoch = words.next()?.to_owned();

@@ -152,6 +152,9 @@ impl StreamFeed {
                 outbox.push_event(&event);
             }
         }
+        for announcement in buffer.announcements() {
+            outbox.push_event(announcement);
+        }
         let subscriber = StreamSubscriber::new(outbox.clone());
         let recipient = Recipient { subscriber, after: after.max(position.seq) };
         self.members.insert(session, FeedMember::Live(recipient));
@@ -255,6 +258,17 @@ impl StreamFeed {
         self.pending.push_for(event, others.filter_map(FeedMember::recipient).collect());
     }
 
+    /// Returns the live recipient of an announcement in this inbox. A joining one buffers it.
+    pub(super) fn announce(&mut self, event: &Arc<Broadcast>) -> Option<Recipient> {
+        match self.members.values_mut().next()? {
+            FeedMember::Live(recipient) => Some(recipient.clone()),
+            FeedMember::Joining(_, buffer) => {
+                buffer.push_announcement(Arc::clone(event));
+                None
+            }
+        }
+    }
+
     fn push(&mut self, event: Sequenced) {
         for member in self.members.values_mut() {
             if let FeedMember::Joining(_, buffer) = member {
@@ -283,7 +297,7 @@ impl StreamFeed {
                         continued.entry(seq).or_default().push(recipient.clone());
                     }
                 }
-                FeedMember::Joining(_, buffer) => **buffer = JoinBuffer::default(),
+                FeedMember::Joining(_, buffer) => buffer.forget_events(),
             }
         }
         let (to, epoch) = (&self.display, epoch.to_owned());

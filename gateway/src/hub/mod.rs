@@ -17,6 +17,7 @@
 
 pub mod coalesce;
 pub mod position;
+mod announcements;
 mod subscribers;
 mod scheduler;
 mod feed;
@@ -354,6 +355,7 @@ impl Hub {
             | Delivery::Kick { .. }
             | Delivery::Taken { .. }
             | Delivery::Remove(_)
+            | Delivery::Announcement(_)
             | Delivery::SanctionChanged { .. } => return FollowUp::default(),
         };
         self.change_feed(&stream, |feed| feed.receive(&epoch, message))

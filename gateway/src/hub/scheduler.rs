@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use presence::model::SessionId;
 use presence::model::stream::StreamId;
 
 use super::subscribers::{Recipient, Sequenced};
@@ -136,6 +137,13 @@ pub(super) struct PortionOutcome {
 }
 
 impl FanOutJob {
+    /// Starts the delivery of an announcement.
+    pub(super) fn of_announcement(now: Instant, event: Arc<Broadcast>, recipients: Vec<Recipient>) -> Self {
+        let (batch, events) = (FanOutBatch::new(vec![Arc::clone(&event)]), vec![Sequenced::unnumbered(event)]);
+        let (display, recipients) = ("".into(), recipients.into());
+        Self { started_at: now, batch, events, display, recipients, next: 0, deliveries: 0 }
+    }
+
     /// Writes the batch to at most `writes_max` more recipients.
     pub(super) fn write_portion(&mut self, writes_max: usize) -> PortionOutcome {
         let end = self.recipients.len().min(self.next + writes_max);
@@ -200,6 +208,13 @@ impl FanOutJob {
 pub(super) struct FeedKey {
     pub(super) stream: StreamId,
     pub(super) serial: u64,
+}
+
+impl FeedKey {
+    /// Returns the key of a job that belongs to no stream: serials begin at 1.
+    pub(super) fn of_no_stream() -> Self {
+        Self { stream: StreamId::Inbox(SessionId::from_store("")), serial: 0 }
+    }
 }
 
 /// The streams with something to write, in order, and those that pause.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use presence::model::codes::CloseCode;
 use presence::model::{Fence, Incarnation, Owner, SessionId};
@@ -18,6 +19,8 @@ pub(super) struct LocalSessions(HashMap<SessionId, LocalSession>);
 struct LocalSession {
     owner: Owner,
     outbox: Outbox,
+    /// The tags of its token; `None` without any.
+    tags: Option<Arc<[Box<str>]>>,
 }
 
 impl LocalSessions {
@@ -27,7 +30,7 @@ impl LocalSessions {
 
     /// Adds a session and closes its older connection.
     pub(super) fn register(&mut self, owner: &Owner, outbox: &Outbox) {
-        let session = LocalSession { owner: owner.clone(), outbox: outbox.clone() };
+        let session = LocalSession { owner: owner.clone(), outbox: outbox.clone(), tags: None };
         if let Some(older) = self.0.insert(owner.session.clone(), session) {
             older.outbox.close(CloseCode::TakenOver);
         }
@@ -38,6 +41,19 @@ impl LocalSessions {
         if let Some(session) = self.0.get_mut(&owner.session) {
             session.owner = owner.clone();
         }
+    }
+
+    /// Sets the tags of this claim.
+    pub(super) fn tag(&mut self, owner: &Owner, tags: &Arc<[Box<str>]>) {
+        if let Some(session) = self.0.get_mut(&owner.session).filter(|session| session.owner == *owner) {
+            session.tags = Some(Arc::clone(tags)).filter(|tags| !tags.is_empty());
+        }
+    }
+
+    /// Returns true if a session has one of these tags.
+    pub(super) fn has_tag(&self, session: &SessionId, tags: &[String]) -> bool {
+        let own = self.0.get(session).and_then(|session| session.tags.as_deref()).unwrap_or_default();
+        own.iter().any(|own| tags.iter().any(|tag| **tag == **own))
     }
 
     /// Removes a session and returns its outbox, unless a newer claim holds it.

@@ -6,6 +6,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::stream::StreamId;
@@ -14,7 +15,8 @@ use presence::model::{PresenceDelta, RoomKey, SessionId};
 use super::feed::StreamFeed;
 use super::position::RefillRequest;
 use super::scheduler::{FanOutJob, FeedKey, JobQueue};
-use crate::outbound::outbox::Outbox;
+use super::subscribers::Recipient;
+use crate::outbound::outbox::{Broadcast, Outbox};
 
 #[derive(Debug, Default)]
 pub(super) struct StreamTable {
@@ -156,6 +158,28 @@ impl StreamTable {
     /// Queues the next batch of a stream after a pause.
     pub(super) fn pause(&mut self, until: Instant, key: FeedKey) {
         self.jobs.pause(until, key);
+    }
+
+    /// Returns every inbox.
+    pub(super) fn inboxes(&mut self) -> impl Iterator<Item = (&SessionId, &mut StreamFeed)> {
+        self.feeds.iter_mut().filter_map(|(stream, feed)| match stream {
+            StreamId::Inbox(session) => Some((session, feed.as_mut())),
+            StreamId::Room(_) => None,
+        })
+    }
+
+    /// Queues an event for these recipients, apart from every stream. Returns true if there are any.
+    pub(super) fn queue_announcement(
+        &mut self,
+        now: Instant,
+        event: Arc<Broadcast>,
+        recipients: Vec<Recipient>,
+    ) -> bool {
+        let has_recipients = !recipients.is_empty();
+        if has_recipients {
+            self.jobs.push_back(FeedKey::of_no_stream(), Some(FanOutJob::of_announcement(now, event, recipients)));
+        }
+        has_recipients
     }
 
     pub(super) fn has_jobs(&self) -> bool {

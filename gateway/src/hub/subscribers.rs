@@ -17,6 +17,9 @@ use crate::wire::Event;
 /// Bytes counted for each event in addition to its body and names.
 pub(super) const EVENT_OVERHEAD_BYTES: usize = 256;
 
+/// Maximum number of announcements that a join buffers; the oldest are dropped.
+const ANNOUNCEMENTS_MAX: usize = 64;
+
 /// A connection's subscription to one stream.
 #[derive(Debug)]
 pub(super) struct StreamSubscriber {
@@ -90,6 +93,7 @@ pub(super) fn gap_event(display: &str, from_seq: u64, to_seq: u64) -> Arc<Broadc
 pub(super) struct JoinBuffer {
     events: VecDeque<Sequenced>,
     bytes: usize,
+    announcements: VecDeque<Arc<Broadcast>>,
 }
 
 impl JoinBuffer {
@@ -101,6 +105,23 @@ impl JoinBuffer {
         {
             self.bytes -= oldest.size;
         }
+    }
+
+    /// Adds an announcement, which belongs to no position.
+    pub(super) fn push_announcement(&mut self, event: Arc<Broadcast>) {
+        self.announcements.truncate(ANNOUNCEMENTS_MAX - 1);
+        self.announcements.push_front(event);
+    }
+
+    /// The buffered announcements, oldest first.
+    pub(super) fn announcements(&self) -> impl Iterator<Item = &Arc<Broadcast>> {
+        self.announcements.iter().rev()
+    }
+
+    /// Removes the events of the stream.
+    pub(super) fn forget_events(&mut self) {
+        self.events.clear();
+        self.bytes = 0;
     }
 
     /// Returns true if every event from this seq on is buffered.

@@ -1,6 +1,7 @@
 //! The hub alone: which outbox receives what.
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 mod fan_out;
 
 use std::sync::LazyLock;

@@ -4,6 +4,7 @@
 //! names. Rights that this version does not know grant nothing.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use presence::model::{Nick, RoomName, RoomPattern, UserId, is_printable_text};
 use serde::{Deserialize, Deserializer};
@@ -72,7 +73,7 @@ pub struct Grant {
     /// The roles.
     pub roles: Box<[Box<str>]>,
     /// The tags.
-    pub tags: Box<[Box<str>]>,
+    pub tags: Arc<[Box<str>]>,
     /// The time of its expiry, in Unix seconds.
     pub expires: u64,
     /// The time of its issue, in Unix milliseconds; 0 if the token does not tell.
@@ -153,7 +154,7 @@ impl Claims<'_> {
             name: self.name,
             rooms: self.rooms.map(|rules| rules.into_iter().map(rule).collect()).transpose()?,
             roles: self.roles,
-            tags: self.tags,
+            tags: self.tags.into(),
             // A number beyond the range becomes its limit.
             expires: self.exp as u64,
             issued: self.iat.map_or(0, |seconds| (seconds * 1000.0) as u64),

@@ -1,4 +1,4 @@
-//! Orders to end sessions of this gateway.
+//! Orders for sessions of this gateway: to end them, to end a membership, and announcements.
 //!
 //! An order may arrive twice: immediately over the channel, and again through the mailbox, which cannot lose it. Both
 //! have the same effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use presence::model::codes::CloseCode;
 use presence::model::moderation::RoomRemoval;
-use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
+use presence::model::{Announcement, Fence, Incarnation, LeftReason, Owner, SessionId};
 
 use crate::hub::Hub;
 
@@ -20,17 +20,42 @@ use super::local_claims::LocalClaims;
 pub struct SessionOrders {
     hub: Arc<Hub>,
     claims: Arc<LocalClaims>,
-    recent_removals: Arc<Mutex<VecDeque<RoomRemoval>>>,
+    recent_removals: RecentOrders<RoomRemoval>,
+    /// The ids of announcements.
+    recent_announcements: RecentOrders<String>,
 }
 
-/// Maximum number of removals that are remembered, so that the second way of an order ends no newer membership.
-const REMOVALS_MAX: usize = 1024;
+/// Maximum number of orders of a kind that are remembered, so that the second way of an order does nothing.
+const RECENT_MAX: usize = 1024;
+
+/// The newest orders of a kind. Cheap to clone: clones share them.
+#[derive(Debug, Clone)]
+struct RecentOrders<T>(Arc<Mutex<VecDeque<T>>>);
+
+impl<T> Default for RecentOrders<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: PartialEq + Clone> RecentOrders<T> {
+    /// Remembers an order. Returns true if it is new.
+    fn adds(&self, order: &T) -> bool {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.contains(order) {
+            return false;
+        }
+        recent.truncate(RECENT_MAX - 1);
+        recent.push_front(order.clone());
+        true
+    }
+}
 
 impl SessionOrders {
     /// Creates the orders for the sessions of one gateway.
     #[must_use]
     pub fn new(hub: Arc<Hub>, claims: Arc<LocalClaims>) -> Self {
-        Self { hub, claims, recent_removals: Arc::default() }
+        Self { hub, claims, recent_removals: RecentOrders::default(), recent_announcements: RecentOrders::default() }
     }
 
     /// Ends a kicked session: its connection is closed, or it expires now if it is detached.
@@ -50,16 +75,17 @@ impl SessionOrders {
     /// connection, if there is one, forgets it. The same order does nothing a second time: its mailbox copy may arrive
     /// after the session has joined again.
     pub fn remove(&self, removal: &RoomRemoval) {
-        {
-            let mut recent = self.recent_removals.lock().unwrap_or_else(PoisonError::into_inner);
-            if recent.contains(removal) {
-                return;
-            }
-            recent.truncate(REMOVALS_MAX - 1);
-            recent.push_front(removal.clone());
+        if self.recent_removals.adds(removal) {
+            self.claims.forget_room(&removal.session, &removal.room);
+            self.hub.remove_member(removal);
         }
-        self.claims.forget_room(&removal.session, &removal.room);
-        self.hub.remove_member(removal);
+    }
+
+    /// Sends an announcement to the sessions of this gateway that it is for, the first time that it arrives.
+    pub fn announce(&self, announcement: &Announcement) {
+        if self.recent_announcements.adds(&announcement.id) {
+            self.hub.announce(announcement);
+        }
     }
 
     /// Ends the local connection of claim `fence`, whose session was resumed elsewhere. A newer claim is not touched.
@@ -86,10 +112,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Instant;
 
+    use presence::model::stream::{StreamEnd, StreamId};
     use presence::model::{Nick, Status, TokenHash};
     use presence::registry::LocalClaim;
 
     use super::*;
+    use crate::hub::FeedJoin;
     use crate::metrics::Metrics;
     use crate::outbound::Outbox;
     use crate::wire::Dialect;
@@ -134,6 +162,24 @@ mod tests {
         let due = claims.due().await;
         assert_eq!(due.len(), 1, "an attached session does not expire");
         assert_eq!((&due[0].0.owner, due[0].1), (&bob.owner, LeftReason::Kicked));
+    }
+
+    #[tokio::test]
+    async fn second_way_of_an_announcement_delivers_nothing() {
+        let (orders, hub, claims) = orders();
+        let ann = claim("ann", 1);
+        let outbox = attach(&hub, &claims, ann.clone());
+        let end = StreamEnd { epoch: "e".to_owned(), seq: 0, forks: Vec::new() };
+        let (inbox, session) = (StreamId::Inbox(ann.owner.session.clone()), &ann.owner.session);
+        hub.observe_end(&inbox, &end);
+        hub.complete_join(&inbox, &FeedJoin { display: "ann", session, outbox: &outbox, epoch: "e", after: 0 });
+        let announcement =
+            |id: &str| Announcement { id: id.to_owned(), tags: Vec::new(), body: Box::default(), time: 7 };
+        for id in ["a1", "a1", "a2", "a1"] {
+            orders.announce(&announcement(id));
+        }
+        while hub.fan_out_portion(Instant::now) {}
+        assert_eq!(outbox.take().unwrap().items.len(), 2);
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl<'a> DropPolicy<'a> {
             | Event::Rewound { .. }
             | Event::Left { .. }
             | Event::Expiring { .. }
+            | Event::Announcement { .. }
             | Event::GoingAway { .. } => Self::Never,
         }
     }

@@ -41,6 +41,7 @@ impl Performer {
         if let Some(code) = services.claims.note_client(owner, notes, |client| services.sanctions.verdict(client)) {
             self.outbox.close(code);
         }
+        services.hub.tag_session(owner, &token.map_or_else(Arc::default, |token| Arc::clone(&token.grant.tags)));
         if !services.identity.admits(key) {
             self.outbox.close(CloseCode::TokenExpired);
         }

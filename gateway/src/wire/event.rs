@@ -7,7 +7,7 @@ use presence::model::codes::ErrorCode;
 use presence::model::moderation::{Moderation, RemovalReason, RoomRole, RoomTopic};
 use presence::model::{MemberInfo, PresenceDelta, Status, UserId};
 
-use crate::message::ChatMessage;
+use crate::message::{Body, ChatMessage};
 
 use super::command::{CorrelationId, Since, Token};
 
@@ -334,6 +334,15 @@ pub enum Event {
     Expiring {
         /// The time until then, in milliseconds.
         expires_in_ms: u64,
+    },
+    /// An announcement of the application. It is delivered once, and kept nowhere.
+    Announcement {
+        /// Its id.
+        id: String,
+        /// Any JSON value.
+        body: Body,
+        /// Unix milliseconds.
+        time: u64,
     },
     /// The gateway is draining.
     GoingAway {

@@ -226,6 +226,11 @@ fn event_examples_match_the_encoder() {
             text: Some("spam".into()),
         },
         Event::Expiring { expires_in_ms: 30_000 },
+        Event::Announcement {
+            id: "0198f2f3".into(),
+            body: Body::from_text("maintenance at noon"),
+            time: 1_700_000_000_000,
+        },
         Event::GoingAway { retry_after_ms: 1500 },
     ]
     .map(|event| vec![String::from_utf8(json::encode_event(&event).to_vec()).unwrap()]);

@@ -3,10 +3,11 @@
 //! [`Keys`] returns one builder per name: [`RoomKeys`], [`NickKeys`], [`SessionKeys`], [`NodeKeys`]. [`ScriptKeys`]
 //! takes the keys of one builder and of the partition. A key of another name compiles only as [`ScriptKeys::crossing`],
 //! so every script that cannot run on a Redis Cluster yet shows in its call. Invariant: a name holds only encoded
-//! tokens of [`crate::model`], never a client's text. Scripts alone build three more names, hashes of the partition:
-//! `idempotency:<n>` (5 minutes of clients' keys), `attempts:<n>` (30 s of ids of direct messages without a client's
-//! key) and `repeats:<n>` (30 s of ids of such messages in rooms that were repeated). Today there is one partition,
-//! `{0}`. The partition is chosen here; ARCHITECTURE.md lists what else assumes a single one.
+//! tokens of [`crate::model`], never a client's text. Scripts alone build four more names, hashes of the partition:
+//! `idempotency:<n>` (5 minutes of clients' keys), `api-idempotency:<n>` (those of applications), `attempts:<n>` (30 s
+//! of ids of direct messages without a client's key) and `repeats:<n>` (30 s of ids of such messages in rooms that
+//! were repeated). Today there is one partition, `{0}`. The partition is chosen here; ARCHITECTURE.md lists what else
+//! assumes a single one.
 
 mod script_keys;
 
@@ -184,6 +185,12 @@ impl Keys {
     #[must_use]
     pub fn webhook<'a>(&'a self, webhook: &'a str) -> WebhookKeys<'a> {
         WebhookKeys { base: &self.base, name: webhook }
+    }
+
+    /// String with a TTL: id and time of the announcement with a mark, which names its idempotency key.
+    #[must_use]
+    pub fn announced(&self, mark: &str) -> UnitKey<PartitionUnit> {
+        UnitKey::new(format!("{}announced:{mark}", self.base))
     }
 
     /// The keys of a nickname's skeleton, which look-alike nicknames share.

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod moderation;
 pub mod stream;
 
+mod announcement;
 mod claims;
 mod identity;
 mod list_cursor;
@@ -24,6 +25,7 @@ mod user_id;
 
 use std::time::Duration;
 
+pub use self::announcement::{ANNOUNCEMENT_TAGS_MAX, Announcement, announcement_mark};
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
 pub use self::identity::Identity;
 pub use self::list_cursor::{ListCursor, keep_newest};

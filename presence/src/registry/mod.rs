@@ -41,6 +41,7 @@ macro_rules! contract {
     };
 }
 
+mod announcements;
 mod error;
 mod leases;
 mod listing;
@@ -56,6 +57,7 @@ mod script;
 mod sessions;
 mod webhooks;
 
+pub use self::announcements::{AnnouncementRequest, SentAnnouncement};
 pub use self::error::RegistryError;
 pub use self::leases::{
     Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
@@ -67,7 +69,9 @@ pub use self::listing::{
     ListedBytes, Membership, PAGE_LIMIT, RegistryEvent, RoomRow, StreamOwner, StreamSize, UserRow,
 };
 pub use self::memory::MemoryRegistry;
-pub use self::messages::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RoomMessage, payload};
+pub use self::messages::{
+    ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RoomMessage, RoomTail, payload,
+};
 pub use self::names::{ClaimError, ClaimRequest};
 pub use self::redis::RedisRegistry;
 pub use self::rooms::{

@@ -54,6 +54,7 @@ scripts! {
     LIFT = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/lift.lua";
     SANCTIONS = ["prelude.lua"] "sanctions/sanctions.lua";
     RESTORE_SANCTIONS = ["prelude.lua", "../sanctions/sanction_list.lua"] "sanctions/restore_sanctions.lua";
+    ANNOUNCE = ["prelude.lua"] "announcements/announce.lua";
     LARGEST = ["prelude.lua"] "listing/largest.lua";
     LEAD_WEBHOOKS = ["prelude.lua"] "webhooks/lead_webhooks.lua";
     RESIGN_WEBHOOKS = ["prelude.lua"] "webhooks/resign_webhooks.lua";

@@ -173,6 +173,12 @@ impl ApiAccess {
         found
     }
 
+    /// Returns true if a key that was found earlier is still known with this scope.
+    #[must_use]
+    pub fn still_has(&self, found: &KnownKey, scope: ApiScope) -> bool {
+        self.keys.iter().any(|key| key.hash == found.hash && key.has(scope))
+    }
+
     /// Returns true if reads need no key.
     #[must_use]
     pub fn are_reads_open(&self) -> bool {

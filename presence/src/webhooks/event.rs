@@ -135,9 +135,12 @@ impl OutgoingEvent {
         let (room, json) = match kind {
             EventKind::Message => {
                 let StoredPayload { to, from, id, user, api, body } = serde_json::from_str(data).ok()?;
-                let (epoch, seq) = at.split_once(' ')?;
-                let (user, from_api, seq) = (user.as_deref(), api.is_some(), seq.parse().ok()?);
-                let (id, room, from, r#type) = (&id, &to, &from, kind.name());
+                let mut words = at.split(' ');
+                let (epoch, seq) = (words.next()?, words.next()?.parse().ok()?);
+                // The sender's spelling stands in for the shown name, which an older version does not log.
+                let room = words.next().filter(|shown| !shown.is_empty()).unwrap_or(&to);
+                let (user, from_api) = (user.as_deref(), api.is_some());
+                let (id, from, r#type) = (&id, &from, kind.name());
                 let event = RoomMessageJson { id, r#type, time: *time, room, from, user, from_api, epoch, seq, body };
                 (Some(to.clone()), serde_json::value::to_raw_value(&event).ok()?)
             }
@@ -206,6 +209,15 @@ mod tests {
         let expected = serde_json::json!({"id": "m1", "type": "direct_offline", "time": 99, "to": "bob",
             "to_user": "u2", "from": "ann", "user": "u1", "body": {"b": [1, 2]}});
         assert_eq!(json(&event), expected);
+    }
+
+    #[test]
+    fn message_event_has_shown_name_of_room() {
+        let payload = r##"{"to":"#LOBBY","from":"ann","id":"m1","at":5,"body":1}"##;
+        for (at, shown) in [("e1 12 #Lobby", "#Lobby"), ("e1 12 ", "#LOBBY"), ("e1 12", "#LOBBY")] {
+            let event = json(&logged("message", at, payload));
+            assert_eq!((event["room"].as_str(), event["seq"].as_u64()), (Some(shown), Some(12)));
+        }
     }
 
     #[test]

@@ -74,7 +74,17 @@ fn declared_calls(path: &str) -> Vec<String> {
 
 #[test]
 fn every_call_of_both_contracts_is_fuzzed() {
-    let topics = ["leases", "listing", "messages", "names", "rooms", "rooms/moderation", "sanctions", "sessions"];
+    let topics = [
+        "announcements",
+        "leases",
+        "listing",
+        "messages",
+        "names",
+        "rooms",
+        "rooms/moderation",
+        "sanctions",
+        "sessions",
+    ];
     let registry = topics.map(|topic| format!("presence/src/registry/{topic}/mod.rs"));
     let declared = registry.iter().map(String::as_str).chain(["gateway/src/backplane/contract.rs"]);
     let declared: Vec<String> = declared.flat_map(declared_calls).collect();

@@ -80,6 +80,7 @@ on_both_arms! {
 
     posts:
     posted_message_has_its_place_in_the_room
+    messages_after_position_come_with_the_end
     posted_key_gets_first_answer_for_its_application
     each_post_has_a_result_of_its_own
     posted_direct_message_reaches_session_and_inbox

@@ -5,6 +5,7 @@
 //! or lost data. Gateways and clients are not part of these tests.
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 mod arm;
 mod costs;
 mod events;

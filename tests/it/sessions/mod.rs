@@ -1,5 +1,6 @@
 //! Sessions: resume, drain, and the tokens of users.
 
+mod announcements;
 mod drain;
 mod holds;
 pub(crate) mod identity;

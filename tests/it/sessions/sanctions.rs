@@ -22,7 +22,7 @@ const EFFECTIVE: Duration = Duration::from_secs(2);
 const BANNED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 71);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 72);
 
-fn registry(cluster: &Cluster) -> Registry {
+pub(super) fn registry(cluster: &Cluster) -> Registry {
     Registry::Redis(RedisRegistry::new(RedisStore::open(&cluster.redis.url(), "parley").unwrap()))
 }
 
@@ -303,13 +303,13 @@ async fn gateways_restore_the_list_that_redis_lost() {
 }
 
 /// Kills every subscription again and again until it is dropped.
-struct SubscriptionKiller {
+pub(super) struct SubscriptionKiller {
     running: Arc<AtomicBool>,
-    kills: Arc<AtomicU64>,
+    pub(super) kills: Arc<AtomicU64>,
 }
 
 impl SubscriptionKiller {
-    async fn start(cluster: &Cluster) -> Self {
+    pub(super) async fn start(cluster: &Cluster) -> Self {
         let (running, kills) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
         let mut connection = cluster.redis.connection().await;
         let (until, count) = (Arc::clone(&running), Arc::clone(&kills));

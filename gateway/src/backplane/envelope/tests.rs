@@ -253,3 +253,18 @@ proptest! {
         let _ = read_gateway(&Incarnation::from_store("i"), &noise);
     }
 }
+
+#[test]
+fn announcement_on_gateway_channel_keeps_its_body() {
+    let incarnation = Incarnation::from_store("i1");
+    let framed = |json: &str| format!("A {}\n{json}", json.len());
+    let json = r#"{"id":"a1","tags":["beta"],"body":{"n": 1.50},"time":7}"#;
+    let Some(Delivery::Announcement(announcement)) = read_gateway(&incarnation, framed(json).as_bytes()) else {
+        panic!("not an announcement")
+    };
+    assert_eq!((announcement.id.as_str(), announcement.time, announcement.tags.len()), ("a1", 7, 1));
+    assert_eq!(announcement.body.get(), r#"{"n": 1.50}"#);
+    for wrong in [framed("{}"), framed("[]"), framed(""), "A".to_owned(), format!("{}x", framed(json))] {
+        assert!(read_gateway(&incarnation, wrong.as_bytes()).is_none(), "{wrong}");
+    }
+}

@@ -44,6 +44,10 @@ pub fn encode_event(event: &Event) -> Bytes {
             let seconds = expires_in_ms.div_ceil(1000);
             lines.add(format_args!("* your token expires in {seconds} s, type /auth TOKEN with a new one"));
         }
+        // No nickname contains a colon, so no line about a user looks like it.
+        Event::Announcement { body, .. } => {
+            lines.add(format_args!("* announcement: {}", Escaped(&body.text())));
+        }
         Event::GoingAway { retry_after_ms } => {
             let seconds = retry_after_ms.div_ceil(1000);
             lines.add(format_args!("* going away: this server shuts down in {seconds} s, connect again after that"));

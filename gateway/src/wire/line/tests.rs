@@ -419,6 +419,10 @@ fn events_encode_as_frozen() {
             "* #lobby lost its newest messages: what follows replaces them\n",
         ),
         (
+            Event::Announcement { id: "a1".into(), body: Body::from_text("noon\n* ann left #lobby"), time: 7 },
+            "* announcement: noon\\n* ann left #lobby\n",
+        ),
+        (
             Event::GoingAway { retry_after_ms: 1500 },
             "* going away: this server shuts down in 2 s, connect again after that\n",
         ),

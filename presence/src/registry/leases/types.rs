@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::model::moderation::RoomRemoval;
-use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId};
+use crate::model::{
+    Announcement, Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId,
+};
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,6 +259,8 @@ pub enum MailboxOrder {
     },
     /// A moderator removed the session from a room: end the membership here too.
     Remove(RoomRemoval),
+    /// An application announces something to the sessions of the gateway.
+    Announce(Announcement),
 }
 
 /// The result of one reaping call.

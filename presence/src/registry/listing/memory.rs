@@ -8,7 +8,7 @@ use crate::model::{Incarnation, ListCursor, MemberInfo, NickKey, Owner, RoomKey,
 use crate::registry::{LeaseState, MemoryRegistry, RegistryError};
 use crate::store::memory::{LeaseRecord, StoreState};
 
-use super::types::online_rows;
+use super::types::{bound_rows, online_rows};
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
 /// The maximum wait of a read of the event log.
@@ -24,9 +24,13 @@ impl Listing for MemoryRegistry {
     }
 
     async fn of_user(&self, user: &UserId) -> Result<Option<Vec<UserRow>>, RegistryError> {
+        self.bound_to(user).await.map(online_rows)
+    }
+
+    async fn bound_to(&self, user: &UserId) -> Result<Vec<UserRow>, RegistryError> {
         let rows = |state: &StoreState| {
             let nicks = state.nicks.of_user(user).unwrap_or_default();
-            online_rows(nicks.iter().filter_map(|nick| state.user(nick)), user)
+            bound_rows(nicks.iter().filter_map(|nick| state.user(nick)), user)
         };
         self.in_turn(rows).await
     }

@@ -50,6 +50,12 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn of_user(&self, user: &UserId) -> Result<Option<Vec<UserRow>>, RegistryError>;
 
+        /// Lists the nicknames that are bound to a user, online or not, at most eight, by nickname.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn bound_to(&self, user: &UserId) -> Result<Vec<UserRow>, RegistryError>;
+
         /// Lists the online users in the order of their sessions, which a rename does not change; a page is sorted by
         /// nick key. `limit` is 1 to [`PAGE_LIMIT`].
         ///

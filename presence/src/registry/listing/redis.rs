@@ -11,7 +11,7 @@ use crate::registry::{LeaseState, RegistryError, script};
 use crate::store::{STEP_ROWS_MAX, TurnReader};
 
 use super::sessions::{OnlineUsers, RoomMembers};
-use super::types::online_rows;
+use super::types::{bound_rows, online_rows};
 use super::user_rows::{FoundUser, user_row};
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
@@ -27,10 +27,14 @@ impl Listing for RedisRegistry {
     }
 
     async fn of_user(&self, user: &UserId) -> Result<Option<Vec<UserRow>>, RegistryError> {
+        self.bound_to(user).await.map(online_rows)
+    }
+
+    async fn bound_to(&self, user: &UserId) -> Result<Vec<UserRow>, RegistryError> {
         let mut turns = self.redis.read_turns().reader().await?;
         let nicks = turns.step(self.nicks_of_user(user)).await?;
         let found = self.users_in_turns(&mut turns, &nicks).await?;
-        Ok(online_rows(found.into_iter().flatten().map(|found| found.user), user))
+        Ok(bound_rows(found.into_iter().flatten().map(|found| found.user), user))
     }
 
     async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {

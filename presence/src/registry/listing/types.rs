@@ -33,15 +33,16 @@ pub struct UserRow {
     pub session: Option<SessionId>,
 }
 
-/// Returns those rows that are online and bound to a user, by nickname; `None` if none is bound to it.
-pub(super) fn online_rows(rows: impl Iterator<Item = UserRow>, user: &UserId) -> Option<Vec<UserRow>> {
+/// Returns those rows that are bound to a user, by nickname.
+pub(super) fn bound_rows(rows: impl Iterator<Item = UserRow>, user: &UserId) -> Vec<UserRow> {
     let mut rows: Vec<UserRow> = rows.filter(|row| row.user.as_ref() == Some(user)).collect();
-    if rows.is_empty() {
-        return None;
-    }
-    rows.retain(|row| row.online);
     rows.sort_by(|one, other| one.nick.cmp(&other.nick));
-    Some(rows)
+    rows
+}
+
+/// Returns those of a user's rows that are online; `None` if there are no rows.
+pub(super) fn online_rows(rows: Vec<UserRow>) -> Option<Vec<UserRow>> {
+    (!rows.is_empty()).then(|| rows.into_iter().filter(|row| row.online).collect())
 }
 
 /// A room as the API shows it.

@@ -51,7 +51,7 @@ local function recall_all()
     end
     at = last + 1
   end
-  keys_seen, ids_seen = recalled('idempotency', 300000, keys), recalled('attempts', 30000, ids)
+  keys_seen, ids_seen = recalled(key_buckets(ARGV[RECEIVERS_AT + 2]), 300000, keys), recalled('attempts', 30000, ids)
 end
 
 -- Nick record -> owner token, each read once.

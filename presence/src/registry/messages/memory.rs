@@ -8,7 +8,7 @@ use crate::model::{NickKey, Owner, RoomKey};
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{Append, AppendError, Appended, StoreState, StoredEntry};
 
-use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage};
+use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage, RoomTail};
 
 impl Messages for MemoryRegistry {
     async fn post(&self, posts: &[ApiPost]) -> Vec<Result<PostedMessage, PostError>> {
@@ -26,6 +26,26 @@ impl Messages for MemoryRegistry {
         let page = self.store.page(&StreamId::Room(room.clone()), 1..=last, PageLimit::of_messages(limit), true);
         let message = |StoredEntry { seq, time, payload }| RoomMessage { seq, time, payload };
         Ok(page.entries.into_iter().rev().map(message).collect())
+    }
+
+    async fn messages_after(
+        &self,
+        room: &RoomKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<RoomTail>, RegistryError> {
+        let stream = StreamId::Room(room.clone());
+        let mut store = self.store.lock();
+        let Some(shown) = store.room(room).map(|row| row.room) else { return Ok(None) };
+        let Some(end) = store.end(&stream) else { return Ok(None) };
+        let mut page = |seqs, limit| {
+            let page = store.named(&stream).map(|log| log.page(seqs, PageLimit::of_messages(limit), false));
+            page.map(|page| page.entries).unwrap_or_default()
+        };
+        let first = page(1..=u64::MAX, 1).first().map(|first| first.seq);
+        let messages = page(after.saturating_add(1)..=u64::MAX, limit).into_iter();
+        let messages = messages.map(|StoredEntry { seq, time, payload }| RoomMessage { seq, time, payload }).collect();
+        Ok(Some(RoomTail { room: shown, end, first, messages }))
     }
 
     async fn delete_messages(&self, room: &RoomKey, seq: Option<NonZeroU64>) -> Result<u64, RegistryError> {

@@ -12,6 +12,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::RegistryError;
+use crate::model::stream::StreamEnd;
 use crate::model::{NickKey, RoomKey};
 
 pub use self::payload::{PayloadFields, payload};
@@ -68,6 +69,19 @@ pub struct RoomMessage {
     pub payload: String,
 }
 
+/// The end of a room's stream, with messages from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomTail {
+    /// The room as its members see it.
+    pub room: String,
+    /// The end, as of the read.
+    pub end: StreamEnd,
+    /// The oldest message that is kept.
+    pub first: Option<u64>,
+    /// The messages after a seq, oldest first.
+    pub messages: Vec<RoomMessage>,
+}
+
 /// A refused message of the API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
@@ -107,6 +121,17 @@ contract! {
             before: Option<NonZeroU64>,
             limit: usize,
         ) -> Result<Vec<RoomMessage>, RegistryError>;
+
+        /// Returns the end of a room's stream, and at most `limit` messages after a seq; `None` for an unknown room.
+        ///
+        /// # Errors
+        /// `Unavailable`, `Overloaded` or `Unknown`.
+        async fn messages_after(
+            &self,
+            room: &RoomKey,
+            after: u64,
+            limit: usize,
+        ) -> Result<Option<RoomTail>, RegistryError>;
 
         /// Deletes all messages of a room, or the one with a seq. Returns their number. Seqs are not used again: a
         /// client that replays them gets a gap. Clients that have a message keep it.

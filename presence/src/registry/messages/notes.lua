@@ -11,6 +11,12 @@ local function bucket(name, span_ms)
   return { newer = newer, older = older, span_ms = span_ms, rest_ms = (span + 1) * span_ms - now, known = {}, notes = {} }
 end
 
+-- Returns the name of the buckets for the keys of a call: those of applications are apart, so neither kind takes the
+-- space of the other. The messages of a call are of one kind; `token` is the owner of one.
+local function key_buckets(token)
+  return string.find(token, 'api/', 1, true) == 1 and 'api-idempotency' or 'idempotency'
+end
+
 -- Returns the field of a client's key: its scope, then the key. The key stands last and the other parts contain no bar,
 -- so every field is unambiguous. `key` begins with a mark: '=', or '?' if the sender's share of the bucket is used up.
 local function key_field(target, session, key)

@@ -71,7 +71,7 @@ local function recall_all()
     end
     at = last + 1
   end
-  keys_seen = recalled('idempotency', 300000, keys)
+  keys_seen = recalled(key_buckets(ARGV[ROOMS_AT + 3]), 300000, keys)
   if #ids > 0 then
     repeats_seen = bucket('repeats', 30000)
     if redis.call('EXISTS', repeats_seen.newer, repeats_seen.older) > 0 then
@@ -185,6 +185,7 @@ local function publish_in(meta, log, members, channel, at, last)
   local bounds, senders = terms and terms.bounds or cluster_bounds, terms and terms.senders
   local answers, count, stored, is_new = nil, 0, 0, false
   local is_for_webhooks = wanted_events and has_wanted_room(wanted_events, ARGV[at - 2])
+  local display = is_for_webhooks and redis.call('HGET', meta, 'display')
   local stamp, at_seq, marks, frame, frames
   for place = at, last, WORDS do
     count = count + 1
@@ -205,7 +206,7 @@ local function publish_in(meta, log, members, channel, at, last)
       stored, bytes, is_new = stored + 1, bytes + #payload, is_new or seq == 1
       marks = with_mark(marks, bounds.sizes, seq, bytes, #payload)
       if is_for_webhooks then
-        log_for_webhooks(wanted_events, 'message', stamp, epoch .. ' ' .. at_seq, payload)
+        log_for_webhooks(wanted_events, 'message', stamp, epoch .. ' ' .. at_seq .. ' ' .. (display or ''), payload)
       end
       if senders and not is_from_api() then
         senders.note(ARGV[place + 1], member_info(place, records[count]))

@@ -10,15 +10,17 @@ use redis::{Cmd, FromRedisValue, Script, Value};
 
 use crate::model::keys::{CallKeys, KeyBuilder, NamedKeyBuilder, NickKeys, NickUnit, NodeUnit, OwnKey, RoomKeys};
 use crate::model::keys::{ScriptKeys, SessionUnit};
+use crate::model::stream::{StreamEnd, read_forks};
 use crate::model::{NickKey, Owner, RoomKey};
 use crate::registry::redis::done;
+use crate::registry::reply::malformed;
 use crate::registry::{RedisRegistry, RegistryError, retry, script};
 use crate::store::redis::CallKind;
 use crate::store::redis::message_scripts::{
     BUCKET_NOTES_MAX, DIRECT, DIRECT_BUCKETS, INBOX_RETENTION_SECONDS, PUBLISH, PUBLISH_BUCKETS,
 };
 
-use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage};
+use super::{ApiPost, Messages, PostError, PostTarget, PostedMessage, RoomMessage, RoomTail};
 
 /// The lane of these calls: messages of one process stay in their order.
 const LANE: &str = "api";
@@ -73,11 +75,35 @@ impl Messages for RedisRegistry {
         let stream = self.redis.keys().room(room).stream();
         command.arg(stream.as_str()).arg(end).arg("-").arg("COUNT").arg(limit);
         let reply: StreamRangeReply = self.redis.asked(&stream, command.query_async(&mut connection)).await?;
-        let message = |entry: &StreamId| {
-            let seq = entry.id.split('-').next()?.parse().ok()?;
-            Some(RoomMessage { seq, time: entry.get("time")?, payload: entry.get("payload")? })
-        };
-        Ok(reply.ids.iter().filter_map(message).collect())
+        Ok(reply.ids.iter().filter_map(message_of).collect())
+    }
+
+    async fn messages_after(
+        &self,
+        room: &RoomKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<RoomTail>, RegistryError> {
+        let mut connection = self.redis.query().await?;
+        let keys = self.redis.keys().room(room);
+        let (meta, stream) = (keys.meta(), keys.stream());
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HMGET").arg(meta.as_str()).arg(&["display", "epoch", "seq", "forks"]);
+        pipeline.cmd("XRANGE").arg(stream.as_str()).arg("-").arg("+").arg("COUNT").arg(1);
+        let from = format!("({after}-0");
+        pipeline.cmd("XRANGE").arg(stream.as_str()).arg(from).arg("+").arg("COUNT").arg(limit);
+        type TailReply = (Vec<Option<String>>, StreamRangeReply, StreamRangeReply);
+        let reply: TailReply = self.redis.asked(&stream, pipeline.query_async(&mut connection)).await?;
+        let (known, oldest, next) = reply;
+        let [display, epoch, seq, forks] = known.try_into().map_err(|_| malformed("four fields"))?;
+        let Some(display) = display else { return Ok(None) };
+        let messages: Vec<RoomMessage> = next.ids.iter().filter_map(message_of).collect();
+        let seq = seq.and_then(|seq| seq.parse().ok()).unwrap_or(0);
+        let seq = messages.last().map_or(seq, |newest| newest.seq.max(seq));
+        let forks = forks.map(|forks| read_forks(&forks)).unwrap_or_default();
+        let end = StreamEnd { epoch: epoch.unwrap_or_default(), seq, forks };
+        let first = oldest.ids.first().and_then(message_of).map(|first| first.seq);
+        Ok(Some(RoomTail { room: display, end, first, messages }))
     }
 
     async fn delete_messages(&self, room: &RoomKey, seq: Option<NonZeroU64>) -> Result<u64, RegistryError> {
@@ -88,6 +114,12 @@ impl Messages for RedisRegistry {
         done(&mut reply)?;
         reply.number()
     }
+}
+
+/// Decodes an entry of a stream; `None` if it is malformed.
+fn message_of(entry: &StreamId) -> Option<RoomMessage> {
+    let seq = entry.id.split('-').next()?.parse().ok()?;
+    Some(RoomMessage { seq, time: entry.get("time")?, payload: entry.get("payload")? })
 }
 
 /// Groups messages by target; each group keeps their order.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::HeaderName;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::ApiClients;
-use super::events::LAST_EVENT_ID;
+use super::events::{LAST_EVENT_ID, stream_refusal};
 use super::extract::bad;
 use super::problem::refused_as;
 use super::read_shares::{ReadKind, ReadShares};
@@ -36,8 +36,6 @@ use crate::service::waiting::ConnectionPhase;
 
 /// The route of event streams.
 const EVENTS_ROUTE: &str = "/v1/events";
-/// The answer to an event stream that reconnects while no seat is free: it retries later.
-const STREAM_REFUSAL: &str = "retry: 10000\nevent: overloaded\ndata: {\"message\":\"the server is overloaded\"}\n\n";
 /// Maximum size of a request body: a lookup of 1000 nicknames of the maximum length, with every character escaped.
 const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Time limit of a request body.
@@ -177,10 +175,6 @@ async fn arrived(
 
 fn too_large() -> Problem {
     refused_as(ErrorCode::TooLarge, "the request body exceeds 512 KiB")
-}
-
-fn stream_refusal() -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], STREAM_REFUSAL).into_response()
 }
 
 /// Holds seats until the body has ended and its last bytes are written.

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{query, room_of};
+use super::extract::{bad, query, room_of};
 use super::problem::refused_as;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
@@ -22,6 +22,9 @@ pub(super) struct EventQuery {
     /// Only events about this nickname, a rename from it or to it included.
     #[param(example = "ann")]
     nick: Option<String>,
+    /// `true`: the messages of the room instead of other events. Needs `room`.
+    #[param(value_type = Option<bool>)]
+    messages: Option<String>,
 }
 
 /// The events that a stream has. With a room and a nickname: those about both.
@@ -29,17 +32,25 @@ pub(super) struct EventQuery {
 pub(super) struct EventFilter {
     room: Option<RoomKey>,
     nick: Option<NickKey>,
+    has_messages: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for EventFilter {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let EventQuery { room, nick } = query(parts, state).await?;
+        let EventQuery { room, nick, messages } = query(parts, state).await?;
         let nick = nick.map(|nick| Nick::parse(&nick)).transpose();
         let nick = nick.map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
         let room = room.map(|room| room_of(&room)).transpose()?;
-        Ok(Self { room: room.map(|room| room.key().clone()), nick: nick.map(|nick| nick.key().clone()) })
+        let has_messages = match messages.as_deref() {
+            None | Some("false") => false,
+            Some("true") if room.is_some() => true,
+            Some("true") => return Err(bad("messages=true needs a room")),
+            Some(_) => return Err(bad("messages must be true or false")),
+        };
+        let (room, nick) = (room.map(|room| room.key().clone()), nick.map(|nick| nick.key().clone()));
+        Ok(Self { room, nick, has_messages })
     }
 }
 
@@ -53,6 +64,11 @@ struct EventNames {
 }
 
 impl EventFilter {
+    /// Returns the room whose messages the stream has.
+    pub(super) fn messages_of(&self) -> Option<&RoomKey> {
+        self.room.as_ref().filter(|_| self.has_messages)
+    }
+
     /// Returns true if the stream has this event.
     pub(super) fn admits(&self, event: &RegistryEvent) -> bool {
         if self.room.is_none() && self.nick.is_none() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
@@ -20,9 +20,10 @@ use super::event_filter::{EventFilter, EventQuery};
 use super::extract::bad;
 use super::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 use super::keys::{ApiKey, Read};
-use super::problem::StreamRefusals;
+use super::problem::{StreamRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
+use crate::model::codes::ErrorCode;
 
 /// Interval of comments on a quiet stream, which show proxies and clients that the stream is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -31,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Events that a filter leaves out until the client gets a newer position.
 const SKIPPED_MAX: usize = 256;
+
+/// The answer to an event stream that reconnects while no seat is free: it retries later.
+const STREAM_REFUSAL: &str = "retry: 10000\nevent: overloaded\ndata: {\"message\":\"the server is overloaded\"}\n\n";
 
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Disables response buffering in nginx.
@@ -45,6 +49,9 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// While the store is away the stream stays open: `unavailable` marks the begin of the outage, `available` the end, and
 /// then the stream continues where it was. A client that reads slowly misses nothing that is kept. After a restart the
 /// stream ends, and the client resumes by id.
+///
+/// With `messages=true` the stream has the messages of a room instead, as `message` events, in their order. An id is
+/// the seq of its message with a mark of its epoch.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -68,26 +75,47 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     ),
 )]
 pub(super) async fn events(
-    _: ApiKey<Read>,
+    key: ApiKey<Read>,
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     filter: EventFilter,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let start = StreamStart { client, last: last_event_id(&headers)? };
+    let feed = match filter.messages_of() {
+        None => api.feed.clone(),
+        Some(room) => {
+            if let Ok(None) = api.read(client, api.registry.room(room)).await {
+                return Err(refused(ErrorCode::NoSuchRoom));
+            }
+            match api.room_feeds.of(room) {
+                Some(feed) => feed,
+                None if start.last.is_some() => return Ok(stream_refusal()),
+                None => {
+                    return Err(refused_as(ErrorCode::Overloaded, "streams follow the messages of 256 other rooms"));
+                }
+            }
+        }
+    };
     // Whatever fails here, the stream begins, and waits for the store.
-    let mut source = match api.ask(Instant::now(), api.feed.subscribe(start)).await {
+    let mut source = match api.ask(Instant::now(), feed.subscribe(start)).await {
         Ok(subscription) => EventSource::live(subscription),
-        Err(_) => EventSource::away(api.feed.clone(), start),
+        Err(_) => EventSource::away(feed, start),
     };
     source.filter = filter;
     let retry = stream::iter([Event::default().retry(RETRY)]);
     let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await, source))));
     // In any phase: a read of the store may take seconds.
     let stream = stream.take_until(api.stop.cancelled_owned());
+    let stream = stream.take_until(Box::pin(key.removed(api.guard.access.clone())));
     let events = Sse::new(stream.map(Ok::<_, Infallible>));
     let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"));
     Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], events).into_response())
+}
+
+/// Returns the answer to a stream that reconnects and finds no place.
+pub(super) fn stream_refusal() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], STREAM_REFUSAL).into_response()
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {

@@ -26,7 +26,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NickPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = path(parts, state).await?;
+        let text: String = path(parts, state).await?;
         Nick::parse(&text).map(Self).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))
     }
 }
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = path(parts, state).await?;
+        let text: String = path(parts, state).await?;
         UserId::parse(&text).map(Self).ok_or(bad("the user id is not 1 to 255 bytes of printable text"))
     }
 }
@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        room_of(&path(parts, state).await?).map(Self)
+        room_of(&path::<String, S>(parts, state).await?).map(Self)
     }
 }
 
@@ -60,10 +60,26 @@ pub(super) fn room_of(text: &str) -> Result<RoomName, Problem> {
     room.map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))
 }
 
-async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    match Path::<String>::from_request_parts(parts, state).await {
-        Ok(Path(text)) => Ok(text),
-        Err(_) => Err(refused_as(ErrorCode::BadRequest, "the URL path is not percent-encoded UTF-8")),
+/// The variable parts of the path, as text. Every other extractor of a path reads them here: the one of Axum refuses in
+/// plain text.
+pub(super) async fn path<T: DeserializeOwned + Send, S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<T, Problem> {
+    match Path::<T>::from_request_parts(parts, state).await {
+        Ok(Path(texts)) => Ok(texts),
+        Err(_) => Err(bad("the URL path is not percent-encoded UTF-8")),
+    }
+}
+
+/// The id in the path.
+pub(super) struct IdPath(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path(parts, state).await.map(Self)
     }
 }
 
@@ -160,10 +176,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|_| bad("the request body did not arrive completely"))?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|_| bad("the request body is not the JSON object that this path expects"))
+        let body = body_text(request, state).await?;
+        from_object(&body).map(Self).ok_or(bad("the request body is not the JSON object that this path expects"))
     }
+}
+
+/// Reads a body as text.
+pub(super) async fn body_text<S: Send + Sync>(request: Request, state: &S) -> Result<String, Problem> {
+    let body = Bytes::from_request(request, state).await;
+    let body = body.map_err(|_| bad("the request body did not arrive completely"))?;
+    String::from_utf8(body.into()).map_err(|_| bad("the request body is not UTF-8"))
+}
+
+/// Reads a JSON object. An array is refused: a derived `Deserialize` takes one for the fields in their order.
+pub(super) fn from_object<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_str(text).ok().filter(|_| text.trim_ascii_start().starts_with('{'))
 }

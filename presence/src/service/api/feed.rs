@@ -1,4 +1,5 @@
-//! [`EventFeed`]: the event log, read by one tail task that all event streams of this process share.
+//! [`EventFeed`]: a log of events, read by one tail task that all its streams of this process share. The logs are in
+//! `feed_log.rs`.
 //!
 //! The first subscriber starts the tail, and the end of the last one stops it. A resuming subscriber first replays its
 //! missed events, page by page, and then follows the tail. One that falls behind the bounded ring replays in the same
@@ -8,45 +9,25 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 
+pub(super) use super::feed_log::EventId;
+use super::feed_log::{FeedLog, LogEnds};
 use super::read_shares::{ReadKind, ReadShares};
 use crate::host::client_address::ClientAddress;
 use crate::registry::{Registry, RegistryError, RegistryEvent};
 
-/// Maximum number of events that a subscriber may be behind the tail before it replays them from the log.
-const RING: usize = 1024;
-/// Maximum number of events of one read.
-const BATCH: usize = 256;
 /// Maximum number of pages that replays read at a time: twice the share of one client. Each needs its own connection.
 const REPLAY_PAGES_MAX: usize = 4;
 /// Pause before an attempt to subscribe again.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum wait for the first event of the log. A refusal comes earlier, and an empty log has none.
 const PROBE_MAX: Duration = Duration::from_secs(1);
-
-/// A position in the event log, with the order of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct EventId(u64, u64);
-
-impl EventId {
-    /// Parses `<milliseconds>-<number>`, or the milliseconds alone.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (ms, number) = text.split_once('-').unwrap_or((text, "0"));
-        Some(Self(ms.parse().ok()?, number.parse().ok()?))
-    }
-}
-
-impl std::fmt::Display for EventId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.0, self.1)
-    }
-}
 
 /// A subscriber and its beginning.
 #[derive(Debug, Clone, Copy)]
@@ -61,34 +42,57 @@ pub(super) struct StreamStart {
 #[derive(Debug, Clone)]
 pub(super) struct EventFeed(Arc<FeedInner>);
 
-#[derive(Debug)]
-struct FeedInner {
-    registry: Registry,
-    /// The places of pages that are replayed: of each client, and of all.
+/// The places of pages that are replayed: of each client, and of all. Cheap to clone: clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct FeedLimits {
     shares: ReadShares,
-    replays: Semaphore,
+    replays: Arc<Semaphore>,
+}
+
+impl Default for FeedLimits {
+    fn default() -> Self {
+        Self { shares: ReadShares::default(), replays: Arc::new(Semaphore::new(REPLAY_PAGES_MAX)) }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct FeedInner {
+    registry: Registry,
+    log: FeedLog,
+    limits: FeedLimits,
     /// Subscribers that lost the store return one by one, so an outage ends with one attempt at a time.
     returning: tokio::sync::Mutex<()>,
     /// True after a failed read, so an outage is logged at its start and its end, not with each subscriber.
     is_log_away: AtomicBool,
     /// The newest read of the ends of the log, and the time when it was sent; locked during a read.
-    ends: tokio::sync::Mutex<Option<(Instant, Result<Ends, RegistryError>)>>,
+    ends: tokio::sync::Mutex<Option<(Instant, Result<LogEnds, RegistryError>)>>,
     /// The running tail. A std mutex: held for a few instructions, never across an await.
     tail: Mutex<Option<broadcast::Sender<Arc<RegistryEvent>>>>,
 }
 
 impl EventFeed {
-    /// Creates a feed without a tail.
+    /// Creates a feed of the event log, without a tail.
+    #[cfg(test)]
     pub(super) fn new(registry: Registry) -> Self {
+        Self::of(registry, FeedLog::Changes, FeedLimits::default())
+    }
+
+    /// Creates a feed of a log, without a tail.
+    pub(super) fn of(registry: Registry, log: FeedLog, limits: FeedLimits) -> Self {
         Self(Arc::new(FeedInner {
             registry,
-            shares: ReadShares::default(),
-            replays: Semaphore::new(REPLAY_PAGES_MAX),
+            log,
+            limits,
             returning: tokio::sync::Mutex::default(),
             is_log_away: AtomicBool::default(),
             ends: tokio::sync::Mutex::default(),
             tail: Mutex::new(None),
         }))
+    }
+
+    /// Returns a reference that does not keep the feed.
+    pub(super) fn downgrade(&self) -> Weak<FeedInner> {
+        Arc::downgrade(&self.0)
     }
 
     /// Subscribes to all events after a start.
@@ -142,8 +146,8 @@ impl EventFeed {
         if self.has_tail() {
             return true;
         }
-        let start = EventId::default().to_string();
-        timeout(PROBE_MAX, self.0.registry.events(Some(&start), 1)).await.map_or(true, |read| read.is_ok())
+        let start = EventId::default();
+        timeout(PROBE_MAX, self.0.log.read(&self.0.registry, start)).await.map_or(true, |read| read.is_ok())
     }
 
     fn report_failure(&self, error: &RegistryError) {
@@ -154,25 +158,18 @@ impl EventFeed {
 
     /// Reads the ends of the log. Subscribers that wait for a read under way share the next one, so any number of them
     /// costs one read at a time.
-    async fn ends(&self) -> Result<Ends, RegistryError> {
+    async fn ends(&self) -> Result<LogEnds, RegistryError> {
         let asked = Instant::now();
         let mut newest = self.0.ends.lock().await;
         match &*newest {
             Some((sent, ends)) if *sent >= asked => ends.clone(),
             _ => {
                 let sent = Instant::now();
-                let ends = self.read_ends().await;
+                let ends = self.0.log.ends(&self.0.registry).await;
                 *newest = Some((sent, ends.clone()));
                 ends
             }
         }
-    }
-
-    async fn read_ends(&self) -> Result<Ends, RegistryError> {
-        let ends = self.0.registry.event_log_ends().await?;
-        let read = |id: &str| EventId::parse(id).ok_or_else(|| RegistryError::Unknown(format!("event id {id:?}")));
-        let (complete_from, newest) = (read(&ends.complete_from)?, read(&ends.newest)?);
-        Ok(Ends { complete_from, is_whole: ends.is_whole, newest })
     }
 
     fn attach_running(&self) -> Option<broadcast::Receiver<Arc<RegistryEvent>>> {
@@ -184,7 +181,7 @@ impl EventFeed {
         if let Some(tail) = &*tail {
             return tail.subscribe();
         }
-        let (sender, receiver) = broadcast::channel(RING);
+        let (sender, receiver) = broadcast::channel(self.0.log.ring());
         *tail = Some(sender.clone());
         tokio::spawn(self.clone().follow(sender, start));
         receiver
@@ -239,27 +236,18 @@ impl EventFeed {
 
     /// Reads the next page of the tail. Fails if some of its events were trimmed before they were read.
     async fn page(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
-        let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
+        let events = self.0.log.read(&self.0.registry, position).await?;
         // Only a tail that is far behind meets the trimmed end, and its pages are full.
-        if events.len() == BATCH && !self.ends().await?.have_all_after(position) {
+        if events.len() == self.0.log.batch() && !self.ends().await?.have_all_after(position) {
             return Err(RegistryError::Unknown("the event log was trimmed before it was read".to_owned()));
         }
         Ok(events)
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Ends {
-    complete_from: EventId,
-    is_whole: bool,
-    newest: EventId,
-}
-
-impl Ends {
-    /// Returns true if the log has every event after this position.
-    fn have_all_after(self, position: EventId) -> bool {
-        let is_in_log = self.complete_from <= position && position <= self.newest;
-        is_in_log || self.is_whole && position == EventId::default()
+impl From<Arc<FeedInner>> for EventFeed {
+    fn from(shared: Arc<FeedInner>) -> Self {
+        Self(shared)
     }
 }
 
@@ -353,9 +341,9 @@ impl EventSubscription {
     /// first page after a gap continues nothing.
     async fn missed(&self) -> Result<Option<Vec<RegistryEvent>>, RegistryError> {
         let (feed, position) = (&self.feed.0, self.position);
-        let _own_place = feed.shares.turn(ReadKind::EventPage, self.client).await;
-        let _place = feed.replays.acquire().await;
-        let (events, _) = feed.registry.events(Some(&position.to_string()), BATCH).await?;
+        let _own_place = feed.limits.shares.turn(ReadKind::EventPage, self.client).await;
+        let _place = feed.limits.replays.acquire().await;
+        let events = feed.log.read(&feed.registry, position).await?;
         let is_complete = self.follows_gap || self.feed.ends().await?.have_all_after(position);
         Ok(is_complete.then_some(events))
     }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::{Extension, Json};
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{RoomPath, bad, query, room_of};
+use super::extract::{RoomPath, bad, path, query, room_of};
 use super::keys::{ApiKey, Moderate, Read};
 use super::problem::{ChangeRefusals, RoomRefusals, SeqRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
@@ -73,8 +73,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let Path((room, seq)) = path.map_err(|_| bad("the URL path is not percent-encoded UTF-8"))?;
+        let (room, seq): (String, String) = path(parts, state).await?;
         let seq = seq_of(&seq).ok_or_else(|| bad("the seq must be a whole number from 1 on"))?;
         Ok(Self(room_of(&room)?, seq))
     }
@@ -156,6 +155,13 @@ pub(super) async fn messages(
     // A page may be short because its messages are large, so only an empty one is known to be the last.
     let next_cursor = messages.last().filter(|oldest| oldest.seq > 1).map(|oldest| oldest.seq.to_string());
     Ok(Json(ListPage { items: messages.iter().filter_map(item).collect(), next_cursor }))
+}
+
+/// Returns the seq of a message and its JSON with the room, for an event stream; `None` if its text is malformed.
+pub(super) fn message_event(room: &str, message: &RoomMessage) -> Option<(u64, String)> {
+    let item = serde_json::to_string(&item(message)?).ok()?;
+    let room = serde_json::to_string(room).ok()?;
+    Some((message.seq, format!("{{\"room\":{room},{}", item.strip_prefix('{')?)))
 }
 
 /// Decodes a message; `None` if its text is malformed.

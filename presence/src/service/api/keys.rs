@@ -24,7 +24,7 @@ use crate::host::problem::Problem;
 use crate::host::refusal_episodes::{LimitScope, MetLimit};
 use crate::host::reloadable::Reloadable;
 use crate::model::codes::ErrorCode;
-use crate::service::access::{ApiAccess, ApiScope};
+use crate::service::access::{ApiAccess, ApiScope, KnownKey};
 
 /// A scope as a type, for [`ApiKey`].
 pub(super) trait KeyScope: Send + Sync {
@@ -58,14 +58,29 @@ impl KeyScope for Moderate {
 /// Proof that the request may use a path of the scope `S`.
 #[derive(Debug)]
 pub(super) struct ApiKey<S> {
-    name: Arc<str>,
+    /// `None` for a read without a key.
+    key: Option<KnownKey>,
     scope: PhantomData<S>,
 }
 
 impl<S> ApiKey<S> {
     /// Returns the name of the key. Empty for a read without a key.
     pub(super) fn name(&self) -> &str {
-        &self.name
+        self.key.as_ref().map_or("", |key| key.name())
+    }
+}
+
+impl<S: KeyScope> ApiKey<S> {
+    /// Waits until a reload takes back what the request was permitted.
+    pub(super) async fn removed(self, access: Reloadable<Arc<ApiAccess>>) {
+        loop {
+            let changed = access.changed();
+            let now = access.get();
+            if !self.key.as_ref().map_or_else(|| now.are_reads_open(), |key| now.still_has(key, S::SCOPE)) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -75,7 +90,7 @@ impl<S: KeyScope> FromRequestParts<Api> for ApiKey<S> {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let access = api.guard.access.get();
         if S::SCOPE == ApiScope::Read && access.are_reads_open() {
-            return Ok(Self { name: "".into(), scope: PhantomData });
+            return Ok(Self { key: None, scope: PhantomData });
         }
         let client = parts.extensions.get().copied();
         let client = client.unwrap_or_else(|| ClientAddress::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
@@ -84,7 +99,7 @@ impl<S: KeyScope> FromRequestParts<Api> for ApiKey<S> {
         if !key.has(S::SCOPE) {
             return Err(api.guard.refuse(KeyFault::Scope, S::SCOPE, client));
         }
-        Ok(Self { name: Arc::clone(key.name()), scope: PhantomData })
+        Ok(Self { key: Some(key.clone()), scope: PhantomData })
     }
 }
 
@@ -123,7 +138,7 @@ impl Label for KeyFault {
 /// The access rules in effect, and the record of refused keys. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct KeyGuard {
-    access: Reloadable<Arc<ApiAccess>>,
+    pub(super) access: Reloadable<Arc<ApiAccess>>,
     refused: Arc<Labelled<KeyFault, IntCounter>>,
     log: RefusalLog,
 }

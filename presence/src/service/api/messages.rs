@@ -12,14 +12,14 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{JsonBody, bad};
+use super::extract::{JsonBody, bad, from_object};
 use super::keys::{ApiKey, Publish};
 use super::problem::{BatchRefusals, PostRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::json_value::{DEPTH_MAX, depth, has_lone_surrogate, is_interoperable};
-use crate::model::{Nick, RoomName, is_printable_text};
+use crate::model::{Nick, RoomName, UserId, is_printable_text};
 use crate::registry::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RegistryError, payload};
 
 /// Maximum number of messages of one request.
@@ -29,11 +29,30 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Maximum length of an idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
 
+/// The target of a message.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum MessageTarget {
+    /// A room with its `#`, or a nickname.
+    Name(String),
+    /// Every nickname of a user.
+    User(MessageUser),
+}
+
+/// A user of tokens.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MessageUser {
+    /// The user id, the claim `sub` of tokens.
+    user: String,
+}
+
 /// A message to publish.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct NewMessage {
-    /// A room with its `#`, or a nickname.
-    to: String,
+    /// A room with its `#`, or a nickname; or an object with the id of a `user`, for every nickname of that user.
+    #[schema(value_type = MessageTarget)]
+    to: Box<RawValue>,
     /// The sender's name as clients see it, a valid nickname; the name of the key if it is absent. Clients also get
     /// `from_api`, so the name is never taken for a user.
     from: Option<String>,
@@ -48,7 +67,7 @@ pub(super) struct NewMessage {
 /// The answer to a message that the store has.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PublishedMessage {
-    /// The target, as it was sent.
+    /// The room or the nickname, as it was sent.
     to: String,
     /// The id that clients see.
     msg_id: String,
@@ -65,6 +84,25 @@ pub(super) struct PublishedMessage {
     /// For a nickname: `online`, or `offline` if the message waits in the inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<&'static str>,
+}
+
+/// The answer to a message to a user.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PublishedToUser {
+    /// The user, as it was sent.
+    to: MessageUser,
+    /// The messages, one for each nickname of the user that can receive it.
+    deliveries: Vec<PublishedMessage>,
+}
+
+/// The answer to a message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum PublishAnswer {
+    /// To a room or a nickname.
+    One(PublishedMessage),
+    /// To a user.
+    User(PublishedToUser),
 }
 
 /// Messages of one request.
@@ -107,7 +145,7 @@ pub(super) struct BatchRow {
         "to": "#lobby", "from": "news", "body": "the match begins", "key": "match-7-start",
     })),
     responses(
-        (status = 200, description = "The published message.", body = PublishedMessage, example = json!({
+        (status = 200, description = "The published message.", body = PublishAnswer, example = json!({
             "to": "#lobby", "msg_id": "0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "seq": 132,
             "epoch": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4", "time": 1_795_252_200_000_u64, "duplicate": false,
         })),
@@ -119,11 +157,20 @@ pub(super) async fn publish(
     State(api): State<Api>,
     Extension(client): Extension<ClientAddress>,
     JsonBody(message): JsonBody<NewMessage>,
-) -> Result<Json<PublishedMessage>, Problem> {
-    let (to, post) = checked(message, key.name())?;
-    let mut results = api.post(client, &[post]).await?;
-    let posted = results.pop().ok_or_else(|| refused(ErrorCode::Internal))?;
-    posted.map(|posted| Json(published(to, posted))).map_err(|error| api.post_refusal(error))
+) -> Result<Json<PublishAnswer>, Problem> {
+    let message = CheckedMessage::of(message, key.name())?;
+    match &message.to {
+        MessageTarget::Name(to) => {
+            let mut results = api.post(client, &[message.post(to)?]).await?;
+            let posted = results.pop().ok_or_else(|| refused(ErrorCode::Internal))?;
+            let posted = posted.map_err(|error| api.post_refusal(error))?;
+            Ok(Json(PublishAnswer::One(published(to.clone(), posted))))
+        }
+        MessageTarget::User(user) => {
+            let deliveries = api.post_to_user(client, &message, user).await?;
+            Ok(Json(PublishAnswer::User(PublishedToUser { to: user.clone(), deliveries })))
+        }
+    }
 }
 
 /// Publish many messages
@@ -163,7 +210,7 @@ pub(super) async fn batch(
     let malformed = || bad("the row is not a message: to, body and key are required");
     let rows: Vec<Result<(String, ApiPost), Problem>> = messages
         .iter()
-        .map(|row| checked(serde_json::from_str(row.get()).map_err(|_| malformed())?, key.name()))
+        .map(|row| CheckedMessage::of(from_object(row.get()).ok_or_else(malformed)?, key.name())?.row())
         .collect();
     let posts: Vec<ApiPost> = rows.iter().flatten().map(|(_, post)| post.clone()).collect();
     let mut results = api.post(client, &posts).await?.into_iter();
@@ -185,38 +232,78 @@ pub(super) async fn batch(
     Ok(Json(BatchAnswer { items: rows.into_iter().map(answer).collect() }))
 }
 
-/// Checks a message, and returns its target as it was sent with the message for the store.
-fn checked(message: NewMessage, application: &str) -> Result<(String, ApiPost), Problem> {
-    let NewMessage { to, from, body, key } = message;
-    let target = if to.starts_with('#') {
-        let room = RoomName::parse(&to).map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))?;
-        PostTarget::Room(room.key().clone())
-    } else {
-        let nick = Nick::parse(&to).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
-        PostTarget::Nick(nick.key().clone())
-    };
-    let from = from.unwrap_or_else(|| application.to_owned());
-    if let Err(error) = Nick::parse(&from) {
-        return Err(refused_as(ErrorCode::BadNick, format!("from: {error}")));
+/// A message whose parts are valid.
+struct CheckedMessage<'a> {
+    to: MessageTarget,
+    from: String,
+    application: &'a str,
+    key: String,
+    body: Box<RawValue>,
+}
+
+impl<'a> CheckedMessage<'a> {
+    fn of(NewMessage { to, from, body, key }: NewMessage, application: &'a str) -> Result<Self, Problem> {
+        let to = match serde_json::from_str(to.get()) {
+            Ok(name) => MessageTarget::Name(name),
+            Err(_) => {
+                let user = from_object(to.get()).map(MessageTarget::User);
+                user.ok_or(bad("to must be a room, a nickname, or an object with the id of a user"))?
+            }
+        };
+        let from = from.unwrap_or_else(|| application.to_owned());
+        if let Err(error) = Nick::parse(&from) {
+            return Err(refused_as(ErrorCode::BadNick, format!("from: {error}")));
+        }
+        check_key(&key)?;
+        check_body(&body)?;
+        Ok(Self { to, from, application, key, body })
     }
-    if !is_printable_text(&key, KEY_BYTES_MAX) {
-        return Err(bad("key must be 1 to 128 bytes of printable text"));
+
+    /// Returns the message to a room or nickname for the store.
+    fn post(&self, to: &str) -> Result<ApiPost, Problem> {
+        let target = if to.starts_with('#') {
+            let room = RoomName::parse(to).map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))?;
+            PostTarget::Room(room.key().clone())
+        } else {
+            let nick = Nick::parse(to).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
+            PostTarget::Nick(nick.key().clone())
+        };
+        let Self { from, application, key, body, .. } = self;
+        let msg_id = uuid::Uuid::now_v7().to_string();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let accepted = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let fields = PayloadFields { to, from, msg_id: &msg_id, accepted, application, body };
+        let payload = payload(fields);
+        Ok(ApiPost { to: target, application: (*application).to_owned(), key: key.clone(), msg_id, payload })
     }
+
+    /// Returns the row of a batch: its target as it was sent, with the message for the store.
+    fn row(self) -> Result<(String, ApiPost), Problem> {
+        match &self.to {
+            MessageTarget::Name(to) => Ok((to.clone(), self.post(to)?)),
+            MessageTarget::User(_) => Err(bad("a row of a batch names a room or a nickname")),
+        }
+    }
+}
+
+/// Refuses an idempotency key that is not one.
+pub(super) fn check_key(key: &str) -> Result<(), Problem> {
+    let is_valid = is_printable_text(key, KEY_BYTES_MAX);
+    is_valid.then_some(()).ok_or(bad("key must be 1 to 128 bytes of printable text"))
+}
+
+/// Refuses a body that a client's message could not have.
+pub(super) fn check_body(body: &RawValue) -> Result<(), Problem> {
     if body.get().len() > BODY_BYTES_MAX {
         return Err(refused_as(ErrorCode::TooLarge, "the body of the message exceeds 64 KiB"));
     }
     if depth(body.get()) > DEPTH_MAX {
         return Err(bad("the body is nested deeper than 32 levels"));
     }
-    if has_lone_surrogate(body.get()) || !is_interoperable(&body) {
+    if has_lone_surrogate(body.get()) || !is_interoperable(body) {
         return Err(bad("the body has half of a surrogate pair, a number that no double holds, or a key given twice"));
     }
-    let msg_id = uuid::Uuid::now_v7().to_string();
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let accepted = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-    let fields = PayloadFields { to: &to, from: &from, msg_id: &msg_id, accepted, application, body: &body };
-    let payload = payload(fields);
-    Ok((to, ApiPost { to: target, application: application.to_owned(), key, msg_id, payload }))
+    Ok(())
 }
 
 fn published(to: String, posted: PostedMessage) -> PublishedMessage {
@@ -246,6 +333,32 @@ impl Api {
             self.counts.post(result);
         }
         Ok(results)
+    }
+
+    /// Publishes a message to every nickname of a user whose session is online or can return. If one of them fails the
+    /// answer is its refusal: a repeat with the key makes no second copy.
+    async fn post_to_user(
+        &self,
+        client: ClientAddress,
+        message: &CheckedMessage<'_>,
+        MessageUser { user }: &MessageUser,
+    ) -> Result<Vec<PublishedMessage>, Problem> {
+        let user = UserId::parse(user).ok_or(bad("the user id is not 1 to 255 bytes of printable text"))?;
+        let rows = self.list(client, self.registry.bound_to(&user)).await?;
+        let posts: Vec<ApiPost> = rows.iter().map(|row| message.post(&row.nick)).collect::<Result<_, _>>()?;
+        let results = if posts.is_empty() { Vec::new() } else { self.post(client, &posts).await? };
+        let mut deliveries = Vec::new();
+        for (row, result) in rows.into_iter().zip(results) {
+            match result {
+                Ok(posted) => deliveries.push(published(row.nick, posted)),
+                Err(PostError::NoSuchUser) => {}
+                Err(error) => return Err(self.post_refusal(error)),
+            }
+        }
+        if deliveries.is_empty() {
+            return Err(refused_as(ErrorCode::NoSuchUser, "the user has no nickname that can receive a message"));
+        }
+        Ok(deliveries)
     }
 
     /// Returns the refusal of a message, and records an outage.

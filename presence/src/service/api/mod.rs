@@ -9,6 +9,7 @@
 //! page at `/` is a client of the API.
 
 mod admission;
+mod announcements;
 mod cluster;
 mod cors;
 mod counts;
@@ -17,6 +18,7 @@ mod event_filter;
 mod events;
 mod extract;
 mod feed;
+mod feed_log;
 mod history;
 mod keys;
 mod sanctions;
@@ -27,6 +29,7 @@ mod problem;
 mod read_shares;
 mod refusal_log;
 mod room_changes;
+mod room_feeds;
 mod room_moderation;
 mod rooms;
 mod seats;
@@ -55,12 +58,14 @@ pub(super) use self::admission::PeerAddress;
 use self::admission::{ApiAdmission, admit};
 use self::counts::ApiCounts;
 use self::extract::cursor_out;
-use self::feed::EventFeed;
+use self::feed::{EventFeed, FeedLimits};
+use self::feed_log::FeedLog;
 use self::keys::KeyGuard;
 pub(super) use self::prefix::with_prefix;
 use self::problem::{ProblemSchema, refused};
 use self::read_shares::ReadKind;
 use self::refusal_log::RefusalLog;
+use self::room_feeds::RoomFeeds;
 use crate::host::client_address::{ClientAddress, TrustedProxies};
 use crate::host::metrics::ApiMetrics;
 use crate::host::problem::Problem;
@@ -183,6 +188,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sanctions::kick))
         .routes(routes!(messages::publish))
         .routes(routes!(messages::batch))
+        .routes(routes!(announcements::announce))
         .routes(routes!(history::messages, history::delete_all))
         .routes(routes!(history::delete_one))
 }
@@ -195,6 +201,7 @@ struct Api {
     guard: KeyGuard,
     counts: ApiCounts,
     feed: EventFeed,
+    room_feeds: RoomFeeds,
     /// Ends the event streams.
     stop: CancellationToken,
     /// True after a failed call, so an outage is logged at its start and its end, not with each request.
@@ -208,8 +215,10 @@ impl Api {
         (guard, counts): (KeyGuard, ApiCounts),
         stop: CancellationToken,
     ) -> Self {
-        let (feed, is_store_away) = (EventFeed::new(registry.clone()), Arc::default());
-        Self { registry, admission, guard, counts, feed, stop, is_store_away }
+        let (limits, is_store_away) = (FeedLimits::default(), Arc::default());
+        let feed = EventFeed::of(registry.clone(), FeedLog::Changes, limits.clone());
+        let room_feeds = RoomFeeds::new(registry.clone(), limits);
+        Self { registry, admission, guard, counts, feed, room_feeds, stop, is_store_away }
     }
 
     /// Waits for a single read in a place of its client, up to a timeout.

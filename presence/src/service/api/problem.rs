@@ -127,13 +127,13 @@ refusals! {
     /// Refusals of an order of a moderator.
     OrderRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of the end of an order.
-    LiftRefusals: Unauthorized | Forbidden | NotFound | Overloaded | Unavailable | OutcomeUnknown;
+    LiftRefusals: BadRequest | Unauthorized | Forbidden | NotFound | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable;
     /// Refusals of a listing of sessions.
     SessionRefusals: BadRequest | BadNick | Unauthorized | Forbidden | Overloaded | Unavailable;
     /// Refusals of an event stream.
-    StreamRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | Overloaded | Unavailable;
+    StreamRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchRoom | Overloaded | Unavailable;
     /// Refusals of the change of a room.
     ChangeRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | NoSuchRoom | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of the change of one message.
@@ -146,6 +146,8 @@ refusals! {
     RuleRefusals: BadRequest | Unauthorized | Forbidden | BadRoom | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of a message.
     PostRefusals: BadRequest | BadNick | BadRoom | Unauthorized | Forbidden | NoSuchUser | NoSuchRoom | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
+    /// Refusals of an announcement.
+    AnnouncementRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable | OutcomeUnknown;
     /// Refusals of a request with many messages.
     BatchRefusals: BadRequest | Unauthorized | Forbidden | TooLarge | Overloaded | Unavailable;
 }

@@ -1,6 +1,5 @@
 //! Changes of rooms by an application: their rules, and their end.
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -8,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{RoomPath, bad};
+use super::extract::{RoomPath, body_text};
 use super::keys::{ApiKey, Moderate};
 use super::problem::{ChangeRefusals, RuleRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
@@ -24,10 +23,7 @@ impl<S: Send + Sync> FromRequest<S> for RulesBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|_| bad("the request body did not arrive completely"))?;
-        let text = str::from_utf8(&body).map_err(|_| bad("the request body is not UTF-8"))?;
-        let rules = RoomRules::from_json(text);
+        let rules = RoomRules::from_json(&body_text(request, state).await?);
         rules.map(Self).map_err(|error| refused_as(ErrorCode::BadRequest, format!("the rules: {error}")))
     }
 }

@@ -1,6 +1,6 @@
 //! Orders of an application for a room: those of its moderators, in the name of the key, and above every owner.
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::{Extension, Json};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{JsonBody, RoomPath, bad, query, room_of};
+use super::extract::{JsonBody, RoomPath, bad, path, query, room_of};
 use super::keys::{ApiKey, Moderate};
 use super::problem::{MemberRefusals, RoomOrderRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
@@ -86,7 +86,7 @@ fn checked_text(order: ModerationOrder) -> Result<ModerationOrder, Problem> {
 /// The order as it was carried out.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModeratedRoom {
-    /// The room, as it was sent.
+    /// The room as its members see it.
     room: String,
     #[serde(flatten)]
     notice: Moderation,
@@ -121,7 +121,10 @@ pub(super) async fn moderate(
     JsonBody(order): JsonBody<RoomOrder>,
 ) -> Result<Json<ModeratedRoom>, Problem> {
     let notice = api.moderate(client, &room, (&order.checked()?, key.name())).await?;
-    Ok(Json(ModeratedRoom { room: room.as_str().to_owned(), notice }))
+    // The order is carried out: without an answer the name is as it was sent.
+    let shown = api.read(client, api.registry.room(room.key())).await.ok().flatten();
+    let room = shown.map_or_else(|| room.as_str().to_owned(), |shown| shown.room);
+    Ok(Json(ModeratedRoom { room, notice }))
 }
 
 /// The query parameters, as they came.
@@ -139,8 +142,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberRemoval {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let Path((room, nick)) = path.map_err(|_| bad("the URL path is not percent-encoded UTF-8"))?;
+        let (room, nick): (String, String) = path(parts, state).await?;
         let nick = Nick::parse(&nick).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
         let RemovalQuery { reason } = query(parts, state).await?;
         let order = ModerationOrder::new(ModerationAction::Kick, Some(ModerationTarget::Nick(nick)));

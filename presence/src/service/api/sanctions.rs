@@ -5,14 +5,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::extract::{JsonBody, PageCursor, PageQuery, PageStart, bad};
+use super::extract::{IdPath, JsonBody, PageCursor, PageQuery, PageStart, bad};
 use super::keys::{ApiKey, Moderate};
 use super::problem::{LiftRefusals, ListRefusals, OrderRefusals, refused, refused_as};
 use super::read_shares::ReadKind;
@@ -238,7 +238,7 @@ pub(super) async fn bans(
 pub(super) async fn unban(
     key: ApiKey<Moderate>,
     State(api): State<Api>,
-    Path(id): Path<String>,
+    IdPath(id): IdPath,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<StatusCode, Problem> {
     api.lift(client, (SanctionKind::Ban, &id), key.name()).await
@@ -309,7 +309,7 @@ pub(super) async fn mutes(
 pub(super) async fn unmute(
     key: ApiKey<Moderate>,
     State(api): State<Api>,
-    Path(id): Path<String>,
+    IdPath(id): IdPath,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<StatusCode, Problem> {
     api.lift(client, (SanctionKind::Mute, &id), key.name()).await
@@ -382,7 +382,7 @@ pub(super) async fn revocations(
 pub(super) async fn restore(
     key: ApiKey<Moderate>,
     State(api): State<Api>,
-    Path(id): Path<String>,
+    IdPath(id): IdPath,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<StatusCode, Problem> {
     api.lift(client, (SanctionKind::Revocation, &id), key.name()).await

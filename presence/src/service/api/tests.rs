@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 mod document;
 mod events;
 mod keys;
@@ -8,6 +9,7 @@ mod messages;
 mod reads;
 mod refusals;
 mod room_changes;
+mod room_messages;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

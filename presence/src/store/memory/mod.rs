@@ -7,7 +7,8 @@
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
 //! - Gateway: `E <counter>`, `B <version>`, `K <session>`, `T <session> <fence>`,
-//!   `R <session> <len>\n<RoomRemoval as JSON>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//!   `R <session> <len>\n<RoomRemoval as JSON>`, `A <len>\n<Announcement as JSON>`,
+//!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -23,6 +24,7 @@ mod tests;
 mod user_nicks;
 mod webhook_log;
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,7 +47,7 @@ pub(crate) use self::rooms::{MemberRecord, ModerationRecord, RoomState, Rooms};
 pub(crate) use self::sanctions::SanctionTable;
 pub(crate) use self::sessions::Sessions;
 pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
-use self::streams::{Inboxes, SeenKeys};
+use self::streams::{Inboxes, SeenMessages};
 pub(crate) use self::webhook_log::{LeadRecord, WantedEvents, WebhookLog, WebhookRecord, event_size};
 
 /// The retention of freed nicks, ended sessions and empty rooms.
@@ -152,9 +154,10 @@ pub(crate) struct StoreState {
     pub(crate) sessions: Sessions,
     pub(crate) rooms: Rooms,
     pub(crate) inboxes: Inboxes,
-    pub(crate) keys_seen: SeenKeys,
-    pub(crate) ids_seen: SeenKeys,
+    pub(crate) seen: SeenMessages,
     pub(crate) sanctions: SanctionTable,
+    /// The id and the time of each announcement of the last minutes, by the mark of its key.
+    pub(crate) announced: HashMap<String, (String, u64)>,
     pub(crate) events: EventLog,
     pub(crate) webhooks: WebhookLog,
     pub(crate) leftovers: RetirementQueue<Leftover>,
@@ -184,9 +187,9 @@ impl StoreState {
             sessions: Sessions::default(),
             rooms: Rooms::default(),
             inboxes: Inboxes::default(),
-            keys_seen: SeenKeys::of_clients(),
-            ids_seen: SeenKeys::of_attempts(),
+            seen: SeenMessages::default(),
             sanctions: SanctionTable::default(),
+            announced: HashMap::new(),
             events: EventLog::default(),
             webhooks: WebhookLog::default(),
             leftovers: RetirementQueue::default(),

@@ -252,6 +252,35 @@ pub(crate) struct SeenKeys {
     pub(crate) since: Instant,
 }
 
+/// The messages that are remembered, so that a later attempt makes no second copy.
+#[derive(Debug)]
+pub(crate) struct SeenMessages {
+    clients: SeenKeys,
+    applications: SeenKeys,
+    attempts: SeenKeys,
+}
+
+impl Default for SeenMessages {
+    fn default() -> Self {
+        Self {
+            clients: SeenKeys::of_clients(),
+            applications: SeenKeys::of_clients(),
+            attempts: SeenKeys::of_attempts(),
+        }
+    }
+}
+
+impl SeenMessages {
+    /// Returns the buckets of a message. Applications have buckets of their own.
+    pub(crate) fn of(&mut self, message: &Append<'_>) -> &mut SeenKeys {
+        match message.key {
+            None => &mut self.attempts,
+            Some(_) if message.owner.is_api() => &mut self.applications,
+            Some(_) => &mut self.clients,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct SeenMessage {
     msg_id: Box<str>,
@@ -327,14 +356,14 @@ impl StoreState {
         if !is_api && self.rooms.member(room, message.from).is_none_or(|member| member.owner != *message.owner) {
             return Err(AppendError::NotInRoom);
         }
-        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
+        let seen = self.seen.of(&message);
         let fingerprint = seen.fingerprint(&format!("#{room}"), &message);
         if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(first);
         }
         let slowed = if is_api { None } else { self.check_sender(room, message.from, message.moderates)? };
         let rules = self.rules_of(room);
-        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
+        let seen = self.seen.of(&message);
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
         let keep = StreamLimits::of_room(rules.history(self.retention.get()));
         let (seq, time) = state.log.push(message.payload, now(), keep);
@@ -364,7 +393,7 @@ impl StoreState {
         }
         let session = self.nicks.session(to).cloned();
         let owner = self.whereabouts(to);
-        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
+        let seen = self.seen.of(&message);
         let fingerprint = seen.fingerprint(to.as_str(), &message);
         if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(Appended { online: owner.is_some(), ..first });

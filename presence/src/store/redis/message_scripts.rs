@@ -37,9 +37,9 @@ pub static DIRECT: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// The kinds of keys in which `publish.lua` notes messages.
-pub const PUBLISH_BUCKETS: [&str; 2] = ["idempotency", "repeats"];
+pub const PUBLISH_BUCKETS: [&str; 3] = ["idempotency", "api-idempotency", "repeats"];
 /// The kinds of keys in which `direct.lua` notes messages.
-pub const DIRECT_BUCKETS: [&str; 2] = ["idempotency", "attempts"];
+pub const DIRECT_BUCKETS: [&str; 3] = ["idempotency", "api-idempotency", "attempts"];
 /// Maximum number of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5
 /// minutes for messages with a client's key, 30 seconds for others.
 pub const BUCKET_NOTES_MAX: usize = 1_000_000;

@@ -9,9 +9,10 @@ use gateway::backplane::{
     Backplane, LinkState, PageLimit, PublishError, PublishRequest, Range, RedisBackplane, RedisBackplaneSettings,
 };
 use presence::model::RoomName;
-use presence::registry::RegistryError;
+use presence::registry::{PostTarget, RegistryError};
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
+use super::posts::post_of;
 
 /// Longest recovery after a fault has cleared.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
@@ -280,6 +281,10 @@ async fn full_idempotency_bucket_refuses_and_forgets_nothing() {
     let excess = pair.ann.keyed("k2", "one too many");
     let refused =
         [pair.one.publish(&pair.lobby, &excess).await, pair.one.backplane.direct(pair.ann.nick.key(), &excess).await];
+    for to in [PostTarget::Room(pair.lobby.key().clone()), PostTarget::Nick(pair.ann.nick.key().clone())] {
+        let posted = pair.one.registry.post(&[post_of("app", to, "k")]).await.remove(0);
+        assert!(posted.is_ok(), "applications have buckets of their own: {posted:?}");
+    }
     let time: Vec<u64> = pair.store.server().ask(&["TIME"]).await;
     let rest = 300_000 - (time[0] * 1000 + time[1] / 1000) % 300_000;
     for refused in refused {

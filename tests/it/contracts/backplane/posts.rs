@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::fixture::{BackplaneNode, SOON, StoreFixture, eventually, room};
 
 /// Returns a message of an application.
-fn post_of(application: &str, to: PostTarget, key: &str) -> ApiPost {
+pub(super) fn post_of(application: &str, to: PostTarget, key: &str) -> ApiPost {
     let body = RawValue::from_string(format!("\"{key}\"")).unwrap();
     let msg_id = SessionId::random().to_string();
     let shown = match &to {
@@ -190,4 +190,22 @@ pub(crate) async fn deleted_messages_leave_a_gap(store: &StoreFixture) {
     }
     let unknown = node.registry.delete_messages(room("#attic").key(), None).await;
     assert_eq!(unknown, Err(RegistryError::NoSuchRoom));
+}
+
+pub(crate) async fn messages_after_position_come_with_the_end(store: &StoreFixture) {
+    let node = store.node("one").await;
+    let lobby = room("#Lobby");
+    node.member("ann", &lobby).await;
+    assert_eq!(node.registry.messages_after(room("#attic").key(), 0, 10).await, Ok(None));
+    let empty = node.registry.messages_after(lobby.key(), 0, 10).await.unwrap().unwrap();
+    assert_eq!((empty.room.as_str(), empty.end.seq, empty.first, empty.messages), ("#Lobby", 0, None, vec![]));
+    for key in ["a", "b", "c"] {
+        post_one(&node, to_room(&lobby, key)).await.unwrap();
+    }
+    let tail = node.registry.messages_after(lobby.key(), 1, 1).await.unwrap().unwrap();
+    let seqs: Vec<u64> = tail.messages.iter().map(|message| message.seq).collect();
+    assert_eq!((seqs, tail.end.seq, tail.first), (vec![2], 3, Some(1)));
+    assert!(tail.messages[0].payload.contains("\"body\":\"b\""), "{tail:?}");
+    let end = node.registry.messages_after(lobby.key(), 3, 10).await.unwrap().unwrap();
+    assert_eq!((end.messages, end.end), (vec![], tail.end));
 }

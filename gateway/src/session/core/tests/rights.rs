@@ -24,7 +24,7 @@ fn user_grant(name: Option<&str>) -> Arc<Grant> {
             .into(),
         ),
         roles: Box::default(),
-        tags: Box::default(),
+        tags: Arc::default(),
         expires: 0,
         issued: 0,
         key: KeyFingerprint::default(),

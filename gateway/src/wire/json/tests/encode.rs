@@ -245,6 +245,10 @@ fn events_encode_as_frozen() {
             r##"{"type":"left","room":"#lobby","reason":"banned","by":"ann"}"##,
         ),
         (Event::Expiring { expires_in_ms: 30_000 }, r#"{"type":"expiring","expires_in_ms":30000}"#),
+        (
+            Event::Announcement { id: "a1".into(), body: Body::from_text("noon"), time: 7 },
+            r#"{"type":"announcement","id":"a1","body":"noon","time":7}"#,
+        ),
         (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
     ] {
         assert_eq!(event(&input), text);

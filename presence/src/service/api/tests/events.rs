@@ -1,5 +1,6 @@
 //! The event stream: its events, resuming, gaps and slow subscribers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,16 +8,18 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::keys::GuardedApi;
 use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
 use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
+use crate::service::access::{ApiAccess, ApiScope, NewKey};
 use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 
 /// A client of the stream.
-struct StreamClient {
+pub(super) struct StreamClient {
     stream: BufReader<TcpStream>,
     /// The last id, as kept by browsers, also of a block without data.
-    last_id: String,
+    pub(super) last_id: String,
 }
 
 impl StreamClient {
@@ -25,8 +28,12 @@ impl StreamClient {
     }
 
     async fn open_filtered(served: &Served, query: &str, last_id: Option<&str>) -> Self {
-        let mut stream = TcpStream::connect(served.address).await.unwrap();
         let header = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        Self::open_with(served, query, &header).await
+    }
+
+    pub(super) async fn open_with(served: &Served, query: &str, header: &str) -> Self {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
         stream.write_all(format!("GET /v1/events{query} HTTP/1.0\r\n{header}\r\n").as_bytes()).await.unwrap();
         let mut client = Self { stream: BufReader::new(stream), last_id: String::new() };
         let head = client.block().await.expect("an answer");
@@ -51,7 +58,7 @@ impl StreamClient {
     }
 
     /// Reads the next block with data; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             let block = self.block().await?;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -64,7 +71,7 @@ impl StreamClient {
         }
     }
 
-    async fn expect(&mut self, kind: &str, fields: Value) {
+    pub(super) async fn expect(&mut self, kind: &str, fields: Value) {
         let (seen, data) = self.next().await.expect("the stream has another event");
         assert_eq!(seen, kind, "{data}");
         for (name, value) in fields.as_object().unwrap() {
@@ -373,4 +380,37 @@ fn event_ids_have_the_order_of_the_log() {
     let id = |text| EventId::parse(text).unwrap();
     assert!(id("9-9") < id("10-0") && id("10-2") < id("10-10") && id("10") == id("10-0"));
     assert_eq!(id("10-2").to_string(), "10-2");
+}
+
+#[tokio::test]
+async fn stream_ends_once_its_key_is_removed() {
+    let api = GuardedApi::start().await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        streams.push(StreamClient::open_with(&api.served, "", &api.key(ApiScope::Read)).await);
+    }
+    // A reload that keeps the key, under further scopes and beside others.
+    let mut access = ApiAccess::clone(&api.served.access.get());
+    access.keys.push(NewKey::draw("other", &[ApiScope::Read]).unwrap().known);
+    api.served.access.set(Arc::new(access.clone()));
+    api.served.user("ann", &[]).await;
+    for stream in &mut streams {
+        stream.expect("online", json!({ "nick": "ann" })).await;
+    }
+    access.keys.retain(|key| **key.name() != *"app-read");
+    api.served.access.set(Arc::new(access));
+    for stream in &mut streams {
+        assert_eq!(stream.next().await, None, "the stream ends");
+    }
+    let again = api.ask("GET", "/v1/events", &api.key(ApiScope::Read)).await;
+    assert_eq!(again.status, 401, "{again:?}");
+}
+
+#[tokio::test]
+async fn stream_without_key_ends_with_open_reads() {
+    let api = GuardedApi::with(ApiAccess { open_reads: true, ..ApiAccess::default() }).await;
+    let mut stream = StreamClient::open(&api.served, None).await;
+    let access = ApiAccess { open_reads: false, ..ApiAccess::clone(&api.served.access.get()) };
+    api.served.access.set(Arc::new(access));
+    assert_eq!(stream.next().await, None, "the stream ends");
 }

@@ -1,9 +1,13 @@
 //! Messages of applications.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::HttpAnswer;
 use super::keys::GuardedApi;
+use crate::model::{Nick, UserId};
+use crate::registry::HoldTerms;
 use crate::service::access::ApiScope;
 
 impl GuardedApi {
@@ -139,4 +143,41 @@ async fn batch_answers_each_row_for_itself() {
         let answer = api.post("/v1/messages/batch", &json!({ "messages": rows }).to_string()).await;
         assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")));
     }
+}
+
+#[tokio::test]
+async fn message_to_user_reaches_each_of_its_nicknames() {
+    let api = GuardedApi::start().await;
+    let owner = api.served.claim("ann", UserId::parse("user:1").as_ref()).await;
+    api.served.sign_in("anna", "user:1").await;
+    api.served.sign_in("bob", "user:2").await;
+    // One is offline: its session can return, and has an inbox.
+    let hold = HoldTerms { hold: Duration::from_secs(60), after: Duration::ZERO };
+    api.served.registry.detach(&Nick::parse("ann").unwrap(), &owner, hold).await.unwrap();
+    let message = json!({ "to": { "user": "user:1" }, "body": { "invoice": 7 }, "key": "k" });
+    let answer = api.publish(&message).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let first = answer.json();
+    assert_eq!(first["to"], json!({ "user": "user:1" }));
+    let row = |row: &Value| [&row["to"], &row["delivered"], &row["duplicate"]].map(Value::to_string).join(" ");
+    let rows = |answer: &Value| answer["deliveries"].as_array().unwrap().iter().map(row).collect::<Vec<_>>();
+    assert_eq!(rows(&first), [r#""ann" "offline" false"#, r#""anna" "online" false"#]);
+    let again = api.publish(&message).await.json();
+    assert_eq!(rows(&again), [r#""ann" "offline" true"#, r#""anna" "online" true"#]);
+    assert_eq!(again["deliveries"][1]["msg_id"], first["deliveries"][1]["msg_id"]);
+
+    for (to, status, code) in [
+        (json!({ "user": "user:9" }), 404, "no_such_user"),
+        (json!({ "user": "" }), 400, "bad_request"),
+        (json!({ "user": "user:1", "nick": "ann" }), 400, "bad_request"),
+        (json!(["user:1"]), 400, "bad_request"),
+        (json!(1), 400, "bad_request"),
+        (json!(null), 400, "bad_request"),
+    ] {
+        let refused = api.publish(&json!({ "to": to, "body": 1, "key": "k" })).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{to}");
+    }
+    let batch = json!({ "messages": [message] }).to_string();
+    let batch = api.post("/v1/messages/batch", &batch).await.json();
+    assert_eq!(batch["items"][0]["code"], "bad_request", "{batch}");
 }

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::keys::GuardedApi;
 use super::{PATIENCE, Served};
 use crate::registry::{RedisRegistry, Registry};
+use crate::service::access::ApiScope;
 use crate::store::redis::RedisStore;
 
 const READS: &[&str] = &[
@@ -128,4 +130,64 @@ async fn refuses(url: &str) {
     // Paths that need no store still work.
     assert_eq!(served.get("/openapi.json").await.status, 200);
     assert_eq!(served.get("/v1/users/b%40d").await.status, 400);
+}
+
+/// Returns every operation of the document: method, path with examples in place of its parts, scope, and its example of
+/// a body.
+fn every_operation(document: &Value) -> Vec<(String, String, ApiScope, Option<Value>)> {
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, about) in item.as_object().unwrap() {
+            let scope = about["security"][0]["key"][0].as_str().unwrap().parse().unwrap();
+            let body = about.pointer("/requestBody/content/application~1json/example").cloned();
+            operations.push((method.to_uppercase(), path.clone(), scope, body));
+        }
+    }
+    operations
+}
+
+#[tokio::test]
+async fn body_that_is_no_object_is_refused_everywhere() {
+    let api = GuardedApi::start().await;
+    let document = api.served.get("/openapi.json").await.json();
+    let mut bodies = 0;
+    for (method, path, scope, body) in every_operation(&document) {
+        let Some(body) = body else { continue };
+        let target = path.replace("{room}", "lobby").replace("{nick}", "ann");
+        // Its values in the order of the fields: a derived struct would take them.
+        let values: Vec<Value> = body.as_object().unwrap().values().cloned().collect();
+        let nested = json!({ "messages": [values] });
+        for wrong in [json!(values), json!([]), json!("text"), json!(1), Value::Null] {
+            let (key, wrong) = (api.key(scope), wrong.to_string());
+            let head = format!("{method} {target} HTTP/1.0\r\n{key}Content-Length: {}\r\n\r\n", wrong.len());
+            let answer = api.served.send(&format!("{head}{wrong}")).await;
+            assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")), "{target}: {wrong}");
+        }
+        if path == "/v1/messages" {
+            let rows = api.served.post("/v1/messages/batch", &api.key(scope), &nested.to_string()).await.json();
+            assert_eq!(rows["items"][0]["code"], "bad_request", "{rows}");
+        }
+        bodies += 1;
+    }
+    assert!(bodies >= 9, "{bodies} operations with a body");
+}
+
+#[tokio::test]
+async fn malformed_path_is_a_problem_document_everywhere() {
+    let api = GuardedApi::start().await;
+    let document = api.served.get("/openapi.json").await.json();
+    let mut paths = 0;
+    for (method, path, scope, _) in every_operation(&document) {
+        let parts: Vec<&str> = path.split('/').filter(|part| part.starts_with('{')).collect();
+        for wrong in &parts {
+            let target = parts
+                .iter()
+                .fold(path.clone(), |target, part| target.replace(part, if part == wrong { "%FF" } else { "1" }));
+            let answer = api.ask(&method, &target, &api.key(scope)).await;
+            assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{method} {target}");
+            assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")), "{method} {target}");
+            paths += 1;
+        }
+    }
+    assert!(paths >= 12, "{paths} parts of paths");
 }

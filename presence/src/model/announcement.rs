@@ -1,0 +1,44 @@
+//! Announcements of applications, in the form in which they reach gateways.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+/// Maximum number of tags of an announcement.
+pub const ANNOUNCEMENT_TAGS_MAX: usize = 16;
+
+/// An announcement to the sessions that are online.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The id, by which a gateway tells its two ways apart from two announcements.
+    pub id: String,
+    /// The tags of which a session's token needs one. Empty for every session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Any JSON value, as the application wrote it.
+    pub body: Box<RawValue>,
+    /// Unix milliseconds.
+    pub time: u64,
+}
+
+impl PartialEq for Announcement {
+    fn eq(&self, other: &Self) -> bool {
+        let fields = |announcement: &Self| (announcement.id.clone(), announcement.tags.clone(), announcement.time);
+        fields(self) == fields(other) && self.body.get() == other.body.get()
+    }
+}
+
+impl Eq for Announcement {}
+
+/// Returns the name under which an idempotency key of an application is remembered.
+#[must_use]
+pub fn announcement_mark(application: &str, key: &str) -> String {
+    // The name of an application contains no space.
+    let hash = Sha256::digest(format!("{application} {key}"));
+    hash[..16].iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
