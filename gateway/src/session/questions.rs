@@ -24,24 +24,23 @@ use super::verbs::send::SendMessage;
 pub(super) type Permission = Result<(), Refusal>;
 
 impl Services {
-    /// Asks before a session begins under a nickname.
+    /// Asks before a session begins under a nickname. The lifetime of the token goes on meanwhile.
     pub(super) async fn ask_register(
         &self,
         nick: &Nick,
-        token: Option<&UserToken>,
+        token: Option<&mut UserToken>,
         address: Option<ClientAddress>,
     ) -> Permission {
         if !self.hooks.asks(HookKind::Register) {
             return Ok(());
         }
-        self.ask(HookQuestion {
-            request: AskedRequest::Register,
-            session: None,
-            nick: nick.clone(),
-            grant: token.map(|token| Arc::clone(&token.grant)),
-            address,
-        })
-        .await
+        let (began, grant) = (Instant::now(), token.as_ref().map(|token| Arc::clone(&token.grant)));
+        let request = AskedRequest::Register;
+        self.ask(HookQuestion { request, session: None, nick: nick.clone(), grant, address }).await?;
+        if let Some(token) = token {
+            token.lifetime = token.lifetime.saturating_sub(began.elapsed());
+        }
+        Ok(())
     }
 
     /// Asks before a session enters a room.

@@ -1,8 +1,8 @@
 //! Decisions of the application: who and what is asked about, what clients see, and for how long an answer holds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use harness::{HookApplication, HookReply, LineClient, Node, WsClient, eventually};
+use harness::{HookApplication, HookReply, LineClient, Node, WsClient, eventually, stays};
 use serde_json::{Value, json};
 
 use super::{SECRET, SOON, cluster_with, field, hook_settings, questions, refusal};
@@ -90,6 +90,30 @@ async fn question_names_user_and_hides_address() {
     let forged = json!({"type": "register", "nick": "bob", "token": "x"});
     assert_eq!(refusal(bob.request(forged).await).0, "token_invalid");
     assert_eq!(application.questions().len(), 3, "nothing is asked about a refused token");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn token_ages_while_application_is_asked() {
+    let application = HookApplication::start(SECRET).await;
+    application.reply_with(|question| match question["nick"].as_str() {
+        Some("bob") => HookReply::Held(r#"{"allow":true}"#.to_owned()),
+        _ => HookReply::allow(),
+    });
+    let builder = cluster_with(&application, &["register"]).gateway_setting("PARLEY__HOOKS__TIMEOUT_MS", "5000");
+    let cluster = secured(builder, "token").start().await;
+    let signed = token("user:7", &json!({}));
+    let (ann, bob) = (cluster.ws().await, cluster.ws().await);
+    let first = ann.must(json!({"type": "register", "nick": "ann", "token": &signed})).await;
+    let began = Instant::now();
+    let asked = bob.post(json!({"type": "register", "nick": "bob", "token": signed})).await;
+    let waits = async || if bob.received(|reply| reply["id"] == asked).is_empty() { Ok(()) } else { Err("answered") };
+    stays(Duration::from_secs(1), "the question is held", waits).await;
+    application.release(1);
+    let second = bob.reply_within(SOON, asked).await.unwrap();
+    let left = |registered: &Value| registered["expires_in_ms"].as_u64().unwrap();
+    let aged = Duration::from_millis(left(&first).saturating_sub(left(&second)));
+    assert!(aged >= Duration::from_millis(900) && aged <= began.elapsed() + SOON, "{aged:?}");
     cluster.finish().await;
 }
 
@@ -190,6 +214,6 @@ async fn gateway_without_hooks_asks_nothing() {
     }
     // The time for which a late question would be under way.
     let nothing = async || if application.questions().is_empty() { Ok(()) } else { Err(application.questions()) };
-    harness::stays(Duration::from_millis(300), "no question", nothing).await;
+    stays(Duration::from_millis(300), "no question", nothing).await;
     cluster.finish().await;
 }

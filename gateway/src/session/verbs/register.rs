@@ -127,9 +127,9 @@ mod perform {
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
             let Self { nick, token, address, registration } = self;
-            let (nick, user_token) = performer.introduce(nick, token, address).await?;
+            let (nick, mut user_token) = performer.introduce(nick, token, address).await?;
             let services = Arc::clone(&performer.services);
-            services.ask_register(&nick, user_token.as_ref(), address).await?;
+            services.ask_register(&nick, user_token.as_mut(), address).await?;
             performer.release_unresolved().await;
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
