@@ -304,8 +304,8 @@ fn invalid_settings_are_named_on_one_line() {
         ),
         (
             "",
-            &[("PARLEY__API__ADDR", "127.0.0.1:1")],
-            "unknown key PARLEY__API__ADDR in the environment: the option --example lists the known ones".into(),
+            &[("PARLEY__PRESENCE__ADDR", "127.0.0.1:1")],
+            "unknown key PARLEY__PRESENCE__ADDR in the environment: the option --example lists the known ones".into(),
         ),
         // Values of a wrong type.
         ("listen.ws = 8080", &[], format!(r#"listen.ws = "8080": {ip_port}"#)),
