@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use gateway::backplane::{Delivery, PublishRequest, StreamId, envelope};
-use gateway::hub::{FeedJoin, Hub, JoinProgress};
+use gateway::hub::{Hub, JoinProgress, FeedJoin};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::{Outbox, batch};
-use gateway::wire::{Dialect, Event, Request, json};
+use gateway::wire::{Event, Dialect, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use presence::model::stream::StreamEnd;
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};

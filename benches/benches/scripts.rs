@@ -142,8 +142,7 @@ impl CountedGateway {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &gateway_info()).await.expect("a lease");
-        let backplane =
-            Backplane::Redis(RedisBackplane::start(redis, RedisBackplaneSettings::default(), Arc::new(drop)));
+        let backplane = Backplane::Redis(RedisBackplane::start(redis, RedisBackplaneSettings::default(), Arc::new(drop)));
         backplane.subscribe_own_channel(&incarnation).await;
         Self { registry, backplane, incarnation }
     }

@@ -233,7 +233,8 @@ calls! {
     };
     join = |s| {
         let (nick, owner, user, status) = (&s.nick, &s.owner, Some(&s.user), &s.status);
-        outcome(s.names.join(JoinRequest { room: &s.room, nick, owner, user, status, entry: JoinEntry::New, moderates: false }).await)
+        let (room, entry, moderates) = (&s.room, JoinEntry::New, false);
+        outcome(s.names.join(JoinRequest { room, nick, owner, user, status, entry, moderates }).await)
     };
     set_room_rules = |s| outcome(s.names.set_room_rules(&s.room, &RoomRules::default()).await);
     set_role = |s| {

@@ -75,9 +75,11 @@ async fn check_shows_the_settings_in_effect() {
 
 #[tokio::test]
 async fn check_warns_of_rules_without_effect() {
-    let rules = r##"[{"match":"#team-*","create":"token"},{"match":"#api","create":"api"},{"match":"#*"},{"match":"#b"}]"##;
+    let rules =
+        r##"[{"match":"#team-*","create":"token"},{"match":"#api","create":"api"},{"match":"#*"},{"match":"#b"}]"##;
     let hidden = "rooms: table 4 (#b) is never used: table 3 (#*) has all its rooms";
-    let no_token = "rooms: nobody can create the rooms of table 1 (#team-*): auth.mode is open, so no client has a token";
+    let no_token =
+        "rooms: nobody can create the rooms of table 1 (#team-*): auth.mode is open, so no client has a token";
     let no_key = "rooms: nobody can create the rooms of table 2 (#api): no key of api.keys has the scope publish";
     for (binary, expected) in [("gateway", [no_token, hidden]), ("presence", [no_key, hidden])] {
         let program = ChildProgram::parley(binary, binary).args(["--check"]).env("PARLEY__ROOMS", rules);

@@ -73,6 +73,25 @@ async fn example_receiver_gets_events_of_a_cluster() {
 }
 
 #[tokio::test]
+async fn documented_check_refuses_malformed_headers() {
+    let page = std::fs::read_to_string(repository().join("docs/WEBHOOKS.md")).unwrap();
+    let check = page.split_once("```python\n").unwrap().1.split_once("```").unwrap().0;
+    let calls = r#"
+import hashlib, hmac, re
+tag = hmac.new(b"secret", b"100.body", hashlib.sha256).hexdigest()
+good = [f"t=100,v1={tag}", f"v1=00,t=100,v1={tag}"]
+bad = ["", None, "t", "t=,v1=", f"v1={tag}", "t=100", f"t=1e2,v1={tag}", f"t=+100,v1={tag}", "t=100,v1=\u00e9",
+       f"t=\u0661,v1={tag}", f"t={'9' * 5000},v1={tag}", ",,=,", f"t=101,v1={tag}"]
+assert all(verify(header, b"body", "secret", 100) is True for header in good)
+assert all(verify(header, b"body", "secret", 100) is False for header in bad)
+assert not verify(good[0], b"body", "secret", 401)
+"#;
+    let program = ChildProgram::system("python3", "check").args(["-c".to_owned(), format!("{check}{calls}")]);
+    let ended = program.run(SOON).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
 async fn example_receiver_refuses_forged_and_stale_deliveries() {
     let example = Example::start(&["the-next-secret-of-tests", SECRET]).await;
     let body = r#"{"sent":1,"events":[{"id":"m1"},{"id":"m2"}]}"#;

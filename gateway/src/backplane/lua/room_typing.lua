@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ROOM_TYPING: sends a typing notice to the members of a room, unless mutes or rules keep its sender from sending there.
--- Nothing is stored. Needs roles.lua and rules.lua. The memory twin is in the presence crate's
+-- ROOM_TYPING: sends a typing notice to the members of a room, unless mutes or rules keep its sender from sending
+-- there. Nothing is stored. Needs roles.lua and rules.lua. The memory twin is in the presence crate's
 -- registry/rooms/rules_memory.rs.
 -- KEYS: 1 generation, 2 leases, 3 room, 4 members, 5 channel
 -- ARGV: 1 base, 2 generation, 3 maximum number of notes in a bucket, 4 '', 5 room key, 6 nick key, 7 the notice, 8 JSON

@@ -26,8 +26,8 @@ local function unbind(nick, user)
   redis.call('ZREM', user_nicks(user), nick)
 end
 
--- Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned. An owned nick never leaves
--- the index: beyond the maximum it has owned ones only, so looking at the oldest of them is enough.
+-- Binds an owned nick to a user. One nick too many replaces the oldest one that is not owned. An owned nick never
+-- leaves the index: beyond the maximum it has owned ones only, so looking at the oldest of them is enough.
 local function bind(nick, user)
   local list = user_nicks(user)
   redis.call('HSET', base .. 'nick:' .. nick, 'user', user)

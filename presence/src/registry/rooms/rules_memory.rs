@@ -90,8 +90,8 @@ impl StoreState {
         self.rooms.rooms.insert(key.clone(), room);
     }
 
-    /// Decides about a message of a member, which `by_token` may moderate the room. A member that the slow mode makes wait
-    /// is to be noted once it is appended.
+    /// Decides about a message of a member, which `by_token` may moderate the room. A member that the slow mode makes
+    /// wait is to be noted once it is appended.
     pub(crate) fn check_sender(
         &self,
         room: &RoomKey,

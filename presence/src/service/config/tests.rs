@@ -49,6 +49,20 @@ fn presence_needs_redis_url_only() {
 }
 
 #[test]
+fn webhooks_may_be_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("webhooks");
+    let webhook = r#"[{"url":"https://a.example/","secret":"0123456789abcdef","events":["join"]}]"#;
+    std::fs::write(&file, webhook).unwrap();
+    let named = [("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__WEBHOOKS_FILE", file.to_str().unwrap())];
+    let config = load(&named).unwrap();
+    assert_eq!(config.webhooks.webhooks[0].secrets, ["0123456789abcdef"]);
+    assert!(!config.to_string().contains("0123456789abcdef"));
+    std::fs::write(&file, "0123456789abcdef").unwrap();
+    assert!(!load(&named).unwrap_err().contains("0123456789abcdef"));
+}
+
+#[test]
 fn presence_refuses_keys_of_the_gateway() {
     let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
     assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the option --example lists the known ones");

@@ -77,6 +77,9 @@ async fn orders_without_a_possible_target_are_refused() {
     let redis = &cluster.redis;
     for (flags, code, words) in [
         (&["ban"][..], 2, "required arguments"),
+        (&["kick", "--address", "0.0.0.0/0"], 1, "every address; --force"),
+        (&["kick", "--address", "::ffff:0.0.0.0/96"], 1, "every address; --force"),
+        (&["ban", "--address", "::ffff:0:0/90"], 2, "address:"),
         (&["ban", "eve", "--user", "u"], 2, "cannot be used with"),
         (&["ban", "a b"], 2, "nick:"),
         (&["ban", "--address", "198.51.100.0/33"], 2, "address:"),
