@@ -195,7 +195,8 @@ fn api_rows() -> Vec<BadInput> {
     for path in ["/v1/users/%00", "/v1/users/a%0d%0ab", "/v1/users/%7B0%7D", "/v1/users/a%2A", "/v1/users/%"] {
         rows.push(api(path, 400, "bad_nick"));
     }
-    for path in ["/v2/rooms", "/v1/users/a/b", "/v1/../etc/passwd", "/v1/rooms/home/members/x", "/debug", "//v1/rooms"]
+    for path in
+        ["/v2/rooms", "/v1/users/a/b", "/v1/../etc/passwd", "/v1/rooms/home/members/x/y", "/debug", "//v1/rooms"]
     {
         rows.push(api(path, 404, "not_found"));
     }

@@ -28,7 +28,7 @@ impl QuietCorner {
             .await;
         let shorten = |text: String| {
             ["proxy_read_timeout 90s;", "proxy_timeout 24h;"].into_iter().fold(text, |text, shipped| {
-                assert_eq!(text.matches(shipped).count(), 1, "{shipped}");
+                assert!(text.contains(shipped), "{shipped}");
                 let directive = shipped.split_once(' ').unwrap().0;
                 text.replace(shipped, &format!("{directive} {}s;", IDLE_LIMIT.as_secs()))
             })
