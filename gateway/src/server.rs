@@ -297,8 +297,8 @@ impl Gateway {
     }
 
     /// Applies limits of connections, sessions, addresses, users and rooms, rules of rooms, allowed origins, retention,
-    /// mode and keys of tokens, hooks, keys and origins of the server API, and the certificate of the client ports. Every
-    /// other setting of `config` is ignored.
+    /// mode and keys of tokens, hooks, keys and origins of the server API, and the certificate of the client ports.
+    /// Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.embedded.reload(&config.api);
         self.reloadable.limits.set(config.limits.clone().within(api::client_descriptors(&config.api)));

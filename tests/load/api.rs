@@ -38,13 +38,13 @@ pub(crate) fn carry_out(flags: &ApiFlags) -> Result<()> {
     let seconds = |seconds| Duration::try_from_secs_f64(seconds).context("a number of seconds is out of range");
     let window = MeasureWindow::new(start, seconds(flags.warmup)?, seconds(flags.seconds)?);
     let before = usages(flags);
-    let threads: Vec<JoinHandle<Result<ApiCounts>>> = (0..flags.connections)
+    let threads: Vec<JoinHandle<Result<CallCounts>>> = (0..flags.connections)
         .map(|number| {
             let connection = Connection::new(flags, number);
             thread::spawn(move || connection.publish(schedule, window))
         })
         .collect();
-    let mut counts = ApiCounts::default();
+    let mut counts = CallCounts::default();
     for thread in threads {
         counts.merge(&thread.join().map_err(|_| anyhow!("a connection panicked"))??);
     }
@@ -96,8 +96,8 @@ impl Connection {
     }
 
     /// Sends the calls that are due in the window.
-    fn publish(&self, schedule: Schedule, window: MeasureWindow) -> Result<ApiCounts> {
-        let mut counts = ApiCounts::default();
+    fn publish(&self, schedule: Schedule, window: MeasureWindow) -> Result<CallCounts> {
+        let mut counts = CallCounts::default();
         for turn in 0.. {
             let due = schedule.due(u64::from(self.number), turn);
             if due >= window.end {
@@ -142,7 +142,7 @@ impl Connection {
 
 /// Counts of one or more connections. Those of the warm-up are left out, except refusals.
 #[derive(Debug, Default)]
-struct ApiCounts {
+struct CallCounts {
     calls: Latencies,
     messages: u64,
     refused: u64,
@@ -150,7 +150,7 @@ struct ApiCounts {
     last: clock::Nanos,
 }
 
-impl ApiCounts {
+impl CallCounts {
     fn merge(&mut self, other: &Self) {
         self.calls.merge(&other.calls);
         self.messages += other.messages;

@@ -136,7 +136,7 @@ export class Parley extends Listeners {
         if (!this.#conversations.has(fold(event.room))) this.emit("joined", event.room);
         return;
       case "announcement": {
-        const { type, id, body, time } = event;
+        const { type, msg_id: id, body, time } = event;
         if (!isKnown(this.#ids, id)) this.emit(type, { id, body, time });
         return;
       }

@@ -372,7 +372,6 @@ export class Session {
     if (this.#phase === "online") this.#due.beat = this.#turn.now + this.#heartbeatMs;
     if (message.type === "going_away") this.#goesAway = true;
     else if (message.type === "expiring") this.#expiring(message);
-    // Its id is not that of a request.
     else if (message.type === "announcement") this.#turn.emit(message);
     else if (message.id === undefined && !isError) this.#traffic.event(message);
     else this.#reply(message);

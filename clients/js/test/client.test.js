@@ -97,8 +97,8 @@ test("announcement is an event and answers nothing", async (t) => {
   const asked = client.whois("bob").then(() => "answered", ({ code }) => code);
   await eventually(() => server.requests.some(({ type }) => type === "whois"));
   const { id } = server.requests.find(({ type }) => type === "whois");
-  server.push({ type: "announcement", id: "a1", body: { at: 12 }, time: 7, more: true });
-  server.push({ type: "announcement", id: "a1", body: { at: 12 }, time: 7 }, { type: "announcement", id, body: null, time: 8 });
+  server.push({ type: "announcement", msg_id: "a1", body: { at: 12 }, time: 7, more: true });
+  server.push({ type: "announcement", msg_id: "a1", body: { at: 12 }, time: 7 }, { type: "announcement", msg_id: id, body: null, time: 8 });
   server.push({ type: "news of a later version", id: "a2", room: 7 }, { type: "news of a later version", to: null });
   assert.deepEqual(announced, [{ id: "a1", body: { at: 12 }, time: 7 }, { id, body: null, time: 8 }]);
   await client.close();

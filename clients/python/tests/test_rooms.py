@@ -201,7 +201,7 @@ def test_announcement_is_an_event_and_answers_nothing() -> None:
     played.register()
     call = played.session.call("whois", {"nick": "bob"})
     for id in ("a1", call):
-        played.receive("announcement", id=id, body={"at": 12}, time=7)
+        played.receive("announcement", msg_id=id, body={"at": 12}, time=7)
     played.receive("news of a later version", id="a2", room=7)
     played.receive("news of a later version", to=None)
     assert played.take(Announce)[0] == Announce(Announcement("a1", {"at": 12}, 7))

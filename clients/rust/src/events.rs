@@ -128,6 +128,7 @@ pub enum DirectEvent {
 #[non_exhaustive]
 pub struct Announcement {
     /// Id in the cluster.
+    #[serde(rename = "msg_id")]
     pub id: String,
     /// Any JSON value.
     pub body: Value,

@@ -7,7 +7,7 @@ use std::vec::Drain;
 
 use presence::model::moderation::RoomRemoval;
 use presence::model::stream::StreamId;
-use presence::model::{Announcement, Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+use presence::model::{AnnouncementOrder, Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
 
 use crate::message::ChatMessage;
 
@@ -67,7 +67,7 @@ pub enum Delivery {
     /// An order to end the membership of a session of this gateway in a room.
     Remove(RoomRemoval),
     /// An announcement for the sessions of this gateway. Boxed: it is rare and large.
-    Announcement(Box<Announcement>),
+    Announcement(Box<AnnouncementOrder>),
     /// The list of sanctions has changed.
     SanctionChanged {
         /// Its version.

@@ -15,7 +15,7 @@
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: the connection with this claim ends
 //! R <session> <len>\n<RoomRemoval as JSON>             an order to end a membership of a session of the gateway
-//! A <len>\n<Announcement as JSON>                      an announcement for sessions of the gateway
+//! A <len>\n<AnnouncementOrder as JSON>                 an announcement for sessions of the gateway
 //! B <version>                                          the list of sanctions has this version now
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```

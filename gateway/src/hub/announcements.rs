@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::model::{Announcement, Owner};
+use presence::model::{AnnouncementOrder, Owner};
 
 use super::streams::FollowUp;
 use super::{Hub, HubState};
@@ -22,8 +22,8 @@ impl Hub {
     }
 
     /// Delivers an announcement to the sessions that it is for.
-    pub fn announce(&self, announcement: &Announcement) {
-        let Announcement { id, tags, body, time } = announcement;
+    pub fn announce(&self, announcement: &AnnouncementOrder) {
+        let AnnouncementOrder { id, tags, body, time } = announcement;
         let event = Event::Announcement { id: id.clone(), body: Body::from_raw(body.clone()), time: *time };
         let event = Broadcast::new(event);
         let mut state = self.lock();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use presence::model::codes::CloseCode;
 use presence::model::moderation::RoomRemoval;
-use presence::model::{Announcement, Fence, Incarnation, LeftReason, Owner, SessionId};
+use presence::model::{AnnouncementOrder, Fence, Incarnation, LeftReason, Owner, SessionId};
 
 use crate::hub::Hub;
 
@@ -82,7 +82,7 @@ impl SessionOrders {
     }
 
     /// Sends an announcement to the sessions of this gateway that it is for, the first time that it arrives.
-    pub fn announce(&self, announcement: &Announcement) {
+    pub fn announce(&self, announcement: &AnnouncementOrder) {
         if self.recent_announcements.adds(&announcement.id) {
             self.hub.announce(announcement);
         }
@@ -174,7 +174,7 @@ mod tests {
         hub.observe_end(&inbox, &end);
         hub.complete_join(&inbox, &FeedJoin { display: "ann", session, outbox: &outbox, epoch: "e", after: 0 });
         let announcement =
-            |id: &str| Announcement { id: id.to_owned(), tags: Vec::new(), body: Box::default(), time: 7 };
+            |id: &str| AnnouncementOrder { id: id.to_owned(), tags: Vec::new(), body: Box::default(), time: 7 };
         for id in ["a1", "a1", "a2", "a1"] {
             orders.announce(&announcement(id));
         }

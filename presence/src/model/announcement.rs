@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 /// Maximum number of tags of an announcement.
 pub const ANNOUNCEMENT_TAGS_MAX: usize = 16;
 
-/// An announcement to the sessions that are online.
+/// An announcement to the sessions that are online, as an order to a gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Announcement {
+pub struct AnnouncementOrder {
     /// The id, by which a gateway tells its two ways apart from two announcements.
     pub id: String,
     /// The tags of which a session's token needs one. Empty for every session.
@@ -23,14 +23,14 @@ pub struct Announcement {
     pub time: u64,
 }
 
-impl PartialEq for Announcement {
+impl PartialEq for AnnouncementOrder {
     fn eq(&self, other: &Self) -> bool {
         let fields = |announcement: &Self| (announcement.id.clone(), announcement.tags.clone(), announcement.time);
         fields(self) == fields(other) && self.body.get() == other.body.get()
     }
 }
 
-impl Eq for Announcement {}
+impl Eq for AnnouncementOrder {}
 
 /// Returns the name under which an idempotency key of an application is remembered.
 #[must_use]

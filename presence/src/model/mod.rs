@@ -25,7 +25,7 @@ mod user_id;
 
 use std::time::Duration;
 
-pub use self::announcement::{ANNOUNCEMENT_TAGS_MAX, Announcement, announcement_mark};
+pub use self::announcement::{ANNOUNCEMENT_TAGS_MAX, AnnouncementOrder, announcement_mark};
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
 pub use self::identity::Identity;
 pub use self::list_cursor::{ListCursor, keep_newest};

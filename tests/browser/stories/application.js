@@ -29,6 +29,13 @@ export function applicationStories(world) {
     ann.assertNoErrors();
   });
 
+  test("an announcement reaches the page", async () => {
+    const ann = await world.people.enter("annv", { room: "#app" });
+    await callApi("/v1/announcements", { body: "maintenance at noon", key: "app-3" });
+    await ann.page.waitForSelector(".announcement >> text=maintenance at noon");
+    ann.assertNoErrors();
+  });
+
   test("announcements are shown until they are closed", async () => {
     const page = await (await world.people.context()).newPage();
     let socket;

@@ -55,3 +55,22 @@ async fn application_under_the_own_nickname_is_another() {
     assert_eq!(ann.direct("bob").unread(), 1);
     cluster.finish().await;
 }
+
+#[tokio::test]
+async fn announcement_reaches_every_session_once() {
+    let (cluster, call) = cluster_with_api().await;
+    let (ann, bob) = (session(&cluster, 0, "ann").await, session(&cluster, 1, "bob").await);
+    let mut streams = [ann.announcements(), bob.announcements()];
+    for (body, key) in [(json!({"at": 12}), "a1"), (json!({"at": 12}), "a1"), (json!("last"), "a2")] {
+        call("/v1/announcements", json!({"body": body, "key": key})).await;
+    }
+    for stream in &mut streams {
+        for body in [json!({"at": 12}), json!("last")] {
+            let announcement = timeout(SOON, stream.next()).await.expect("in time").expect("an announcement");
+            assert_eq!(announcement.body, body);
+        }
+    }
+    ann.close().await;
+    assert_eq!(timeout(SOON, streams[0].next()).await, Ok(None), "the stream ends with the session");
+    cluster.finish().await;
+}

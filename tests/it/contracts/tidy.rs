@@ -24,6 +24,7 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/harness/eventually.rs", "polls for all other waits"),
     ("tests/harness/fault_proxy.rs", "delays on purpose"),
     ("tests/chaos/run.rs", "keeps to the times of the plan"),
+    ("tests/load/api.rs", "sends each call at its due time"),
     ("tests/it/contracts/backplane/faults.rs", "freezes Redis for a set time"),
     ("tests/it/messages/address_limits.rs", "waits as a client that is told to"),
     ("tests/it/messages/session_limits.rs", "waits as a client that is told to"),

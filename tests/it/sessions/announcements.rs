@@ -62,7 +62,8 @@ async fn announcement_reaches_sessions_of_every_gateway_once() {
     let id = announce(&registry, &json!("maintenance at noon"), &[]).await;
     for client in [&guest, &beta, &other] {
         let event = client.receives_frame("announcement").await;
-        let expected = json!({"type": "announcement", "id": id, "body": "maintenance at noon", "time": event["time"]});
+        let expected =
+            json!({"type": "announcement", "msg_id": id, "body": "maintenance at noon", "time": event["time"]});
         assert_eq!((event["time"].is_u64(), &event), (true, &expected));
     }
     line.reads("* announcement: maintenance at noon").await;

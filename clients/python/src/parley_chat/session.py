@@ -63,8 +63,7 @@ class Session(SessionConnection):
             self.effects.append(SetTimer(HEARTBEAT, self._heartbeat))
             self._is_watched = False
             if frame["type"] == "announcement":
-                # Its id is not that of a request.
-                self.effects.append(Announce(Announcement(frame["id"], frame["body"], frame["time"])))
+                self.effects.append(Announce(Announcement(frame["msg_id"], frame["body"], frame["time"])))
             elif "id" in frame or frame["type"] == "error":
                 self._replies.read(frame)
             elif frame["type"] == "going_away":

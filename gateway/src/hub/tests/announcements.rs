@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use presence::model::{Announcement, Fence};
+use presence::model::{AnnouncementOrder, Fence};
 
 use super::*;
 
-fn announcement(id: &str, tags: &[&str]) -> Announcement {
+fn announcement(id: &str, tags: &[&str]) -> AnnouncementOrder {
     let (id, tags) = (id.to_owned(), tags.iter().map(ToString::to_string).collect());
-    Announcement { id, tags, body: serde_json::value::to_raw_value("noon").unwrap(), time: 7 }
+    AnnouncementOrder { id, tags, body: serde_json::value::to_raw_value("noon").unwrap(), time: 7 }
 }
 
 /// Registers a session in its inbox, which it has not entered yet.
@@ -29,7 +29,7 @@ fn enter(hub: &Hub, (owner, outbox): &(Owner, Outbox)) {
 }
 
 fn ids(hub: &Hub, outbox: &Outbox) -> Vec<String> {
-    take_events(hub, outbox).iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect()
+    take_events(hub, outbox).iter().map(|event| event["msg_id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub fn encode_event(event: &Event) -> Bytes {
             .optional("text", text.as_ref()),
         Event::Expiring { expires_in_ms } => JsonObject::new("expiring").field("expires_in_ms", expires_in_ms),
         Event::Announcement { id, body, time } => {
-            JsonObject::new("announcement").field("id", id).field("body", body).field("time", time)
+            JsonObject::new("announcement").field("msg_id", id).field("body", body).field("time", time)
         }
         Event::GoingAway { retry_after_ms } => JsonObject::new("going_away").field("retry_after_ms", retry_after_ms),
     }

@@ -1,6 +1,6 @@
 //! Announcements in memory: the rule of `announce.lua`.
 
-use crate::model::Announcement;
+use crate::model::AnnouncementOrder;
 use crate::registry::redis::json;
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{StoreState, now};
@@ -26,7 +26,7 @@ impl StoreState {
         }
         let AnnouncementRequest { id, tags, body, .. } = request.clone();
         self.announced.insert(mark, (id.clone(), time));
-        let announcement = Announcement { id, tags, body, time };
+        let announcement = AnnouncementOrder { id, tags, body, time };
         let text = json(&announcement);
         let text = format!("A {}\n{text}", text.len());
         for (incarnation, row) in self.leases.rows.iter_mut().filter(|(_, row)| row.state.serves()) {

@@ -12,7 +12,7 @@ use super::{ANNOUNCED_FOR, AnnouncementRequest, Announcements, MAILBOX_ORDERS_MA
 /// The order of announcements of one process.
 const LANE: &str = "announcements";
 
-/// The fields of an announcement that its sender knows, named as in `model::Announcement`.
+/// The fields of an announcement that its sender knows, named as in `model::AnnouncementOrder`.
 #[derive(Serialize)]
 struct GivenFields<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

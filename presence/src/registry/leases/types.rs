@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::moderation::RoomRemoval;
 use crate::model::{
-    Announcement, Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId,
+    AnnouncementOrder, Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId,
 };
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.
@@ -260,7 +260,7 @@ pub enum MailboxOrder {
     /// A moderator removed the session from a room: end the membership here too.
     Remove(RoomRemoval),
     /// An application announces something to the sessions of the gateway.
-    Announce(Announcement),
+    Announce(AnnouncementOrder),
 }
 
 /// The result of one reaping call.

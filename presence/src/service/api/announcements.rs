@@ -37,7 +37,7 @@ pub(super) struct NewAnnouncement {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AnnouncementAnswer {
     /// The id that clients see.
-    id: String,
+    msg_id: String,
     /// True if an earlier announcement with this key was sent; then the id is its id.
     duplicate: bool,
 }
@@ -56,7 +56,7 @@ pub(super) struct AnnouncementAnswer {
     })),
     responses(
         (status = 200, description = "The announcement is on its way.", body = AnnouncementAnswer, example = json!({
-            "id": "0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "duplicate": false,
+            "msg_id": "0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "duplicate": false,
         })),
         AnnouncementRefusals,
     ),
@@ -81,5 +81,5 @@ pub(super) async fn announce(
         let tags = request.tags.len();
         tracing::info!(event = "announcement", id = sent.id, by = request.application, tags, "announcement sent");
     }
-    Ok(Json(AnnouncementAnswer { id: sent.id, duplicate: sent.duplicate }))
+    Ok(Json(AnnouncementAnswer { msg_id: sent.id, duplicate: sent.duplicate }))
 }

@@ -368,7 +368,7 @@ impl StoreState {
         let keep = StreamLimits::of_room(rules.history(self.retention.get()));
         let (seq, time) = state.log.push(message.payload, now(), keep);
         if self.webhooks.wants_room(room) {
-            let at = format!("{} {seq}", state.log.epoch);
+            let at = format!("{} {seq} {}", state.log.epoch, state.name.as_str());
             self.webhooks.add("message", time, at, message.payload.to_owned());
         }
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));

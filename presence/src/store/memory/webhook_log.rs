@@ -14,6 +14,8 @@ use crate::registry::{EventLogBounds, LoggedEvent};
 
 /// Bytes of an event in addition to its texts.
 const EVENT_BYTES: u64 = 64;
+/// Bytes of its time in Unix milliseconds, in digits.
+const TIME_BYTES: usize = 13;
 
 /// The events that webhooks want, from the text that `lead_webhooks` states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +133,6 @@ impl WebhookLog {
 
 /// Returns the size of an event that counts for the bounds.
 pub(crate) fn event_size(event: &LoggedEvent) -> u64 {
-    let texts = event.kind.len() + event.at.len() + event.data.len();
+    let texts = event.kind.len() + event.at.len() + event.data.len() + TIME_BYTES;
     texts as u64 + EVENT_BYTES
 }

@@ -1,6 +1,6 @@
 //! The contract of announcements: to every gateway that serves, over its channel and by its mailbox, once for a key.
 
-use presence::model::Announcement;
+use presence::model::AnnouncementOrder;
 use presence::registry::{AnnouncementRequest, BeatReport, LeaseTransition, MailboxOrder, RegistryError};
 
 use super::{GatewayLease, RegistryArm, on_both_arms};
@@ -19,7 +19,7 @@ pub(super) fn announcement(application: &str, key: Option<&str>, id: &str) -> An
 
 impl RegistryArm {
     /// Returns the announcements that wait for a gateway.
-    async fn announced(&self, node: &GatewayLease) -> Vec<Announcement> {
+    async fn announced(&self, node: &GatewayLease) -> Vec<AnnouncementOrder> {
         let beat = self.registry.send_beat(&node.incarnation, BeatReport::default()).await.unwrap();
         let announced = beat.mailbox.into_iter().map(|order| match order {
             MailboxOrder::Announce(announcement) => announcement,
@@ -48,7 +48,7 @@ async fn announcement_reaches_every_serving_gateway_twice(arm: &RegistryArm) {
         let texts = log.until("A ").await;
         let (head, text) = texts.last().unwrap().split_once('\n').unwrap();
         assert_eq!(head, format!("A {}", text.len()));
-        let announced: Announcement = serde_json::from_str(text).unwrap();
+        let announced: AnnouncementOrder = serde_json::from_str(text).unwrap();
         assert_eq!((announced.id.as_str(), announced.time, &announced.tags), ("a1", sent.time, &request.tags));
         assert_eq!(announced.body.get(), request.body.get(), "byte for byte");
         texts_of_channels.push(announced);

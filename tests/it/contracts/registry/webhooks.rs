@@ -238,7 +238,7 @@ async fn messages_are_logged_with_their_position(arm: &RegistryArm) {
 
     let events = arm.taken("p1", "a").await.unwrap();
     let seen: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.at.as_str(), event.time)).collect();
-    let position = format!("{} 1", posted[0].epoch);
+    let position = format!("{} 1 #Team-a", posted[0].epoch);
     assert_eq!(seen[0], ("message", position.as_str(), posted[0].time), "the other room is not wanted");
     assert_eq!(seen.len(), 2, "a message to a user that is online is not wanted: {seen:?}");
     assert_eq!((seen[1].0, seen[1].1), ("direct_offline", ""), "a nickname without a user");

@@ -84,7 +84,7 @@ fn announcement_is_an_event_and_answers_nothing() {
     let mut stage = Stage::online();
     let call = stage.call(ClientRequest::Whois { nick: "bob".to_owned() });
     for id in [json!("a1"), json!("a1"), stage.last_request()["id"].clone()] {
-        stage.event(&json!({"type": "announcement", "id": id, "body": {"at": 12}, "time": 7}));
+        stage.event(&json!({"type": "announcement", "msg_id": id, "body": {"at": 12}, "time": 7}));
     }
     stage.event(&json!({"type": "news of a later version", "id": "a2", "room": 7}));
     let announced = stage.effects().iter().filter_map(|effect| match effect {

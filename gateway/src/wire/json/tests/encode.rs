@@ -247,7 +247,7 @@ fn events_encode_as_frozen() {
         (Event::Expiring { expires_in_ms: 30_000 }, r#"{"type":"expiring","expires_in_ms":30000}"#),
         (
             Event::Announcement { id: "a1".into(), body: Body::from_text("noon"), time: 7 },
-            r#"{"type":"announcement","id":"a1","body":"noon","time":7}"#,
+            r#"{"type":"announcement","msg_id":"a1","body":"noon","time":7}"#,
         ),
         (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
     ] {

@@ -28,9 +28,9 @@ async fn announcement_is_sent_once_for_its_key() {
     let api = GuardedApi::start().await;
     let announcement = json!({ "body": { "at": "noon" }, "tags": ["beta"], "key": "k" });
     let first = api.announce(&announcement).await.json();
-    assert_eq!((first["id"].is_string(), &first["duplicate"]), (true, &json!(false)));
+    assert_eq!((first["msg_id"].is_string(), &first["duplicate"]), (true, &json!(false)));
     let again = api.announce(&announcement).await.json();
-    assert_eq!(again, json!({ "id": first["id"], "duplicate": true }));
+    assert_eq!(again, json!({ "msg_id": first["msg_id"], "duplicate": true }));
     for body in [1, 2] {
         assert_eq!(api.announce(&json!({ "body": body })).await.json()["duplicate"], false, "without a key");
     }
