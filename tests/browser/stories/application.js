@@ -44,7 +44,7 @@ export function applicationStories(world) {
     await ann.visit("#app");
     await ann.enter("annw");
     const shown = () => page.locator(".announcement .text").allInnerTexts();
-    const announce = (id, body) => socket.send(JSON.stringify({ type: "announcement", id, body, time: Date.now() }));
+    const announce = (id, body) => socket.send(JSON.stringify({ type: "announcement", msg_id: id, body, time: Date.now() }));
     announce("a1", "maintenance at https://example.org/ <b>noon</b>");
     announce("a1", "maintenance once more");
     announce("a2", { at: 12 });
