@@ -7,7 +7,7 @@ use std::vec::Drain;
 
 use presence::model::moderation::RoomRemoval;
 use presence::model::stream::StreamId;
-use presence::model::{AnnouncementOrder, Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+use presence::model::{AnnouncementOrder, Fence, Incarnation, PresenceDelta, RoomEntryOrder, RoomKey, SessionId};
 
 use crate::message::ChatMessage;
 
@@ -66,6 +66,8 @@ pub enum Delivery {
     },
     /// An order to end the membership of a session of this gateway in a room.
     Remove(RoomRemoval),
+    /// An order to let a session of this gateway enter a room.
+    Enter(RoomEntryOrder),
     /// An announcement for the sessions of this gateway. Boxed: it is rare and large.
     Announcement(Box<AnnouncementOrder>),
     /// The list of sanctions has changed.

@@ -15,6 +15,7 @@
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: the connection with this claim ends
 //! R <session> <len>\n<RoomRemoval as JSON>             an order to end a membership of a session of the gateway
+//! J <session> <len>\n<RoomEntryOrder as JSON>          an order to let a session of the gateway enter a room
 //! A <len>\n<AnnouncementOrder as JSON>                 an announcement for sessions of the gateway
 //! B <version>                                          the list of sanctions has this version now
 //! E <counter>                                          the echo of the gateway's own beat
@@ -178,6 +179,7 @@ fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
         }
         "W" => Some(Delivery::Typing { stream: StreamId::Inbox(session), by: None, from: text(content)? }),
         "R" => Some(Delivery::Remove(serde_json::from_slice(content).ok()?)),
+        "J" => Some(Delivery::Enter(serde_json::from_slice(content).ok()?)),
         _ => None,
     }
 }

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use presence::model::codes::CloseCode;
 use presence::model::moderation::RoomRemoval;
 use presence::model::stream::{StreamEnd, StreamId};
-use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
+use presence::model::{Fence, Incarnation, Nick, Owner, RoomEntryOrder, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{interval, timeout_at};
@@ -46,7 +46,7 @@ use self::streams::{FollowUp, StreamTable};
 use crate::backplane::Delivery;
 use crate::message::ChatMessage;
 use crate::metrics::Counts;
-use crate::outbound::outbox::Outbox;
+use crate::outbound::outbox::{Outbox, RoomOrder};
 
 /// Interval between two coalesced presence events of a room.
 const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
@@ -187,7 +187,14 @@ impl Hub {
         let mut state = self.lock();
         let Some(outbox) = state.sessions.outbox(&removal.session) else { return };
         state.streams.leave_room(&removal.room, &removal.session, &outbox);
-        outbox.push_removal(removal.clone());
+        outbox.push_order(RoomOrder::Leave(removal.clone()));
+    }
+
+    /// Passes the order to enter a room to the connection of its session.
+    pub fn enter_room(&self, entry: &RoomEntryOrder) {
+        if let Some(outbox) = self.lock().sessions.outbox(&entry.session) {
+            outbox.push_order(RoomOrder::Enter(entry.room.clone()));
+        }
     }
 
     /// Counts sessions and rooms.
@@ -355,6 +362,7 @@ impl Hub {
             | Delivery::Kick { .. }
             | Delivery::Taken { .. }
             | Delivery::Remove(_)
+            | Delivery::Enter(_)
             | Delivery::Announcement(_)
             | Delivery::SanctionChanged { .. } => return FollowUp::default(),
         };

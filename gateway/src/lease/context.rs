@@ -73,6 +73,7 @@ impl LeaseContext {
                 MailboxOrder::Kick(session) => self.orders.kick(&session),
                 MailboxOrder::Taken { session, fence } => self.orders.take_over(&session, fence),
                 MailboxOrder::Remove(removal) => self.orders.remove(&removal),
+                MailboxOrder::Enter(entry) => self.orders.enter(&entry),
                 MailboxOrder::Announce(announcement) => self.orders.announce(&announcement),
                 MailboxOrder::Drain => {
                     tracing::info!("drain ordered by an operator");

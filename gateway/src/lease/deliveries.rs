@@ -52,6 +52,7 @@ impl DeliveryRouter {
             Delivery::Kick { session } => self.orders.kick(&session),
             Delivery::Taken { session, fence } => self.orders.take_over(&session, fence),
             Delivery::Remove(removal) => self.orders.remove(&removal),
+            Delivery::Enter(entry) => self.orders.enter(&entry),
             Delivery::Announcement(announcement) => self.orders.announce(&announcement),
             Delivery::SanctionChanged { version } => self.sanctions.note_version(version),
             Delivery::SubscriptionRestored => {

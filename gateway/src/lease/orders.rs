@@ -1,4 +1,4 @@
-//! Orders for sessions of this gateway: to end them, to end a membership, and announcements.
+//! Orders for sessions of this gateway: to end them, to begin or end a membership, and announcements.
 //!
 //! An order may arrive twice: immediately over the channel, and again through the mailbox, which cannot lose it. Both
 //! have the same effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use presence::model::codes::CloseCode;
 use presence::model::moderation::RoomRemoval;
-use presence::model::{AnnouncementOrder, Fence, Incarnation, LeftReason, Owner, SessionId};
+use presence::model::{AnnouncementOrder, Fence, Incarnation, LeftReason, Owner, RoomEntryOrder, SessionId};
 
 use crate::hub::Hub;
 
@@ -21,6 +21,7 @@ pub struct SessionOrders {
     hub: Arc<Hub>,
     claims: Arc<LocalClaims>,
     recent_removals: RecentOrders<RoomRemoval>,
+    recent_entries: RecentOrders<RoomEntryOrder>,
     /// The ids of announcements.
     recent_announcements: RecentOrders<String>,
 }
@@ -55,7 +56,13 @@ impl SessionOrders {
     /// Creates the orders for the sessions of one gateway.
     #[must_use]
     pub fn new(hub: Arc<Hub>, claims: Arc<LocalClaims>) -> Self {
-        Self { hub, claims, recent_removals: RecentOrders::default(), recent_announcements: RecentOrders::default() }
+        Self {
+            hub,
+            claims,
+            recent_removals: RecentOrders::default(),
+            recent_entries: RecentOrders::default(),
+            recent_announcements: RecentOrders::default(),
+        }
     }
 
     /// Ends a kicked session: its connection is closed, or it expires now if it is detached.
@@ -78,6 +85,14 @@ impl SessionOrders {
         if self.recent_removals.adds(removal) {
             self.claims.forget_room(&removal.session, &removal.room);
             self.hub.remove_member(removal);
+        }
+    }
+
+    /// Lets a session enter a room, by order of an application. The same order does nothing a second time: its mailbox
+    /// copy may arrive after the session has left again.
+    pub fn enter(&self, entry: &RoomEntryOrder) {
+        if self.recent_entries.adds(entry) {
+            self.hub.enter_room(entry);
         }
     }
 

@@ -58,8 +58,9 @@ pub trait ConnectionSession: Send + 'static {
     fn deadline(&self) -> Option<Instant>;
     /// Checks the session's deadlines.
     fn tick(&mut self);
-    /// Leaves the rooms from which a moderator has removed the session. It is always run to its end.
-    fn apply_removals(&mut self) -> impl Future<Output = ()> + Send;
+    /// Leaves the rooms from which a moderator has removed the session, and enters those of an application's orders. It
+    /// is always run to its end.
+    fn apply_room_orders(&mut self) -> impl Future<Output = ()> + Send;
     /// Ends the session's connection. It is always run to its end.
     fn end(self, ending: ConnectionEnd) -> impl Future<Output = ()> + Send;
 }
@@ -113,8 +114,8 @@ impl ConnectionSession for Driver {
         self.tick();
     }
 
-    async fn apply_removals(&mut self) {
-        self.apply_removals().await;
+    async fn apply_room_orders(&mut self) {
+        self.apply_room_orders().await;
     }
 
     async fn end(self, ending: ConnectionEnd) {
@@ -227,11 +228,11 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             permit.registered();
         }
         timer.set(session.deadline());
-        let (mut is_closing, mut has_removals) = (false, false);
+        let (mut is_closing, mut has_orders) = (false, false);
         let selected = tokio::select! {
             input = transport.next(), if is_written => Some(input),
-            is_removed = outbox.ready_or_removed() => {
-                has_removals = is_removed;
+            is_ordered = outbox.ready_or_ordered() => {
+                has_orders = is_ordered;
                 None
             }
             () = poll_fn(|context| session.poll_progress(context)) => None,
@@ -249,9 +250,9 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 None
             }
         };
-        if has_removals {
+        if has_orders {
             drop(selected);
-            Box::pin(output.run_beside(session.apply_removals(), transport)).await?;
+            Box::pin(output.run_beside(session.apply_room_orders(), transport)).await?;
             continue;
         }
         // Held across a wait, the input would be part of every connection.

@@ -17,6 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use presence::model::PresenceDelta;
 use presence::model::codes::CloseCode;
+use presence::model::RoomName;
 use presence::model::moderation::RoomRemoval;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
@@ -84,8 +85,17 @@ enum WriteTurn {
     Hub,
 }
 
+/// An order about a room for the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomOrder {
+    /// A moderator has removed the session.
+    Leave(RoomRemoval),
+    /// An application lets the session enter.
+    Enter(RoomName),
+}
+
 #[derive(Debug, Default)]
-struct QueuedRemovals(Vec<RoomRemoval>);
+struct QueuedOrders(Vec<RoomOrder>);
 
 #[derive(Debug, Default)]
 struct OutboxQueue {
@@ -113,8 +123,8 @@ struct OutboxQueue {
     /// Display names of the rooms whose presence was dropped since the transport last took the queue.
     stale_rooms: BTreeSet<String>,
     close: Option<CloseCode>,
-    /// Removals by moderators that the driver has not taken yet. Boxed: few sessions have any.
-    removals: Option<Box<QueuedRemovals>>,
+    /// Orders that the driver has not taken yet. Boxed: few sessions have any.
+    orders: Option<Box<QueuedOrders>>,
 }
 
 impl OutboxQueue {
@@ -310,27 +320,27 @@ impl Outbox {
         }
     }
 
-    /// Queues the removal of the session from a room, for the driver.
-    pub fn push_removal(&self, removal: RoomRemoval) {
-        self.lock().removals.get_or_insert_default().0.push(removal);
+    /// Queues an order about a room, for the driver.
+    pub fn push_order(&self, order: RoomOrder) {
+        self.lock().orders.get_or_insert_default().0.push(order);
         self.shared.ready.notify_one();
     }
 
-    /// Takes the removals for the driver.
+    /// Takes the orders about rooms for the driver.
     #[must_use]
-    pub fn take_removals(&self) -> Vec<RoomRemoval> {
-        self.lock().removals.take().map_or_else(Vec::new, |queued| queued.0)
+    pub fn take_orders(&self) -> Vec<RoomOrder> {
+        self.lock().orders.take().map_or_else(Vec::new, |queued| queued.0)
     }
 
-    /// Waits as [`Outbox::ready`], and for removals: returns true if there are any. Cancel-safe.
-    pub async fn ready_or_removed(&self) -> bool {
+    /// Waits as [`Outbox::ready`], and for orders about rooms: returns true if there are any. Cancel-safe.
+    pub async fn ready_or_ordered(&self) -> bool {
         loop {
             let notified = self.shared.ready.notified();
             {
                 let queue = self.lock();
-                let has_removals = queue.removals.is_some();
-                if has_removals || queue.has_work_for_transport() {
-                    return has_removals;
+                let has_orders = queue.orders.is_some();
+                if has_orders || queue.has_work_for_transport() {
+                    return has_orders;
                 }
             }
             notified.await;

@@ -20,6 +20,7 @@ use super::session_limits::{RateRefusal, RefusalReport, RequestCost, SessionLimi
 use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
 use super::token_expiry::ExpiryAction;
+use super::verbs::join::RoomJoined;
 use super::verbs::send::SendMessage;
 use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 
@@ -81,6 +82,21 @@ impl Core {
     /// Forgets a room from which a moderator has removed the session. Returns it, if the session was in it.
     pub fn forget_room(&mut self, room: &RoomKey) -> Option<RoomName> {
         self.state.rooms.remove(room).map(|joined| joined.room)
+    }
+
+    /// Begins to enter a room by order of an application. Returns `None` if there is nothing to do. The outcome of a join
+    /// that succeeds is passed to [`Core::entered_by_order`]; of another one the client is told nothing, because it has
+    /// not asked.
+    #[must_use]
+    pub fn enter_by_order(&self, room: RoomName) -> Option<Operation> {
+        verbs::join::decide_ordered(&self.state, room).map(Operation::Join)
+    }
+
+    /// Handles a join by order of an application. The client receives `joined` without an id.
+    pub fn entered_by_order(&mut self, joined: RoomJoined) -> Vec<Effect> {
+        let (decision, mut effects) = (verbs::join::conclude(&mut self.state, joined), Vec::with_capacity(2));
+        self.carry_out(None, decision, &mut effects);
+        effects
     }
 
     /// Returns true if the client can resume this session: it holds one of its tokens.

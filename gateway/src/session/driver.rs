@@ -271,7 +271,7 @@ impl Driver {
         self.performer.receive_own_messages().await;
     }
 
-    async fn perform(&mut self, operation: Operation) -> Result<OperationOutcome, Refusal> {
+    pub(super) async fn perform(&mut self, operation: Operation) -> Result<OperationOutcome, Refusal> {
         // While the store is away, refusing at once is better than an unknown outcome after seconds: nothing was sent.
         if !self.performer.services.health.is_store_answering(Instant::now()) {
             return Err(unavailable());
@@ -280,7 +280,7 @@ impl Driver {
     }
 
     /// Boxed: its state while it reads would otherwise be part of every connection.
-    async fn enter(&mut self, entry: StreamEntry) {
+    pub(super) async fn enter(&mut self, entry: StreamEntry) {
         if let Some(me) = self.core.identity() {
             let Performer { services, outbox, .. } = &self.performer;
             Box::pin(replay(services, outbox, &me.owner.session, entry)).await;
@@ -296,7 +296,7 @@ impl Driver {
         }
     }
 
-    fn reply(&mut self, reply: Reply) {
+    pub(super) fn reply(&mut self, reply: Reply) {
         let mut reservation = self.performer.reservation.take();
         if let Answer::Refused(refusal) = &reply.answer {
             self.performer.services.metrics.refusals[refusal.code].inc();

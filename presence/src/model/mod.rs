@@ -17,6 +17,7 @@ mod sanctions;
 mod names;
 mod presence;
 mod room_pattern;
+mod room_entry;
 mod room_policies;
 mod room_rules;
 mod token;
@@ -36,6 +37,7 @@ pub use self::names::{
 pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
+pub use self::room_entry::RoomEntryOrder;
 pub use self::room_pattern::RoomPattern;
 pub use self::room_policies::{RoomPolicies, RoomPolicy};
 pub use self::room_rules::{EPHEMERAL_AGE, EPHEMERAL_MESSAGES, RoomCreation, RoomRules, RoomRulesError, SendRight};

@@ -107,8 +107,8 @@ impl ConnectionSession for EchoSession {
 
     fn present(&mut self, _: Token) {}
 
-    async fn apply_removals(&mut self) {
-        drop(self.outbox.take_removals());
+    async fn apply_room_orders(&mut self) {
+        drop(self.outbox.take_orders());
     }
 
     fn note_input(&mut self) {

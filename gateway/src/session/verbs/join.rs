@@ -34,6 +34,8 @@ pub struct JoinRoom {
     pub(crate) creator: Option<Arc<Quota>>,
     /// True for a room that a resume joins again: a ban then leaves out the room only.
     pub(crate) is_return: bool,
+    /// True if an application lets the session enter: it has the exemptions of a moderator, and hooks are not asked.
+    pub(crate) is_ordered: bool,
 }
 
 /// A room that was joined.
@@ -65,10 +67,27 @@ pub(super) fn decide(
     let starts_delivery = !joined.is_some_and(|joined| joined.receives);
     let since = state.allowed_since(&room, since.filter(|_| starts_delivery));
     let creator = state.quotas.address.clone().filter(|_| joined.is_none());
-    Ok(JoinRoom { room, me, former: None, starts_delivery, since, creator, is_return: false })
+    Ok(JoinRoom { room, me, former: None, starts_delivery, since, creator, is_return: false, is_ordered: false })
 }
 
-pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
+/// Decides about the order of an application to enter a room. Returns `None` if there is nothing to do, or no space for
+/// another room. The rights of the token do not count: the application gives them, and lets the session enter.
+pub(in crate::session) fn decide_ordered(state: &SessionState, room: RoomName) -> Option<JoinRoom> {
+    let me = state.identity.clone()?;
+    let is_possible = !state.rooms.contains_key(room.key()) && state.rooms.len() < ROOMS_MAX;
+    is_possible.then(|| JoinRoom {
+        room,
+        me,
+        former: None,
+        starts_delivery: true,
+        since: None,
+        creator: None,
+        is_return: false,
+        is_ordered: true,
+    })
+}
+
+pub(in crate::session) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
     let RoomJoined { room, end, member_count, since, topic, role } = joined;
     state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives: true });
     let answer = Answer::Joined {
@@ -105,12 +124,12 @@ mod perform {
 
     impl JoinRoom {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<RoomJoined, Refusal> {
-            let Self { room, me, former, starts_delivery, since, creator, .. } = self;
+            let Self { room, me, former, starts_delivery, since, creator, is_ordered, .. } = self;
             let services = Arc::clone(&performer.services);
             let session = &me.owner.session;
             // A session that was in the room before stays in it when this fails.
             let is_new = !performer.rooms.contains_key(room.key());
-            if is_new {
+            if is_new && !is_ordered {
                 services.ask_join(&me, &room, creator.as_deref().and_then(Quota::address)).await?;
             }
             if starts_delivery {
@@ -140,7 +159,7 @@ mod perform {
                     user: me.user(),
                     status: &me.status,
                     entry,
-                    moderates: me.moderates(&room),
+                    moderates: is_ordered || me.moderates(&room),
                 })
             })
             .await

@@ -105,7 +105,7 @@ impl RenameFlow {
         if let Some(room) = self.rooms.pop_front() {
             let former = Some(self.former.clone());
             let join =
-                JoinRoom { room, me, former, starts_delivery: false, since: None, creator: None, is_return: false };
+                JoinRoom { room, me, former, starts_delivery: false, since: None, creator: None, is_return: false, is_ordered: false };
             return self.perform(Operation::Join(join));
         }
         if !self.is_released {

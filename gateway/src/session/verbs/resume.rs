@@ -165,6 +165,7 @@ impl ResumeFlow {
                     since: None,
                     creator: None,
                     is_return: true,
+                    is_ordered: false,
                 })
             }
             None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::moderation::RoomRemoval;
 use crate::model::{
-    AnnouncementOrder, Fence, Incarnation, Nick, NickKey, Owner, RoomName, SessionId, Status, TokenHash, UserId,
+    AnnouncementOrder, Fence, Incarnation, Nick, NickKey, Owner, RoomEntryOrder, RoomName, SessionId, Status, TokenHash, UserId,
 };
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.
@@ -259,6 +259,8 @@ pub enum MailboxOrder {
     },
     /// A moderator removed the session from a room: end the membership here too.
     Remove(RoomRemoval),
+    /// An application lets a session enter a room.
+    Enter(RoomEntryOrder),
     /// An application announces something to the sessions of the gateway.
     Announce(AnnouncementOrder),
 }

@@ -1,5 +1,5 @@
 //! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `take_over.lua`, `release.lua`, `status.lua`,
-//! `kick.lua`, `present_nick.lua` and `free_nick.lua`.
+//! `kick.lua`, `order_entry.lua`, `present_nick.lua` and `free_nick.lua`.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use serde_json::json;
 
 use crate::model::stream::StreamEnd;
 use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status, UserId,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomEntryOrder, RoomKey, RoomName, SessionId, Status, UserId,
 };
+use crate::registry::redis::json as to_json;
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, Leftover, NickRecord, StoreState, now};
 
@@ -35,6 +36,10 @@ impl Names for MemoryRegistry {
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         Ok(self.store.lock().kick(nick))
+    }
+
+    async fn order_entry(&self, nick: &NickKey, room: &RoomName) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().order_entry(nick, room))
     }
 
     async fn renamed(&self, nick: &NickKey) -> Result<Option<Nick>, RegistryError> {
@@ -279,6 +284,21 @@ impl StoreState {
         }
         let channel = self.keys.node(&owner.incarnation).channel();
         self.channels.publish(&channel, format!("K {}", owner.session).as_bytes());
+        true
+    }
+
+    pub(crate) fn order_entry(&mut self, nick: &NickKey, room: &RoomName) -> bool {
+        let nick = self.present_nick(nick);
+        let owner = self.live_owner(nick).filter(|_| !self.nicks.is_detached(nick));
+        let Some(owner) = owner.cloned() else { return false };
+        let (room, number) = (room.clone(), uuid::Uuid::now_v7().to_string());
+        let order = RoomEntryOrder { session: owner.session.clone(), room, number };
+        let text = to_json(&order);
+        if let Some(row) = self.leases.row(&owner.incarnation) {
+            row.mailbox.push(MailboxOrder::Enter(order));
+        }
+        let channel = self.keys.node(&owner.incarnation).channel();
+        self.channels.publish(&channel, format!("J {} {}\n{text}", owner.session, text.len()).as_bytes());
         true
     }
 

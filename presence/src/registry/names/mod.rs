@@ -9,7 +9,7 @@ mod redis;
 use std::time::Duration;
 
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, MemberInfo, Nick, NickKey, Owner, RoomKey, SessionId, TokenHash, UserId};
+use crate::model::{Fence, Incarnation, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId};
 
 use super::RegistryError;
 
@@ -99,6 +99,15 @@ contract! {
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError>;
+
+        /// Orders the gateway of the nick's owner to let that session enter a room, at once over its channel and by its
+        /// mailbox. Returns true if the nick has an owner that is connected. The gateway joins the room for the
+        /// session with the exemptions of a moderator, unless it is in the room already. A session that was renamed is
+        /// found by its former nickname, until another session has that.
+        ///
+        /// # Errors
+        /// `Unavailable`, also while a generation recovers, or `Unknown`.
+        async fn order_entry(&self, nick: &NickKey, room: &RoomName) -> Result<bool, RegistryError>;
 
         /// Returns the present nickname of the session that had this one last, if it is online under another one.
         ///

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use ::redis::Script;
+use serde::Serialize;
 
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit, UserUnit};
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, LookalikePolicy, MemberInfo, Nick, NickKey, Owner, RoomKey, SessionId, UserId};
+use crate::model::{
+    Fence, Incarnation, LookalikePolicy, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, UserId,
+};
 use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, json, refused};
 use crate::registry::reply::{ScriptReply, malformed};
 use crate::registry::{RegistryError, script};
@@ -21,6 +24,13 @@ pub(in crate::registry) struct NickAssignment<'a> {
     /// The two arguments before the user.
     pub(in crate::registry) tokens: [&'a str; 2],
     pub(in crate::registry) user: Option<&'a UserId>,
+}
+
+/// The fields of an order to enter a room that its sender knows, named as in `model::RoomEntryOrder`.
+#[derive(Serialize)]
+struct EntryFields<'a> {
+    room: &'a str,
+    number: &'a str,
 }
 
 impl Names for RedisRegistry {
@@ -73,6 +83,18 @@ impl Names for RedisRegistry {
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         did_change(&mut self.write(nick.as_str(), &script::KICK, keys, &[nick.as_str()]).await?)
+    }
+
+    async fn order_entry(&self, nick: &NickKey, room: &RoomName) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of(self.redis.keys().nick(nick))
+            .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<NodeUnit>();
+        let number = uuid::Uuid::now_v7().to_string();
+        let fields = json(&EntryFields { room: room.as_str(), number: &number });
+        // Without its braces, as the script joins it with the session.
+        let args = [nick.as_str(), &fields[1..fields.len() - 1]];
+        did_change(&mut self.write(nick.as_str(), &script::ORDER_ENTRY, keys, &args).await?)
     }
 
     async fn renamed(&self, nick: &NickKey) -> Result<Option<Nick>, RegistryError> {

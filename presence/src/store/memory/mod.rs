@@ -7,7 +7,8 @@
 //! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
 //! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
 //! - Gateway: `E <counter>`, `B <version>`, `K <session>`, `T <session> <fence>`,
-//!   `R <session> <len>\n<RoomRemoval as JSON>`, `A <len>\n<AnnouncementOrder as JSON>`,
+//!   `R <session> <len>\n<RoomRemoval as JSON>`, `J <session> <len>\n<RoomEntryOrder as JSON>`,
+//!   `A <len>\n<AnnouncementOrder as JSON>`,
 //!   `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
