@@ -321,6 +321,7 @@ calls! {
     read = |s| outcome(s.names.read(&s.owner.session, 1).await);
     confirm = |s| outcome(s.names.confirm(&s.owner.session, &s.tokens[0]).await);
     kick = |s| outcome(s.names.kick(s.nick.key()).await);
+    order_entry = |s| outcome(s.names.order_entry(s.nick.key(), &s.room).await);
     renamed = |s| outcome(s.names.renamed(s.nick.key()).await);
     drain = |s| outcome(s.names.drain(&s.owner.incarnation).await);
     beat_with_orders = |s| outcome(s.names.beat(&s.owner.incarnation, &[]).await);

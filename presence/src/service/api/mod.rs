@@ -30,6 +30,7 @@ mod read_shares;
 mod refusal_log;
 mod room_changes;
 mod room_feeds;
+mod room_entries;
 mod room_moderation;
 mod rooms;
 mod seats;
@@ -174,7 +175,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(rooms::list))
         .routes(routes!(rooms::room, room_changes::write_rules, room_changes::delete))
         .routes(routes!(rooms::members))
-        .routes(routes!(room_moderation::remove))
+        .routes(routes!(room_entries::enter, room_moderation::remove))
         .routes(routes!(room_moderation::moderate))
         .routes(routes!(cluster::gateways))
         .routes(routes!(cluster::stats))
