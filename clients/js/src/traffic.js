@@ -187,14 +187,20 @@ export class Traffic {
 
   #joined(call, reply) {
     if (!isPosition(reply)) return this.#settle(call, { error: { code: "internal" } });
-    const key = fold(reply.room);
-    this.#positions.place(reply.room, this.#positions.get(key) ?? reply);
+    const isNew = this.#open(reply);
+    this.#enter(call, this.#positions.get(fold(reply.room)));
+    if (isNew) this.#turn.emit({ type: "joined", room: reply.room });
+    for (const event of call.held) this.event(event);
+  }
+
+  /** Notes that a room delivers. Returns true if it did not before. */
+  #open(joined) {
+    const key = fold(joined.room);
+    this.#positions.place(joined.room, this.#positions.get(key) ?? joined);
     const isNew = !this.live.has(key);
     this.live.add(key);
     this.#turn.save();
-    this.#enter(call, this.#positions.get(key));
-    if (isNew) this.#turn.emit({ type: "joined", room: reply.room });
-    for (const event of call.held) this.event(event);
+    return isNew;
   }
 
   /** Answers a `join` with the position from which the room delivers. */
@@ -220,7 +226,10 @@ export class Traffic {
     const target = event.room ?? event.to;
     if (typeof target !== "string") return;
     const key = isRoom(target) ? fold(target) : "@";
-    if (key !== "@" && !this.live.has(key)) {
+    if (event.type === "joined") {
+      // The application lets this session enter.
+      if (isPosition(event) && this.#open(event)) this.#turn.emit({ type: "joined", room: target });
+    } else if (key !== "@" && !this.live.has(key)) {
       // The order of the reply to a `join` and the events of its room is not defined.
       const first = this.#calls.head(key);
       if (first?.sentAt < Infinity && first.request.type === "join") first.held.push(event);

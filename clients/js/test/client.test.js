@@ -89,6 +89,22 @@ test("message of the application is never own", async (t) => {
   assert.equal(client.direct("bob").unread, 1, "an answer would reach bob");
 });
 
+test("room that the application lets the session enter is joined", async (t) => {
+  const { client, server } = scripted({}, { members: () => ({ type: "members", items: [], next_cursor: null }) });
+  t.after(() => client.close());
+  const entered = [];
+  client.on("joined", (name) => entered.push(name));
+  await client.whois("bob").catch(() => {});
+  const joined = { type: "joined", room: "#hall", epoch: "e1", seq: 3, member_count: 2 };
+  server.push(joined, joined);
+  assert.deepEqual(entered, ["#hall"]);
+  const room = await client.join("#hall");
+  const ids = [];
+  room.on("message", ({ id }) => ids.push(id));
+  server.push({ ...message(4), to: "#hall" });
+  await eventually(() => ids.length === 1);
+});
+
 test("announcement is an event and answers nothing", async (t) => {
   const { client, server } = scripted({}, { whois: () => null });
   t.after(() => client.close());

@@ -206,3 +206,13 @@ def test_announcement_is_an_event_and_answers_nothing() -> None:
     played.receive("news of a later version", to=None)
     assert played.take(Announce)[0] == Announce(Announcement("a1", {"at": 12}, 7))
     assert played.settled() == []
+
+
+def test_room_entered_by_the_application_delivers_messages() -> None:
+    played = Played()
+    played.register()
+    for _ in range(2):
+        played.receive("joined", room="#hall", epoch="e1", seq=3, member_count=2)
+    played.receive("message", to="#hall", **{"from": "bob"}, msg_id="m4", seq=4, time=7, body="hi")
+    assert len(played.take(OpenRoom)) == 1
+    assert [deliver.event.body for deliver in played.take(Deliver) if isinstance(deliver.event, Message)] == ["hi"]

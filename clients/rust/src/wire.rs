@@ -189,6 +189,8 @@ pub(crate) enum EventFrame {
         room: String,
         reason: String,
     },
+    /// The application lets this session enter a room.
+    Joined(JoinedFrame),
 }
 
 impl EventFrame {
@@ -199,6 +201,7 @@ impl EventFrame {
             Self::Gap { to, .. } | Self::Rewound { to, .. } | Self::Epoch { to, .. } | Self::Typing { to, .. } => to,
             Self::Presence(presence) => &presence.room,
             Self::Left { room, .. } => room,
+            Self::Joined(joined) => &joined.room,
         }
     }
 }
@@ -286,7 +289,7 @@ pub(crate) struct RefreshedFrame {
     pub(crate) left: Vec<String>,
 }
 
-/// The reply to `join`.
+/// The reply to `join`, and the event of a room that the application lets this session enter.
 #[derive(Debug, Deserialize)]
 pub(crate) struct JoinedFrame {
     pub(crate) room: String,
@@ -325,7 +328,6 @@ pub(crate) fn parse(text: &str) -> Option<IncomingFrame> {
             let error = ParleyError::new(field("code")?, field("message").unwrap_or_default());
             Some(IncomingFrame::Reply { id, outcome: Err(error.with_retry_after(retry_after)) })
         }
-        // Its id is not that of a request.
         "announcement" => serde_json::from_value(value).ok().map(IncomingFrame::Announcement),
         _ if id.is_some() => Some(IncomingFrame::Reply { id, outcome: Ok(value) }),
         "going_away" => Some(IncomingFrame::GoingAway),

@@ -199,16 +199,8 @@ class Rooms:
 
     def joined(self, request: Request, frame: dict[str, Any]) -> None:
         """Enters the room of a `joined` reply."""
-        room = request.context or self.by_name.get(frame["room"])
-        if room is None:
-            stored = self.stored.pop(fold(frame["room"]), None)
-            self.stored.pop(fold(request.fields["room"]), None)
-            room = JoinedRoom(frame["room"], frame["room"], Stream.at(stored or frame))
-            self._effects.append(OpenRoom(room))
-        self.by_name.pop(room.name, None)
-        room.name = frame["room"]
-        self.by_name[room.name] = room
-        room.is_live = True
+        room = self._open(request.context, frame)
+        self.stored.pop(fold(request.fields["room"]), None)
         if request.has_caller:
             room.callers.append(request.id)
         self._load_members(room)
@@ -216,6 +208,24 @@ class Rooms:
         early, self._early = self._early, []
         for event in early:
             self.event(event)
+
+    def _entered(self, frame: dict[str, Any]) -> None:
+        """Enters a room by order of the application."""
+        self._load_members(self._open(None, frame))
+        self._effects.append(Save(at_once=True))
+
+    def _open(self, room: JoinedRoom | None, frame: dict[str, Any]) -> JoinedRoom:
+        """Notes that a room delivers, and returns it."""
+        room = room or self.by_name.get(frame["room"])
+        if room is None:
+            stored = self.stored.pop(fold(frame["room"]), None)
+            room = JoinedRoom(frame["room"], frame["room"], Stream.at(stored or frame))
+            self._effects.append(OpenRoom(room))
+        self.by_name.pop(room.name, None)
+        room.name = frame["room"]
+        self.by_name[room.name] = room
+        room.is_live = True
+        return room
 
     def loaded(self, request: Request, frame: dict[str, Any]) -> None:
         """Adds a page of the members, and requests the next one."""
@@ -257,6 +267,8 @@ class Rooms:
         name = str(frame.get("to", frame.get("room", "")))
         if not name.startswith("#"):
             self._inbox_event(frame)
+        elif frame["type"] == "joined":
+            self._entered(frame)
         elif (room := self.by_name.get(name)) is not None:
             self._room_event(room, frame)
         elif self._calls.joining(fold(name)):

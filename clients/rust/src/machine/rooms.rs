@@ -143,6 +143,13 @@ impl Machine {
         };
         let Some(call) = self.calls.get_mut(id) else { return };
         let held = std::mem::take(&mut call.held);
+        let key = self.open(frame);
+        self.enter_joined(id, &key);
+        held.into_iter().for_each(|event| self.event(event));
+    }
+
+    /// Notes that a room delivers, and loads its members. Returns its key.
+    fn open(&mut self, frame: JoinedFrame) -> String {
         let key = fold(&frame.room);
         if let Some(room) = self.rooms.by_key.get_mut(&key) {
             room.is_live = true;
@@ -156,8 +163,7 @@ impl Machine {
         }
         self.emit(SessionEffect::Save { at_once: true });
         self.load_members(&key);
-        self.enter_joined(id, &key);
-        held.into_iter().for_each(|event| self.event(event));
+        key
     }
 
     /// Answers a `join` of a live room: at once, or when its members are loaded.
@@ -246,6 +252,12 @@ impl Machine {
 
     pub(super) fn event(&mut self, event: EventFrame) {
         let key = if is_room(event.target()) { fold(event.target()) } else { INBOX.to_owned() };
+        if let EventFrame::Joined(joined) = event {
+            if !self.rooms.is_live(&key) {
+                self.open(joined);
+            }
+            return;
+        }
         if key != INBOX && !self.rooms.is_live(&key) {
             // The order of the reply to a `join` and the events of its room is not defined.
             if let Some(call) = self.calls.head_join(&key).filter(|call| call.is_on_wire) {

@@ -80,6 +80,22 @@ fn message_of_the_application_is_never_own() {
 }
 
 #[test]
+fn room_entered_by_the_application_delivers_messages() {
+    let mut stage = Stage::online();
+    for _ in 0..2 {
+        stage.event(&json!({"type": "joined", "room": "#tea", "epoch": "e1", "seq": 3, "member_count": 2}));
+    }
+    let mut frame = message(4, "a");
+    frame["to"] = json!("#tea");
+    stage.event(&frame);
+    let effects = stage.effects();
+    let opened = effects.iter().filter(|effect| matches!(effect, SessionEffect::OpenRoom { seq: 3, .. }));
+    assert_eq!(opened.count(), 1);
+    let delivered = effects.iter().filter(|effect| matches!(effect, SessionEffect::Deliver(_, RoomEvent::Message(_))));
+    assert_eq!(delivered.count(), 1);
+}
+
+#[test]
 fn announcement_is_an_event_and_answers_nothing() {
     let mut stage = Stage::online();
     let call = stage.call(ClientRequest::Whois { nick: "bob".to_owned() });
