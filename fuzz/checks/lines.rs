@@ -47,6 +47,7 @@ fn accepted(command: Command) -> Option<Answer> {
             recovered: false,
             topic: None,
             role: None,
+            by_order: false,
         },
         Command::Leave { room } => Answer::Left { room: room.as_str().to_owned() },
         Command::Nick { nick } => Answer::Nick { nick: nick.to_string() },

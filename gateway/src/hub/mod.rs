@@ -46,7 +46,7 @@ use self::streams::{FollowUp, StreamTable};
 use crate::backplane::Delivery;
 use crate::message::ChatMessage;
 use crate::metrics::Counts;
-use crate::outbound::outbox::{Outbox, RoomOrder};
+use crate::outbound::outbox::{MembershipOrder, Outbox};
 
 /// Interval between two coalesced presence events of a room.
 const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
@@ -187,13 +187,13 @@ impl Hub {
         let mut state = self.lock();
         let Some(outbox) = state.sessions.outbox(&removal.session) else { return };
         state.streams.leave_room(&removal.room, &removal.session, &outbox);
-        outbox.push_order(RoomOrder::Leave(removal.clone()));
+        outbox.push_order(MembershipOrder::Leave(removal.clone()));
     }
 
     /// Passes the order to enter a room to the connection of its session.
     pub fn enter_room(&self, entry: &RoomEntryOrder) {
         if let Some(outbox) = self.lock().sessions.outbox(&entry.session) {
-            outbox.push_order(RoomOrder::Enter(entry.room.clone()));
+            outbox.push_order(MembershipOrder::Enter(entry.room.clone()));
         }
     }
 

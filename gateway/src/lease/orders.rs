@@ -128,7 +128,7 @@ mod tests {
     use std::time::Instant;
 
     use presence::model::stream::{StreamEnd, StreamId};
-    use presence::model::{Nick, Status, TokenHash};
+    use presence::model::{Nick, RoomName, Status, TokenHash};
     use presence::registry::LocalClaim;
 
     use super::*;
@@ -195,6 +195,22 @@ mod tests {
         }
         while hub.fan_out_portion(Instant::now) {}
         assert_eq!(outbox.take().unwrap().items.len(), 2);
+    }
+
+    #[test]
+    fn second_way_of_an_entry_does_nothing() {
+        let (orders, hub, claims) = orders();
+        let outbox = attach(&hub, &claims, claim("ann", 1));
+        let entry = |session: &str, number: &str| RoomEntryOrder {
+            session: SessionId::from_store(session),
+            room: RoomName::parse("#tea").unwrap(),
+            number: number.to_owned(),
+        };
+        for number in ["1", "1", "2", "1"] {
+            orders.enter(&entry("ann", number));
+        }
+        orders.enter(&entry("elsewhere", "3"));
+        assert_eq!(outbox.take_orders().len(), 2);
     }
 
     #[test]

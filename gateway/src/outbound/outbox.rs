@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use presence::model::PresenceDelta;
-use presence::model::codes::CloseCode;
 use presence::model::RoomName;
+use presence::model::codes::CloseCode;
 use presence::model::moderation::RoomRemoval;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
@@ -87,7 +87,7 @@ enum WriteTurn {
 
 /// An order about a room for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RoomOrder {
+pub enum MembershipOrder {
     /// A moderator has removed the session.
     Leave(RoomRemoval),
     /// An application lets the session enter.
@@ -95,7 +95,7 @@ pub enum RoomOrder {
 }
 
 #[derive(Debug, Default)]
-struct QueuedOrders(Vec<RoomOrder>);
+struct QueuedOrders(Vec<MembershipOrder>);
 
 #[derive(Debug, Default)]
 struct OutboxQueue {
@@ -321,14 +321,14 @@ impl Outbox {
     }
 
     /// Queues an order about a room, for the driver.
-    pub fn push_order(&self, order: RoomOrder) {
+    pub fn push_order(&self, order: MembershipOrder) {
         self.lock().orders.get_or_insert_default().0.push(order);
         self.shared.ready.notify_one();
     }
 
     /// Takes the orders about rooms for the driver.
     #[must_use]
-    pub fn take_orders(&self) -> Vec<RoomOrder> {
+    pub fn take_orders(&self) -> Vec<MembershipOrder> {
         self.lock().orders.take().map_or_else(Vec::new, |queued| queued.0)
     }
 

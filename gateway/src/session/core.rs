@@ -94,7 +94,7 @@ impl Core {
 
     /// Handles a join by order of an application. The client receives `joined` without an id.
     pub fn entered_by_order(&mut self, joined: RoomJoined) -> Vec<Effect> {
-        let (decision, mut effects) = (verbs::join::conclude(&mut self.state, joined), Vec::with_capacity(2));
+        let (decision, mut effects) = (verbs::join::conclude_ordered(&mut self.state, joined), Vec::with_capacity(2));
         self.carry_out(None, decision, &mut effects);
         effects
     }

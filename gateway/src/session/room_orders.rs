@@ -11,7 +11,7 @@ use presence::model::moderation::RoomRemoval;
 use presence::model::{LeftReason, RoomName};
 use presence::registry::{LeaveIntent, LeaveRequest};
 
-use crate::outbound::outbox::{Broadcast, RoomOrder};
+use crate::outbound::outbox::{Broadcast, MembershipOrder};
 use crate::wire::Event;
 
 use super::core::Effect;
@@ -25,8 +25,8 @@ impl Driver {
         self.conclude().await;
         for order in self.performer.outbox.take_orders() {
             match order {
-                RoomOrder::Leave(removal) => self.apply_removal(removal).await,
-                RoomOrder::Enter(room) => self.apply_entry(room).await,
+                MembershipOrder::Leave(removal) => self.apply_removal(removal).await,
+                MembershipOrder::Enter(room) => self.apply_entry(room).await,
             }
         }
     }

@@ -97,6 +97,8 @@ pub enum Answer {
         topic: Option<Box<RoomTopic>>,
         /// The client's role; `None` for a plain member.
         role: Option<RoomRole>,
+        /// True if an application let the client enter: it answers no request.
+        by_order: bool,
     },
     /// The room was left.
     Left {

@@ -290,6 +290,7 @@ fn line_examples_print_as_shown() {
                             recovered: false,
                             topic: None,
                             role: None,
+                            by_order: false,
                         };
                         dialect.encode_reply(&Reply { id: None, answer: joined });
                     }

@@ -8,5 +8,6 @@ mod key_sets;
 mod sanctions;
 mod resume;
 mod revocation;
+mod room_entries;
 mod room_rules;
 mod user_nicks;

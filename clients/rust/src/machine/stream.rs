@@ -61,7 +61,9 @@ impl StreamCursor {
                 self.position = WirePosition { epoch, seq: if is_lost { last } else { seq } };
                 is_lost.then_some(StreamMove::Rewind { seq: last })
             }
-            EventFrame::Presence(_) | EventFrame::Typing { .. } | EventFrame::Left { .. } | EventFrame::Joined(_) => None,
+            EventFrame::Presence(_) | EventFrame::Typing { .. } | EventFrame::Left { .. } | EventFrame::Joined(_) => {
+                None
+            }
         }
     }
 }

@@ -34,7 +34,8 @@ pub struct JoinRoom {
     pub(crate) creator: Option<Arc<Quota>>,
     /// True for a room that a resume joins again: a ban then leaves out the room only.
     pub(crate) is_return: bool,
-    /// True if an application lets the session enter: it has the exemptions of a moderator, and hooks are not asked.
+    /// True if an application lets the session enter: it needs no invite and no right to create the room, and hooks are
+    /// not asked.
     pub(crate) is_ordered: bool,
 }
 
@@ -98,9 +99,19 @@ pub(in crate::session) fn conclude(state: &mut SessionState, joined: RoomJoined)
         recovered: since.as_ref().is_some_and(|since| end.holds(&since.epoch, since.seq)),
         topic,
         role,
+        by_order: false,
     };
     let entry = StreamEntry::new(StreamId::Room(room.key().clone()), room.as_str(), end, since);
     Decision::AnswerAndEnter(answer, vec![entry])
+}
+
+/// Concludes a join by order of an application.
+pub(in crate::session) fn conclude_ordered(state: &mut SessionState, joined: RoomJoined) -> Decision {
+    let mut decision = conclude(state, joined);
+    if let Decision::AnswerAndEnter(Answer::Joined { by_order, .. }, _) = &mut decision {
+        *by_order = true;
+    }
+    decision
 }
 
 mod perform {
@@ -149,6 +160,7 @@ mod perform {
             let entry = match (&former, may_create) {
                 (Some(former), _) => JoinEntry::Renamed(&former.nick, &former.owner),
                 (None, Err(_)) => JoinEntry::Existing,
+                (None, Ok(())) if is_ordered => JoinEntry::Ordered,
                 (None, Ok(())) => JoinEntry::New,
             };
             match answered(|| {
@@ -159,7 +171,7 @@ mod perform {
                     user: me.user(),
                     status: &me.status,
                     entry,
-                    moderates: is_ordered || me.moderates(&room),
+                    moderates: me.moderates(&room),
                 })
             })
             .await

@@ -104,8 +104,16 @@ impl RenameFlow {
     fn next(mut self: Box<Self>, me: SessionIdentity) -> Decision {
         if let Some(room) = self.rooms.pop_front() {
             let former = Some(self.former.clone());
-            let join =
-                JoinRoom { room, me, former, starts_delivery: false, since: None, creator: None, is_return: false, is_ordered: false };
+            let join = JoinRoom {
+                room,
+                me,
+                former,
+                starts_delivery: false,
+                since: None,
+                creator: None,
+                is_return: false,
+                is_ordered: false,
+            };
             return self.perform(Operation::Join(join));
         }
         if !self.is_released {

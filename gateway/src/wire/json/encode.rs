@@ -29,7 +29,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
                 .field("node", node)
                 .field("time", time)
         }
-        Answer::Joined { room, epoch, seq, member_count, recovered, topic, role } => object("joined")
+        Answer::Joined { room, epoch, seq, member_count, recovered, topic, role, .. } => object("joined")
             .field("room", room)
             .field("epoch", epoch)
             .field("seq", seq)

@@ -36,7 +36,7 @@ pub enum Decoded {
 #[derive(Debug, Default)]
 pub struct LineDialect {
     is_registered: bool,
-    /// The room that was joined last: the target of plain text.
+    /// The room that the client joined last, or its only one: the target of plain text.
     room: Option<RoomName>,
     /// The part of an earlier line that a later one needs.
     kept: Option<Box<KeptPart>>,
@@ -81,6 +81,8 @@ impl LineDialect {
                 self.is_registered = true;
                 self.kept = None;
             }
+            // What a person types next is for the room that it chose.
+            Answer::Joined { by_order: true, .. } if self.room.is_some() => {}
             Answer::Joined { room, .. } => self.room = RoomName::parse(room).ok(),
             Answer::Refreshed { left, .. } => {
                 for left in left.iter().filter_map(|room| RoomName::parse(room).ok()) {

@@ -44,6 +44,7 @@ fn joined(room: &str) -> Answer {
         recovered: false,
         topic: None,
         role: None,
+        by_order: false,
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::model::moderation::RoomRemoval;
 use crate::model::{
-    AnnouncementOrder, Fence, Incarnation, Nick, NickKey, Owner, RoomEntryOrder, RoomName, SessionId, Status, TokenHash, UserId,
+    AnnouncementOrder, Fence, Incarnation, Nick, NickKey, Owner, RoomEntryOrder, RoomName, SessionId, Status,
+    TokenHash, UserId,
 };
 
 /// One session with a nickname as its gateway knows it, with a connection or without one.

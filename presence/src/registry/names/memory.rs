@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::model::stream::StreamEnd;
 use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomEntryOrder, RoomKey, RoomName, SessionId, Status, UserId,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomEntryOrder, RoomKey, RoomName,
+    SessionId, Status, UserId,
 };
 use crate::registry::redis::json as to_json;
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};

@@ -9,7 +9,9 @@ mod redis;
 use std::time::Duration;
 
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId};
+use crate::model::{
+    Fence, Incarnation, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId,
+};
 
 use super::RegistryError;
 

@@ -4,7 +4,8 @@
 --       owned-members, 10 nick record, 11 session-rooms
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 nick as shown, 7 JSON of the member info, 8
 --       an unused epoch, 9 nick key and 10 owner token of the record that this one replaces, both '' for a new member,
---       11 '0' if the room must exist, 12 JSON of the room's rules in the configuration or '', 13 '1' if the member's
+--       11 '0' if the room must exist, '2' if an application orders the entry, which then needs no invite and no right
+--       to create the room, else '1', 12 JSON of the room's rules in the configuration or '', 13 '1' if the member's
 --       token lets it moderate the room, else '0'
 -- Reply: {'OK', room as shown, epoch, seq, member count, forks, topic as JSON or '', role or ''}; {'FENCED'}; {'STALE'}
 --        if the caller does not own the nick; {'NO_SUCH_ROOM'} if it must exist and does not; {'NOT_ALLOWED'} if the
@@ -43,12 +44,12 @@ local identity = (rules or moderated) and identity_of(nick, info)
 
 local function is_invited()
   local role = moderated and role_of(room, identity, now())
-  return role == 'owner' or role == 'moderator' or by_token == '1' or moderated and redis.call('HEXISTS', meta .. ':invites', identity) == 1
+  return role == 'owner' or role == 'moderator' or by_token == '1' or may_create == '2' or moderated and redis.call('HEXISTS', meta .. ':invites', identity) == 1
 end
 
 -- Returns the reason not to admit a new member, or nil. A session that returns has kept its place.
 local function refusal()
-  local create = not exists and rules and rules.create
+  local create = not exists and may_create ~= '2' and rules and rules.create
   if moderated and is_banned(room, identity, now()) then
     return 'BANNED'
   elseif create == 'api' or create == 'token' and string.sub(identity, 1, 1) ~= 'u' then

@@ -54,7 +54,7 @@ impl StoreState {
             return Err(RegistryError::NoSuchRoom);
         }
         let replaced = match entry {
-            JoinEntry::New | JoinEntry::Existing => None,
+            JoinEntry::New | JoinEntry::Existing | JoinEntry::Ordered => None,
             JoinEntry::Renamed(old, old_owner) => {
                 let member = self.rooms.member(key, old.key()).filter(|member| old_owner.succeeds(&member.owner));
                 member.map(|member| (old.key().clone(), member.info.nick.clone()))

@@ -42,6 +42,9 @@ pub enum JoinEntry<'a> {
     New,
     /// As a new member of a room that exists.
     Existing,
+    /// As a new member by order of an application: it needs no invite, and no right to create the room. A ban and the
+    /// maximum of members hold.
+    Ordered,
     /// As the same session under another nickname: this record is replaced, and a rename is announced.
     Renamed(&'a Nick, &'a Owner),
 }

@@ -25,10 +25,14 @@ impl Rooms for RedisRegistry {
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<NodeUnit>();
         let (old_nick, old_owner) = match entry {
-            JoinEntry::New | JoinEntry::Existing => ("", String::new()),
+            JoinEntry::New | JoinEntry::Existing | JoinEntry::Ordered => ("", String::new()),
             JoinEntry::Renamed(nick, owner) => (nick.key().as_str(), owner.token()),
         };
-        let may_create = if entry == JoinEntry::Existing { "0" } else { "1" };
+        let may_create = match entry {
+            JoinEntry::Existing => "0",
+            JoinEntry::New | JoinEntry::Renamed(..) => "1",
+            JoinEntry::Ordered => "2",
+        };
         let policies = self.rooms.get();
         let args: [&str; 12] = [
             &owner.token(),

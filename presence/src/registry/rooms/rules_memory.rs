@@ -10,7 +10,7 @@ use crate::model::{
 use crate::registry::RegistryError;
 use crate::store::memory::{AppendError, RoomState, StoreState, now};
 
-use super::{JoinRequest, RuledRoom};
+use super::{JoinEntry, JoinRequest, RuledRoom};
 
 impl StoreState {
     /// Returns the rules of a room: those of the API, or else those of the configuration.
@@ -48,11 +48,12 @@ impl StoreState {
     pub(super) fn admit(&self, request: &JoinRequest<'_>, replaces_member: bool) -> Result<(), RegistryError> {
         let (key, rules) = (request.room.key(), self.rules_of(request.room.key()));
         let identity = Identity::of(request.user, request.nick.key());
+        let is_ordered = request.entry == JoinEntry::Ordered;
         let Some(room) = self.rooms.get(key) else {
             let may_create = match rules.create {
                 RoomCreation::Anyone => true,
-                RoomCreation::Token => request.user.is_some(),
-                RoomCreation::Api => false,
+                RoomCreation::Token => is_ordered || request.user.is_some(),
+                RoomCreation::Api => is_ordered,
             };
             return if may_create { Ok(()) } else { Err(RegistryError::NotAllowed) };
         };
@@ -64,7 +65,7 @@ impl StoreState {
         }
         let is_invited = || {
             let is_listed = room.moderation.as_ref().is_some_and(|lists| lists.invites.contains_key(&identity));
-            is_listed || request.moderates || moderates(self.role_of(key, &identity, now()))
+            is_listed || is_ordered || request.moderates || moderates(self.role_of(key, &identity, now()))
         };
         if rules.invite_only && !is_invited() {
             return Err(RegistryError::InviteOnly);

@@ -40,9 +40,9 @@ pub(super) struct OrderedEntry {
 
 /// Let a user enter a room
 ///
-/// The gateway of the user joins the room for the session, within 2 s. The client receives `joined`, the members see the
-/// user join, and a webhook or the event stream reports it. The session needs no invite and no right of its token. Bans
-/// and `members_max` hold: then nothing happens. A session that is in the room already stays as it is.
+/// The order reaches the gateway of the session within 2 s, which joins the room for it. The client receives `joined`,
+/// the members see the user join, and a webhook or the event stream reports it. The session needs no invite, no right of
+/// its token and no right to create the room. Bans and `members_max` hold: then nothing happens. A member stays as it is.
 #[utoipa::path(
     put,
     path = "/v1/rooms/{room}/members/{nick}",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use presence::model::{Availability, Fence, LookalikePolicy, Owner, SessionId, Status};
+use presence::model::{Availability, Fence, LookalikePolicy, Owner, RoomEntryOrder, SessionId, Status};
 use presence::registry::{ClaimError, ClaimRequest, MailboxOrder};
 
 use super::{GatewayLease, RegistryArm, member, nick, on_both_arms, room, token};
@@ -26,6 +26,7 @@ on_both_arms! {
     departed_user_is_offline_and_stranger_unknown,
     status_is_stored_and_announced_once,
     kick_reaches_gateway_by_channel_and_mailbox,
+    entry_order_reaches_gateway_of_connected_session,
 }
 
 async fn one_of_two_hundred_claims_wins(arm: &RegistryArm) {
@@ -356,4 +357,35 @@ async fn kick_reaches_gateway_by_channel_and_mailbox(arm: &RegistryArm) {
     node.user("ann").await;
     node.fence().await;
     assert!(!arm.registry.kick(ann.nick.key()).await.unwrap(), "the owner is fenced");
+}
+
+async fn entry_order_reaches_gateway_of_connected_session(arm: &RegistryArm) {
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = node.user("ann").await;
+    let channel = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
+    let tea = room("#Tea");
+    let order = async |name: &str| arm.registry.order_entry(nick(name).key(), &tea).await.unwrap();
+    let waiting = async || arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox;
+
+    assert!(order("ANN").await);
+    let texts = channel.until("J ").await;
+    let (head, text) = texts.last().unwrap().split_once('\n').unwrap();
+    assert_eq!(head, format!("J {} {}", ann.owner.session, text.len()));
+    let entry: RoomEntryOrder = serde_json::from_str(text).unwrap();
+    assert_eq!((&entry.session, entry.room.as_str()), (&ann.owner.session, "#Tea"));
+    assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
+    assert_eq!(waiting().await, [MailboxOrder::Enter(entry.clone())]);
+
+    assert!(order("ann").await);
+    let later = waiting().await;
+    let [MailboxOrder::Enter(later)] = &later[..] else { panic!("{later:?}") };
+    assert_ne!(later.number, entry.number, "a later order is another one");
+
+    assert!(!order("nobody").await);
+    assert!(ann.detach(Duration::from_secs(60)).await);
+    assert!(!order("ann").await, "the session has no connection");
+    let eve = node.user("eve").await;
+    node.fence().await;
+    assert!(!order("eve").await, "the gateway of {} is fenced", eve.nick);
+    assert_eq!(arm.registry.members(tea.key(), None, 10).await.unwrap().items, [], "an order writes no member");
 }

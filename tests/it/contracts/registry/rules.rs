@@ -1,19 +1,20 @@
 //! The rules of rooms: about their creation and their members, and which rules are in force.
 
 use presence::host::reloadable::Reloadable;
-use presence::model::moderation::{ModerationAction, ModerationOrder};
+use presence::model::moderation::{ModerationAction, ModerationOrder, ModerationTarget};
 use presence::model::{RoomCreation, RoomPolicies, RoomRules, SendRight, Status, UserId};
 use presence::registry::{
     JoinEntry, JoinRequest, JoinedAt, ModerationCaller, ModerationError, ModerationRequest, Registry, RegistryError,
     RuledRoom,
 };
 
-use super::{GatewayLease, NickSession, RegistryArm, on_both_arms, room};
+use super::{GatewayLease, NickSession, RegistryArm, nick, on_both_arms, room};
 
 on_both_arms! {
     rule_of_creation_admits_users_or_nobody,
     only_moderators_set_topic_where_they_send,
     moderator_by_token_needs_no_invite,
+    ordered_entry_needs_no_invite_and_creates,
     full_room_admits_no_further_member,
     last_place_goes_to_one_of_many,
     session_that_returns_keeps_its_place,
@@ -112,6 +113,27 @@ pub(super) async fn moderator_by_token_needs_no_invite(arm: &RegistryArm) {
     };
     enter(&bob).await.unwrap();
     assert_eq!(enter(&eve).await, Err(RegistryError::RoomFull), "the right makes no room");
+}
+
+async fn ordered_entry_needs_no_invite_and_creates(arm: &RegistryArm) {
+    let rules = r##"[{"match":"#club","invite_only":true,"members_max":2},{"match":"#made","create":"api"},
+        {"match":"#team","create":"token"}]"##;
+    let node = arm.ruled_node(rules).await;
+    let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
+    ann.join("#club").await;
+    assert_eq!(bob.try_new("#club").await, Err(RegistryError::InviteOnly));
+    bob.try_join("#club", JoinEntry::Ordered).await.unwrap();
+    assert_eq!(eve.try_join("#club", JoinEntry::Ordered).await, Err(RegistryError::RoomFull));
+    for made in ["#made", "#team"] {
+        assert_eq!(ann.try_new(made).await, Err(RegistryError::NotAllowed));
+        let joined = ann.try_join(made, JoinEntry::Ordered).await.unwrap();
+        assert_eq!((joined.member_count, joined.role), (1, None));
+        bob.try_new(made).await.expect("the room exists");
+    }
+    let ban = ModerationOrder::new(ModerationAction::Ban, Some(ModerationTarget::Nick(nick("eve"))));
+    let (made, caller) = (room("#made"), ModerationCaller::Api("app"));
+    node.registry.moderate(ModerationRequest { room: &made, caller, order: &ban }).await.unwrap();
+    assert_eq!(eve.try_join("#made", JoinEntry::Ordered).await, Err(RegistryError::Banned));
 }
 
 pub(super) async fn full_room_admits_no_further_member(arm: &RegistryArm) {

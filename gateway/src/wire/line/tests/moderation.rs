@@ -3,6 +3,7 @@
 use presence::model::moderation::{Moderation, ModerationAction, RemovalReason, RoomRole, RoomTopic};
 
 use super::*;
+use crate::message::Target;
 
 pub(super) fn notice() -> Moderation {
     Moderation {
@@ -47,11 +48,37 @@ fn events_of_moderators_encode_as_frozen() {
 fn joined_shows_topic_and_role() {
     let Answer::Joined { room, epoch, seq, member_count, recovered, .. } = joined("#lobby") else { panic!() };
     let topic = Some(Box::new(RoomTopic { text: "tea".into(), by: "ann".into(), time: 7 }));
-    let answer = Answer::Joined { room, epoch, seq, member_count, recovered, topic, role: Some(RoomRole::Owner) };
+    let (role, by_order) = (Some(RoomRole::Owner), false);
+    let answer = Answer::Joined { room, epoch, seq, member_count, recovered, topic, role, by_order };
     assert_eq!(
         reply(&mut in_lobby(), answer),
         "* you are in #lobby, members: 3\n* the topic of #lobby is: tea (set by ann)\n* you are owner of #lobby\n"
     );
+}
+
+#[test]
+fn ordered_entry_keeps_the_current_room() {
+    let entered = || {
+        let Answer::Joined { room, epoch, seq, member_count, recovered, topic, role, .. } = joined("#tea") else {
+            panic!()
+        };
+        Answer::Joined { room, epoch, seq, member_count, recovered, topic, role, by_order: true }
+    };
+    let mut dialect = in_lobby();
+    assert_eq!(reply(&mut dialect, entered()), "* you are in #tea, members: 3\n");
+    assert_eq!(room_of_text(&mut dialect), "#lobby");
+    let mut dialect = LineDialect::default();
+    reply(&mut dialect, registered("ann"));
+    reply(&mut dialect, entered());
+    assert_eq!(room_of_text(&mut dialect), "#tea", "the first room is the current one");
+}
+
+/// Returns the room to which a text without a command goes.
+fn room_of_text(dialect: &mut LineDialect) -> String {
+    match dialect.decode("hi") {
+        Decoded::Request(Request { command: Command::Send { to: Target::Room(room), .. }, .. }) => room.to_string(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
