@@ -167,6 +167,20 @@ async fn revocation_ends_sessions_of_a_gateway_alone() {
 }
 
 #[tokio::test]
+async fn user_enters_room_of_a_gateway_alone() {
+    let alone = Alone::start(|builder| builder).await;
+    let ann = alone.guest("ann").await;
+    for _ in 0..2 {
+        let entered = alone.ask("PUT", "/v1/rooms/%23tea/members/ann", &Value::Null).await;
+        assert_eq!((entered.status, entered.json()), (200, json!({"room": "#tea", "nick": "ann", "joined": true})));
+    }
+    assert_eq!(ann.receives_frame("joined").await["room"], "#tea");
+    ann.sends("#tea", "hi").await;
+    assert_eq!(ann.received(|frame| frame["type"] == "joined" && frame["id"].is_null()).len(), 1);
+    alone.end(&[]).await;
+}
+
+#[tokio::test]
 async fn api_moderates_rooms_of_a_gateway_alone() {
     let alone = Alone::start(|builder| builder).await;
     let (ann, bob) = (alone.guest("ann").await, alone.guest("bob").await);

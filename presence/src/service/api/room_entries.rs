@@ -1,10 +1,13 @@
-//! The order of an application to let a user enter a room.
+//! The order of an application to let a user enter a room, and the wait until it is carried out.
+
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::{Extension, Json};
 use serde::Serialize;
+use tokio::time::sleep;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -14,7 +17,12 @@ use super::problem::{MemberRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{Nick, RoomName};
+use crate::model::{Nick, NickKey, RoomName};
+
+/// Longest wait until an order is carried out.
+const ENTRY_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two looks at the members.
+const ENTRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The room and the nickname in the path.
 pub(super) struct MemberPath(RoomName, Nick);
@@ -29,20 +37,22 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberPath {
     }
 }
 
-/// The answer to an order that is on its way.
+/// The answer to an order to enter a room.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OrderedEntry {
     /// The room, as it was sent.
     room: String,
     /// The nickname, as it was sent.
     nick: String,
+    /// True if the user is a member now.
+    joined: bool,
 }
 
 /// Let a user enter a room
 ///
-/// The order reaches the gateway of the session within 2 s, which joins the room for it. The client receives `joined`,
-/// the members see the user join, and a webhook or the event stream reports it. The session needs no invite, no right of
-/// its token and no right to create the room. Bans and `members_max` hold: then nothing happens. A member stays as it is.
+/// The gateway of the session joins the room for it, normally at once. The client receives `joined`, and the members see
+/// the user join. The session needs no invite, no right of its token and no right to create the room. Bans and
+/// `members_max` hold. A member stays as it is, so the request may be repeated.
 #[utoipa::path(
     put,
     path = "/v1/rooms/{room}/members/{nick}",
@@ -50,12 +60,14 @@ pub(super) struct OrderedEntry {
     security(("key" = ["moderate"])),
     params(
         ("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby"),
-        ("nick" = String, Path, description = "The nickname of a user that is online, in any case.", example = "ann"),
+        ("nick" = String, Path, description = "The nickname of a connected user, in any case.", example = "ann"),
     ),
     responses(
-        (status = 202, description = "The order is on its way.", body = OrderedEntry, example = json!({
-            "room": "#lobby", "nick": "ann",
+        (status = 200, description = "The user is a member.", body = OrderedEntry, example = json!({
+            "room": "#lobby", "nick": "ann", "joined": true,
         })),
+        (status = 202, description = "The user is no member after 2 s.",
+            body = OrderedEntry, example = json!({ "room": "#lobby", "nick": "ann", "joined": false })),
         MemberRefusals,
     ),
 )]
@@ -65,10 +77,29 @@ pub(super) async fn enter(
     MemberPath(room, nick): MemberPath,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<(StatusCode, Json<OrderedEntry>), Problem> {
-    if !api.change(client, api.registry.order_entry(nick.key(), &room)).await? {
-        return Err(refused(ErrorCode::NoSuchUser));
+    let present = api.read(client, api.registry.renamed(nick.key())).await?;
+    let present = present.as_ref().unwrap_or(&nick).key();
+    let until = Instant::now() + ENTRY_WAIT;
+    let mut joined = api.is_member(client, &room, present).await?;
+    if !joined {
+        if !api.change(client, api.registry.order_entry(present, &room)).await? {
+            return Err(refused(ErrorCode::NoSuchUser));
+        }
+        tracing::info!(event = "rooms", action = "enter", room = room.as_str(), by = key.name(), "room changed");
     }
-    tracing::info!(event = "rooms", action = "enter", room = room.as_str(), by = key.name(), "room changed");
-    let entry = OrderedEntry { room: room.as_str().to_owned(), nick: nick.as_str().to_owned() };
-    Ok((StatusCode::ACCEPTED, Json(entry)))
+    while !joined && Instant::now() < until {
+        sleep(ENTRY_PAUSE).await;
+        joined = api.is_member(client, &room, present).await?;
+    }
+    let entry = OrderedEntry { room: room.as_str().to_owned(), nick: nick.as_str().to_owned(), joined };
+    Ok((if joined { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(entry)))
+}
+
+impl Api {
+    /// Returns true if the user is online and in the room.
+    async fn is_member(&self, client: ClientAddress, room: &RoomName, nick: &NickKey) -> Result<bool, Problem> {
+        let user = self.read(client, self.registry.user(nick)).await?;
+        let is_room = |shown: &String| RoomName::parse(shown).is_ok_and(|shown| shown.key() == room.key());
+        Ok(user.is_some_and(|user| user.online && user.rooms.iter().any(is_room)))
+    }
 }

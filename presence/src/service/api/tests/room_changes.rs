@@ -126,6 +126,27 @@ async fn member_is_removed_with_a_reason() {
 }
 
 #[tokio::test]
+async fn entry_is_answered_when_user_is_member() {
+    let api = GuardedApi::start().await;
+    api.served.user("ann", &["#lobby"]).await;
+    for (path, status, code) in [
+        ("/v1/rooms/lobby/members/eve", 404, "no_such_user"),
+        ("/v1/rooms/lobby/members/b@d", 400, "bad_nick"),
+        ("/v1/rooms/a%20b/members/ann", 400, "bad_room"),
+    ] {
+        let refusal = api.changes("PUT", path, "").await;
+        assert_eq!((refusal.status, &refusal.json()["code"]), (status, &json!(code)), "{path}");
+    }
+    let enter = async |room: &str| {
+        let answer = api.changes("PUT", &format!("/v1/rooms/{room}/members/ANN"), "").await;
+        (answer.status, answer.json())
+    };
+    assert_eq!(enter("lobby").await, (200, json!({"room": "#lobby", "nick": "ANN", "joined": true})));
+    // No gateway runs here, which could carry it out.
+    assert_eq!(enter("tea").await, (202, json!({"room": "#tea", "nick": "ANN", "joined": false})));
+}
+
+#[tokio::test]
 async fn every_order_for_a_room_is_carried_out() {
     let api = GuardedApi::start().await;
     for nick in ["ann", "bob"] {
