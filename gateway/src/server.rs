@@ -231,7 +231,7 @@ impl Gateway {
             async move { identity.keep_keys_fresh().await }
         });
         let embedded = EmbeddedServices::start(config, listeners.api, &lease.registry, &metrics.registry).await?;
-        let limits = Reloadable::from(config.limits.clone().within(api::client_descriptors(&config.api)));
+        let limits = Reloadable::from(config.limits.clone().within(embedded.client_descriptors()));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();
             move || limits.get().connections
@@ -301,7 +301,7 @@ impl Gateway {
     /// Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.embedded.reload(&config.api);
-        self.reloadable.limits.set(config.limits.clone().within(api::client_descriptors(&config.api)));
+        self.reloadable.limits.set(config.limits.clone().within(self.embedded.client_descriptors()));
         self.reloadable.retention.set(config.history);
         self.reloadable.rooms.set(config.rooms.clone());
         self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);

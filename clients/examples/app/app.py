@@ -97,8 +97,8 @@ def handle(event: dict[str, Any], db: sqlite3.Connection) -> None:
     if event["body"] == "!rules":
         call("/v1/messages", {"to": event["room"], "from": "house", "body": RULES, "key": f"rules-{event['id']}"})
     elif FORBIDDEN in event["body"].lower() and "user" in event:
-        call("/v1/bans", {"user": event["user"], "reason": "advertising", "key": f"ban-{event['id']}"})
         db.execute("update users set banned = true where 'user:' || name = ?", (event["user"],))
+        call("/v1/bans", {"user": event["user"], "reason": "advertising", "key": f"ban-{event['id']}"})
 
 
 def call(path: str, fields: dict[str, Any]) -> None:

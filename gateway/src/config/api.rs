@@ -70,10 +70,10 @@ fn refuse_all(settings: &Settings) -> Result<(), SettingsError> {
     WITHOUT_REDIS.iter().try_for_each(|key| refuse(settings, key, reason))
 }
 
-/// Refuses keys and origins of an API that is not served.
+/// Refuses the access settings of an API that is not served.
 fn no_access(settings: &Settings) -> Result<ApiAccess, SettingsError> {
-    let refuse = |key| refuse(settings, key, "api.addr is not set, so no API has it");
-    [API_KEYS, API_ORIGINS].iter().try_for_each(refuse).map(|()| ApiAccess::default())
+    let refuse = |key| refuse(settings, key, "api.addr is not set: set it, or remove this setting");
+    [API_KEYS, API_OPEN_READS, API_ORIGINS].iter().try_for_each(refuse).map(|()| ApiAccess::default())
 }
 
 /// Refuses a setting with another value than its default. An empty list is the default of a list.
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn keys_without_an_address_are_refused() {
         let error = load(&[("PARLEY__API__KEYS", KEY)]).unwrap_err();
-        assert!(error.ends_with("api.addr is not set, so no API has it"), "{error}");
+        assert!(error.ends_with("api.addr is not set: set it, or remove this setting"), "{error}");
     }
 
     #[test]

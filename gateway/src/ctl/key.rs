@@ -19,7 +19,7 @@ pub(super) fn key(name: &str, scopes: &[String]) -> Result<CtlAnswer, CtlError> 
     let NewKey { secret, known } = NewKey::draw(name, &scopes).map_err(usage)?;
     let drawn = DrawnKey { key: secret, row: known.to_string() };
     let text = format!(
-        "key, for the application (not shown again):\n  {}\nrow of api.keys, for presence:\n  {}\n",
+        "key, for the application (not shown again):\n  {}\nrow of api.keys, for presence or a gateway without Redis:\n  {}\n",
         drawn.key, drawn.row
     );
     Ok(CtlAnswer::new(text, &drawn))

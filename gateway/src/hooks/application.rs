@@ -82,7 +82,8 @@ impl ApplicationHooks {
 
     /// Replaces the settings, except `callbacks.allow_private`. Questions under way keep theirs.
     pub fn reload(&self, settings: &HookSettings) {
-        if self.rules.get().is_some_and(|rules| rules.settings == *settings) {
+        if let Some(rules) = self.rules.get().filter(|rules| rules.settings == *settings) {
+            *rules.answers() = RememberedAnswers::default();
             return;
         }
         let rules = settings.is_set().then(|| {
@@ -221,6 +222,21 @@ mod tests {
         assert_eq!(hooks.metrics.counted(HookKind::Register, HookOutcome::Crowded), 3);
         assert_eq!(hooks.admitted.available_permits(), PLACES + WAITING_MAX, "a failed question holds nothing");
         drop(places);
+    }
+
+    #[tokio::test]
+    async fn reload_with_equal_settings_forgets_answers() {
+        let settings = settings(HookFailureRule::Closed);
+        let hooks = ApplicationHooks::new("g1", &settings, &prometheus::Registry::new());
+        let remembered = || hooks.rules.get().unwrap().answers().get(Instant::now(), b"asked");
+        let insert = |rules: &HookRules| {
+            let valid = Duration::from_secs(60);
+            rules.answers().insert(Instant::now(), b"asked"[..].into(), HookVerdict::Allowed, valid);
+        };
+        insert(&hooks.rules.get().unwrap());
+        assert_eq!(remembered(), Some(HookVerdict::Allowed));
+        hooks.reload(&settings);
+        assert_eq!(remembered(), None);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use presence::host::callback::{CallbackAnswer, CallbackError};
 use presence::model::is_printable_text;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Maximum length of a reason, in bytes.
 const REASON_BYTES: usize = 500;
@@ -52,12 +53,15 @@ pub(super) enum HookFailure {
     Malformed(String),
 }
 
-/// The answer as written. Fields that this version does not know are ignored.
+/// The answer as written. Fields that this version does not know are ignored, and so are unusable values of the
+/// optional ones: neither may turn a refusal into a failure.
 #[derive(Deserialize)]
-struct WrittenAnswer {
+struct WrittenAnswer<'a> {
     allow: bool,
-    reason: Option<String>,
-    cache_seconds: Option<u64>,
+    #[serde(borrow)]
+    reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_seconds: Option<&'a RawValue>,
 }
 
 impl HookAnswer {
@@ -72,12 +76,16 @@ impl HookAnswer {
         if !answer.is_whole {
             return Err(HookFailure::Malformed("longer than 64 KiB".to_owned()));
         }
-        let written: WrittenAnswer =
-            serde_json::from_slice(&answer.body).map_err(|error| HookFailure::Malformed(error.to_string()))?;
-        let reason = written.reason.filter(|reason| is_printable_text(reason, REASON_BYTES));
+        let written: WrittenAnswer<'_> = serde_json::from_slice(&answer.body).map_err(|error| {
+            // Without its text, which may quote the application.
+            HookFailure::Malformed(format!("line {}, column {}", error.line(), error.column()))
+        })?;
+        let reason = written.reason.and_then(|reason| serde_json::from_str::<String>(reason.get()).ok());
+        let reason = reason.filter(|reason| is_printable_text(reason, REASON_BYTES));
+        let seconds = written.cache_seconds.and_then(|seconds| serde_json::from_str::<u64>(seconds.get()).ok());
         Ok(Self {
             verdict: if written.allow { HookVerdict::Allowed } else { HookVerdict::Refused(reason.map(Arc::from)) },
-            valid: written.cache_seconds.map(|seconds| Duration::from_secs(seconds).min(VALID_MAX)),
+            valid: seconds.map(|seconds| Duration::from_secs(seconds).min(VALID_MAX)),
         })
     }
 }
@@ -106,6 +114,10 @@ mod tests {
             (r#"{"allow":false,"cache_seconds":99999999999}"#, refused(None), hour),
             (r#"{"allow":false,"reason":"two\nlines"}"#, refused(None), None),
             (r#"{"allow":false,"reason":""}"#, refused(None), None),
+            (r#"{"allow":false,"reason":"cut \ud83d"}"#, refused(None), None),
+            (r#"{"allow":false,"reason":7,"cache_seconds":-1}"#, refused(None), None),
+            (r#"{"allow":false,"cache_seconds":"60"}"#, refused(None), None),
+            (r#"{"allow":true,"reason":7,"cache_seconds":1.5}"#, HookVerdict::Allowed, None),
         ] {
             assert_eq!(read(200, body), Ok(HookAnswer { verdict, valid }), "{body}");
         }
@@ -125,13 +137,12 @@ mod tests {
             r#"{"allow":"true"}"#,
             r#"{"allow":null}"#,
             r#"{"allow":true,"allow":false}"#,
-            r#"{"allow":true,"reason":7}"#,
-            r#"{"allow":true,"cache_seconds":-1}"#,
-            r#"{"allow":true,"cache_seconds":"60"}"#,
             r#"{"allow":true} x"#,
         ] {
             assert!(matches!(read(200, body), Err(HookFailure::Malformed(_))), "{body}");
         }
+        let quoted = read(200, r#"{"allow":"a text of the application"}"#).expect_err("no verdict").to_string();
+        assert_eq!(quoted, "the answer is not as expected: line 1, column 36");
         for status in [201, 204, 302, 403, 500] {
             assert_eq!(read(status, r#"{"allow":true}"#), Err(HookFailure::Status(status)));
         }

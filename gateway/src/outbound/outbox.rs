@@ -308,6 +308,12 @@ impl Outbox {
         self.lock().close
     }
 
+    /// Returns true if a moderator, an operator or the token has ended the session: then nothing more is done for it.
+    #[must_use]
+    pub fn is_ended_by_order(&self) -> bool {
+        matches!(self.close_code(), Some(CloseCode::Kicked | CloseCode::Banned | CloseCode::TokenExpired))
+    }
+
     /// Waits until the transport has something to take. Cancel-safe. At most one task waits, here, in
     /// [`Outbox::closed`] or in [`Outbox::disconnect`].
     pub async fn ready(&self) {

@@ -45,13 +45,6 @@ pub(super) async fn bind(address: Option<SocketAddr>) -> anyhow::Result<Option<T
     TcpListener::bind(address).await.map(Some).with_context(|| format!("bind api.addr {address}"))
 }
 
-/// Returns the descriptors for client connections: those of the process without the share of the API.
-pub(super) fn client_descriptors(api: &EmbeddedApiConfig) -> DescriptorLimit {
-    let whole = DescriptorLimit::of_process();
-    let used = api.address.map_or(0, |_| api_connections(whole) as u64);
-    DescriptorLimit { soft: whole.soft - used, ..whole }
-}
-
 /// Returns the maximum number of connections of the API.
 fn api_connections(descriptors: DescriptorLimit) -> usize {
     let share = usize::try_from(descriptors.soft / DESCRIPTOR_SHARE).unwrap_or(usize::MAX);
@@ -88,6 +81,13 @@ impl EmbeddedServices {
         };
         let (api, registry) = (listener.map(serve), registry.clone());
         Ok(Self { api, webhooks: sending, registry, closing: closing.drop_guard(), stop: stop.drop_guard() })
+    }
+
+    /// Returns the descriptors for client connections: those of the process without the share of the API.
+    pub(super) fn client_descriptors(&self) -> DescriptorLimit {
+        let whole = DescriptorLimit::of_process();
+        let used = self.api.as_ref().map_or(0, |_| api_connections(whole) as u64);
+        DescriptorLimit { soft: whole.soft - used, ..whole }
     }
 
     /// Applies keys and origins.

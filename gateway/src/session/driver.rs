@@ -197,8 +197,13 @@ impl Driver {
     }
 
     /// Answers the messages under way that have an outcome. Pending if the oldest one has none, or without a message.
+    /// Once an order has ended the session, drops those about which the application is asked.
     pub fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut progress = Poll::Pending;
+        if self.sends.is_asking() && self.performer.outbox.is_ended_by_order() {
+            self.sends.abandon_asked();
+            progress = Poll::Ready(());
+        }
         while let Poll::Ready(answered) = self.sends.poll_next(context) {
             self.answer_send(answered);
             progress = Poll::Ready(());

@@ -5,14 +5,18 @@
 
 use std::future;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use presence::host::client_address::ClientAddress;
+use presence::model::codes::ErrorCode;
 use presence::model::{Nick, RoomName};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::hooks::{AskedRequest, HookKind, HookQuestion, HookRefusal};
 use crate::identity::UserToken;
+use crate::outbound::Outbox;
 use crate::wire::Refusal;
 
 use super::refusal::unavailable;
@@ -49,18 +53,24 @@ impl Services {
         me: &SessionIdentity,
         room: &RoomName,
         address: Option<ClientAddress>,
+        outbox: &Outbox,
     ) -> Permission {
         if !self.hooks.asks(HookKind::Join) {
             return Ok(());
         }
-        self.ask(HookQuestion {
+        let mut asked = Box::pin(self.ask(HookQuestion {
             request: AskedRequest::Join(room.clone()),
             session: Some(me.owner.session.clone()),
             nick: me.nick.clone(),
             grant: me.grant.clone(),
             address,
-        })
-        .await
+        }));
+        // The connection polls the request again once it has ended.
+        let answered = |context: &mut Context<'_>| match outbox.is_ended_by_order() {
+            true => Poll::Ready(Err(unavailable())),
+            false => asked.as_mut().poll(context),
+        };
+        future::poll_fn(answered).await
     }
 
     /// Boxed: its state would otherwise be part of every request.
@@ -78,14 +88,14 @@ impl Services {
         address: Option<ClientAddress>,
     ) -> BoxFuture<'static, Permission> {
         if message.is_muted(self) {
-            return Box::pin(future::ready(Ok(())));
+            return Box::pin(future::ready(Err(ErrorCode::Muted.into())));
         }
         let (services, question) = (Arc::clone(self), message.question(address.filter(|_| self.log_addresses)));
-        let asked = tokio::spawn(async move {
+        let asked = AbortOnDropHandle::new(tokio::spawn(async move {
             services.hooks.ask(&question).await?;
             // The store may have gone away meanwhile.
             if services.health.is_store_answering(Instant::now()) { Ok(()) } else { Err(unavailable()) }
-        });
+        }));
         Box::pin(async { asked.await.unwrap_or_else(|_| Err(HookRefusal::Unavailable.into())) })
     }
 }

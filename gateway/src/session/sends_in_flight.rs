@@ -119,6 +119,19 @@ impl SendsInFlight {
         self.sends.push_back(SendInFlight { id, bytes, stage });
     }
 
+    /// Returns true if the application is asked about a message.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asked > 0
+    }
+
+    /// Drops the messages that are not being published, without an answer.
+    pub(super) fn abandon_asked(&mut self) {
+        let begun = self.sends.len() - self.asked as usize;
+        let abandoned: usize = self.sends.drain(begun..).map(|send| send.bytes).sum();
+        self.bytes -= abandoned as u32;
+        self.asked = 0;
+    }
+
     /// Publishes the messages whose questions are answered, as far as all before them are, and refuses those that the
     /// application refused.
     fn begin_allowed(&mut self, context: &mut Context<'_>) {
@@ -243,6 +256,20 @@ mod tests {
         assert_eq!(order, ["0", "1", "2", "3", "4"]);
         assert_eq!(*begun.lock().expect("no panic"), [0, 2, 3], "a refused message is not published");
         assert_eq!((sends.bytes, sends.asked), (0, 0));
+    }
+
+    #[test]
+    fn abandoned_messages_are_never_published() {
+        let (begun, mut sends) = (Arc::default(), SendsInFlight::default());
+        let (_undecided, outcome) = message();
+        sends.push(to_raw_value(&0).ok(), 1, outcome);
+        sends.push_asked((None, 1), Box::pin(future::ready(Ok(()))), observed(1, &begun));
+        sends.push(None, 1, observed(2, &begun));
+        sends.push_refused(None, ErrorCode::Unavailable.into());
+        sends.abandon_asked();
+        assert_eq!(next(&mut sends), None);
+        assert!(begun.lock().expect("no panic").is_empty());
+        assert_eq!((sends.sends.len(), sends.bytes, sends.is_asking()), (1, 1, false), "the first one is under way");
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub const ANNOUNCEMENT_TAGS_MAX: usize = 16;
 /// An announcement to the sessions that are online, as an order to a gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AnnouncementOrder {
-    /// The id, by which a gateway tells its two ways apart from two announcements.
+    /// The id. A gateway drops the second copy of an announcement by it.
     pub id: String,
     /// The tags of which a session's token needs one. Empty for every session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -25,8 +25,7 @@ pub struct AnnouncementOrder {
 
 impl PartialEq for AnnouncementOrder {
     fn eq(&self, other: &Self) -> bool {
-        let fields = |announcement: &Self| (announcement.id.clone(), announcement.tags.clone(), announcement.time);
-        fields(self) == fields(other) && self.body.get() == other.body.get()
+        (&self.id, &self.tags, self.time) == (&other.id, &other.tags, other.time) && self.body.get() == other.body.get()
     }
 }
 

@@ -156,6 +156,12 @@ pub struct ApiAccess {
 }
 
 impl ApiAccess {
+    /// Returns true if every request needs a key, as beyond loopback.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        !self.keys.is_empty() && !self.open_reads
+    }
+
     /// Returns the known key that equals the presented one. The time it takes depends on no key.
     #[must_use]
     pub fn find(&self, presented: &str) -> Option<&KnownKey> {

@@ -1,6 +1,7 @@
 //! Hooks: the application decides about registrations, joins and messages before the fact.
 
 mod decisions;
+mod ends;
 mod failures;
 mod order;
 mod settings;

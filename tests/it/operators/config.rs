@@ -242,3 +242,27 @@ async fn gateways_of_one_host_share_a_fingerprint() {
     assert_eq!(fingerprint(&g2).await, expected);
     assert_ne!(fingerprint(&other).await, expected);
 }
+
+#[tokio::test]
+async fn documented_settings_pass_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = format!("house:publish+moderate=sha256:{}", "0".repeat(64));
+    for (page, programs) in [
+        ("docs/HOOKS.md", &["gateway"][..]),
+        ("docs/WEBHOOKS.md", &["gateway", "presence"]),
+        ("clients/examples/app/README.md", &["gateway"]),
+    ] {
+        let text = std::fs::read_to_string(repository().join(page)).unwrap();
+        let (_, rest) = text.split_once("```toml\n").unwrap_or_else(|| panic!("{page} has no settings"));
+        let settings = rest.split_once("```").unwrap().0.replace("house:publish+moderate=sha256:..", &row);
+        let file = folder.path().join("documented.toml");
+        std::fs::write(&file, settings).unwrap();
+        for program in programs {
+            // Only presence needs Redis.
+            let redis = [("PARLEY__REDIS__URL", "redis://127.0.0.1:1/")];
+            let settings = if *program == "presence" { &redis[..] } else { &[] };
+            let checked = run(program, &["--check", "--config", file.to_str().unwrap()], settings).await;
+            assert_eq!(checked.code, Some(0), "{page}: {checked:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ mod drain;
 mod holds;
 pub(crate) mod identity;
 mod key_sets;
-mod sanctions;
+pub(crate) mod sanctions;
 mod resume;
 mod revocation;
 mod room_entries;

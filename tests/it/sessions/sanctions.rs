@@ -22,7 +22,7 @@ const EFFECTIVE: Duration = Duration::from_secs(2);
 const BANNED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 71);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 72);
 
-pub(super) fn registry(cluster: &Cluster) -> Registry {
+pub(crate) fn registry(cluster: &Cluster) -> Registry {
     Registry::Redis(RedisRegistry::new(RedisStore::open(&cluster.redis.url(), "parley").unwrap()))
 }
 

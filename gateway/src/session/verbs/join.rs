@@ -141,7 +141,8 @@ mod perform {
             // A session that was in the room before stays in it when this fails.
             let is_new = !performer.rooms.contains_key(room.key());
             if is_new && !is_ordered {
-                services.ask_join(&me, &room, creator.as_deref().and_then(Quota::address)).await?;
+                let address = creator.as_deref().and_then(Quota::address);
+                services.ask_join(&me, &room, address, &performer.outbox).await?;
             }
             if starts_delivery {
                 services.hub.start_join(&room, session, &performer.outbox);

@@ -22,13 +22,13 @@ const TAG_BYTES_MAX: usize = 255;
 
 /// An announcement to the sessions that are online.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewAnnouncement {
     /// Any JSON value of at most 64 KiB; passed through untouched.
     #[schema(value_type = Object)]
     body: Box<RawValue>,
-    /// At most 16 tags: only sessions whose token has one of them. Without tags, everybody online.
-    #[serde(default)]
-    tags: Vec<String>,
+    /// 1 to 16 tags: only sessions whose token has one of them. If it is absent, every session that is online.
+    tags: Option<Vec<String>>,
     /// Idempotency key, 1 to 128 bytes: a second announcement with it is not sent, for 5 minutes.
     key: Option<String>,
 }
@@ -45,7 +45,7 @@ pub(super) struct AnnouncementAnswer {
 /// Announce something to everybody online
 ///
 /// Or to those whose token has one of the tags. Every session that is online gets it once, on every gateway within 2 s.
-/// It is stored nowhere: who is offline misses it.
+/// It is not stored, so offline sessions miss it.
 #[utoipa::path(
     post,
     path = "/v1/announcements",
@@ -69,9 +69,14 @@ pub(super) async fn announce(
 ) -> Result<Json<AnnouncementAnswer>, Problem> {
     check_body(&body)?;
     key.as_deref().map_or(Ok(()), check_key)?;
-    if tags.len() > ANNOUNCEMENT_TAGS_MAX || !tags.iter().all(|tag| is_printable_text(tag, TAG_BYTES_MAX)) {
-        return Err(bad("tags must be at most 16 texts of 1 to 255 bytes of printable text"));
+    let is_counted = |tags: &[String]| (1..=ANNOUNCEMENT_TAGS_MAX).contains(&tags.len());
+    let is_text = |tags: &[String]| tags.iter().all(|tag| is_printable_text(tag, TAG_BYTES_MAX));
+    if !tags.as_deref().is_none_or(|tags| is_counted(tags) && is_text(tags)) {
+        return Err(bad(
+            "tags must be 1 to 16 texts of 1 to 255 bytes of printable text; leave it out for every session",
+        ));
     }
+    let tags = tags.unwrap_or_default();
     let (application, id) = (api_key.name().to_owned(), uuid::Uuid::now_v7().to_string());
     let request = AnnouncementRequest { application, key, id, tags, body };
     let sent = api.change(client, api.registry.announce(&request)).await?;

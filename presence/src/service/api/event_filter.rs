@@ -5,10 +5,8 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{bad, query, room_of};
-use super::problem::refused_as;
+use super::extract::{bad, nick_of, query, room_of};
 use crate::host::problem::Problem;
-use crate::model::codes::ErrorCode;
 use crate::model::{Nick, NickKey, RoomKey, RoomName};
 use crate::registry::RegistryEvent;
 
@@ -40,8 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for EventFilter {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let EventQuery { room, nick, messages } = query(parts, state).await?;
-        let nick = nick.map(|nick| Nick::parse(&nick)).transpose();
-        let nick = nick.map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
+        let nick = nick.map(|nick| nick_of(&nick)).transpose()?;
         let room = room.map(|room| room_of(&room)).transpose()?;
         let has_messages = match messages.as_deref() {
             None | Some("false") => false,

@@ -19,6 +19,7 @@ use crate::registry::PAGE_LIMIT;
 
 /// Rows of a page without a `limit`.
 const DEFAULT_LIMIT: usize = 100;
+
 /// The nickname in the path.
 pub(super) struct NickPath(pub(super) Nick);
 
@@ -27,7 +28,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NickPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text: String = path(parts, state).await?;
-        Nick::parse(&text).map(Self).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))
+        nick_of(&text).map(Self)
     }
 }
 
@@ -39,7 +40,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text: String = path(parts, state).await?;
-        UserId::parse(&text).map(Self).ok_or(bad("the user id is not 1 to 255 bytes of printable text"))
+        user_of(&text).map(Self)
     }
 }
 
@@ -52,6 +53,16 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         room_of(&path::<String, S>(parts, state).await?).map(Self)
     }
+}
+
+/// Returns the nickname in a text.
+pub(super) fn nick_of(text: &str) -> Result<Nick, Problem> {
+    Nick::parse(text).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))
+}
+
+/// Returns the user id in a text.
+pub(super) fn user_of(text: &str) -> Result<UserId, Problem> {
+    UserId::parse(text).ok_or_else(|| bad("the user id is not 1 to 255 bytes of printable text"))
 }
 
 /// Returns the room of a path, with or without its `#`.

@@ -12,18 +12,20 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{JsonBody, bad, from_object};
+use super::extract::{JsonBody, bad, from_object, nick_of, user_of};
 use super::keys::{ApiKey, Publish};
 use super::problem::{BatchRefusals, PostRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::json_value::{DEPTH_MAX, depth, has_lone_surrogate, is_interoperable};
-use crate::model::{Nick, RoomName, UserId, is_printable_text};
+use crate::model::{Nick, RoomName, is_printable_text};
 use crate::registry::{ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RegistryError, payload};
 
 /// Maximum number of messages of one request.
 const BATCH_MAX: usize = 100;
+/// Maximum size of the bodies that go to the store in one call.
+const PORTION_BYTES: usize = 512 * 1024;
 /// Maximum size of a body, as of a client's message.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Maximum length of an idempotency key, in bytes.
@@ -265,7 +267,7 @@ impl<'a> CheckedMessage<'a> {
             let room = RoomName::parse(to).map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))?;
             PostTarget::Room(room.key().clone())
         } else {
-            let nick = Nick::parse(to).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
+            let nick = nick_of(to)?;
             PostTarget::Nick(nick.key().clone())
         };
         let Self { from, application, key, body, .. } = self;
@@ -343,10 +345,15 @@ impl Api {
         message: &CheckedMessage<'_>,
         MessageUser { user }: &MessageUser,
     ) -> Result<Vec<PublishedMessage>, Problem> {
-        let user = UserId::parse(user).ok_or(bad("the user id is not 1 to 255 bytes of printable text"))?;
+        let user = user_of(user)?;
         let rows = self.list(client, self.registry.bound_to(&user)).await?;
-        let posts: Vec<ApiPost> = rows.iter().map(|row| message.post(&row.nick)).collect::<Result<_, _>>()?;
-        let results = if posts.is_empty() { Vec::new() } else { self.post(client, &posts).await? };
+        // In portions as large as a batch: one call must not hold up the store.
+        let portion = (PORTION_BYTES / message.body.get().len()).clamp(1, BATCH_MAX);
+        let mut results = Vec::new();
+        for rows in rows.chunks(portion) {
+            let posts: Vec<ApiPost> = rows.iter().map(|row| message.post(&row.nick)).collect::<Result<_, _>>()?;
+            results.extend(self.post(client, &posts).await?);
+        }
         let mut deliveries = Vec::new();
         for (row, result) in rows.into_iter().zip(results) {
             match result {
@@ -365,9 +372,10 @@ impl Api {
     fn post_refusal(&self, error: PostError) -> Problem {
         match error {
             PostError::NoSuchRoom => refused(ErrorCode::NoSuchRoom),
-            PostError::NoSuchUser => {
-                refused_as(ErrorCode::NoSuchUser, "the nickname is not known, or its session cannot return")
-            }
+            PostError::NoSuchUser => refused_as(
+                ErrorCode::NoSuchUser,
+                "the nickname is not known, or its session cannot return; a room begins with #",
+            ),
             PostError::Exhausted { .. } => {
                 refused_as(ErrorCode::Overloaded, "the store has no space for another idempotency key")
             }

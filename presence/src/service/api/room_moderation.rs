@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{JsonBody, RoomPath, bad, path, query, room_of};
+use super::extract::{JsonBody, RoomPath, bad, nick_of, path, query, room_of, user_of};
 use super::keys::{ApiKey, Moderate};
 use super::problem::{MemberRefusals, RoomOrderRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
+use crate::model::RoomName;
 use crate::model::codes::ErrorCode;
 use crate::model::moderation::{
     MODERATION_SECONDS_MAX, Moderation, ModerationAction, ModerationOrder, ModerationTarget, REASON_CHARS, RoomRole,
     TOPIC_CHARS, is_one_line,
 };
-use crate::model::{Nick, RoomName, UserId};
 use crate::registry::{ModerationCaller, ModerationError, ModerationRequest, RegistryError};
 
 /// An order for a room. All but a topic name one of `nick` and `user`.
@@ -46,13 +46,10 @@ impl RoomOrder {
         let target = match (action, nick, user) {
             (ModerationAction::Topic, ..) => None,
             (_, Some(nick), None) => {
-                let nick = Nick::parse(&nick).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
+                let nick = nick_of(&nick)?;
                 Some(ModerationTarget::Nick(nick))
             }
-            (action, None, Some(user)) if action.names_users() => {
-                let user = UserId::parse(&user).map(ModerationTarget::User);
-                Some(user.ok_or_else(|| bad("the user id is not 1 to 255 bytes of printable text"))?)
-            }
+            (action, None, Some(user)) if action.names_users() => Some(ModerationTarget::User(user_of(&user)?)),
             (action, ..) if action.names_users() => return Err(bad("name one of nick and user")),
             _ => return Err(bad("name the nick")),
         };
@@ -143,7 +140,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberRemoval {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let (room, nick): (String, String) = path(parts, state).await?;
-        let nick = Nick::parse(&nick).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))?;
+        let nick = nick_of(&nick)?;
         let RemovalQuery { reason } = query(parts, state).await?;
         let order = ModerationOrder::new(ModerationAction::Kick, Some(ModerationTarget::Nick(nick)));
         let order = checked_text(ModerationOrder { text: reason.unwrap_or_default(), ..order })?;

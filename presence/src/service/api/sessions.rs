@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{PageQuery, PageStart, bad, query};
+use super::extract::{PageQuery, PageStart, bad, nick_of, query, user_of};
 use super::keys::{ApiKey, Read};
-use super::problem::{SessionRefusals, refused_as};
+use super::problem::SessionRefusals;
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
-use crate::model::codes::ErrorCode;
 use crate::model::{ListCursor, Nick, UserId};
 use crate::registry::{ListPage, UserRow};
 
@@ -40,13 +39,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionFilter {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match query(parts, state).await? {
             SessionQuery { nick: None, user: None } => Ok(Self::All),
-            SessionQuery { nick: Some(nick), user: None } => {
-                Nick::parse(&nick).map(Self::Nick).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))
-            }
-            SessionQuery { nick: None, user: Some(user) } => {
-                let user = UserId::parse(&user).map(Self::User);
-                user.ok_or_else(|| bad("the user id is not 1 to 255 bytes of printable text"))
-            }
+            SessionQuery { nick: Some(nick), user: None } => nick_of(&nick).map(Self::Nick),
+            SessionQuery { nick: None, user: Some(user) } => user_of(&user).map(Self::User),
             SessionQuery { nick: Some(_), user: Some(_) } => Err(bad("nick and user exclude each other")),
         }
     }

@@ -40,6 +40,8 @@ pub struct ApiServerSettings {
 pub struct ApiServer {
     serving: JoinHandle<()>,
     access: Reloadable<Arc<ApiAccess>>,
+    /// True if other machines cannot reach the listener.
+    is_local: bool,
     /// Cancelled when the server ends, also by a panic.
     ended: CancellationToken,
 }
@@ -60,6 +62,7 @@ impl ApiServer {
     ) -> Self {
         let ApiServerSettings { access, proxies, connections, log_addresses } = settings;
         let access = Reloadable::from(Arc::new(access));
+        let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let clients = ApiClients { proxies, connections, log_addresses, access: access.clone() };
         let router = api::with_prefix(api::router(registry, metrics, clients, closing.clone()));
         let ended = CancellationToken::new();
@@ -69,11 +72,16 @@ impl ApiServer {
             let _at_end = at_end;
             serving.await;
         });
-        Self { serving, access, ended }
+        Self { serving, access, is_local, ended }
     }
 
-    /// Applies keys and origins, for requests that begin from now on.
+    /// Applies keys and origins, for requests that begin from now on. Beyond loopback the API stays closed to requests
+    /// without a key: the listener keeps its address until a restart, whatever the new settings say.
     pub fn reload(&self, access: ApiAccess) {
+        if !self.is_local && !access.is_closed() {
+            tracing::warn!("api keys kept: the listener is bound beyond loopback until a restart");
+            return;
+        }
         self.access.set(Arc::new(access));
     }
 
@@ -103,5 +111,31 @@ impl ApiServer {
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::registry::MemoryRegistry;
+    use crate::service::access::{ApiScope, NewKey};
+    use crate::store::memory::Store;
+
+    #[tokio::test]
+    async fn reload_never_opens_api_beyond_loopback() {
+        for (address, is_opened) in [("0.0.0.0:0", false), ("127.0.0.1:0", true)] {
+            let key = NewKey::draw("backend", ApiScope::ALL).unwrap();
+            let access = ApiAccess { keys: vec![key.known], ..ApiAccess::default() };
+            let settings =
+                ApiServerSettings { access, proxies: Default::default(), connections: 8, log_addresses: true };
+            let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
+            let metrics = ApiMetrics::new(&prometheus::Registry::new());
+            let listener = TcpListener::bind(address).await.unwrap();
+            let server = ApiServer::start(listener, registry, metrics, settings, CancellationToken::new());
+            server.reload(ApiAccess::default());
+            assert_eq!(server.access.get().keys.is_empty(), is_opened, "{address}");
+        }
     }
 }

@@ -48,6 +48,8 @@ async fn malformed_announcements_are_refused() {
         (json!({ "body": 1, "tags": tags(17) }), 400, "bad_request"),
         (json!({ "body": 1, "tags": [""] }), 400, "bad_request"),
         (json!({ "body": 1, "tags": "beta" }), 400, "bad_request"),
+        (json!({ "body": 1, "tags": [] }), 400, "bad_request"),
+        (json!({ "body": 1, "tag": ["beta"] }), 400, "bad_request"),
         (json!({ "body": "a".repeat(64 * 1024) }), 413, "too_large"),
         (json!({ "body": 1, "tags": tags(16) }), 200, ""),
     ] {

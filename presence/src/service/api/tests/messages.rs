@@ -177,6 +177,13 @@ async fn message_to_user_reaches_each_of_its_nicknames() {
         let refused = api.publish(&json!({ "to": to, "body": 1, "key": "k" })).await;
         assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{to}");
     }
+    for number in 0..130 {
+        api.served.sign_in(&format!("many{number}"), "user:3").await;
+    }
+    let many = json!({ "to": { "user": "user:3" }, "body": 1, "key": "k" });
+    let many = api.publish(&many).await.json();
+    assert_eq!(rows(&many).len(), 130, "more than one call of the store takes");
+
     let batch = json!({ "messages": [message] }).to_string();
     let batch = api.post("/v1/messages/batch", &batch).await.json();
     assert_eq!(batch["items"][0]["code"], "bad_request", "{batch}");
