@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from played import Played
 
-from parley_chat.effects import Announce, CloseRoom, Deliver, Drop
+from parley_chat.effects import Announce, CloseRoom, Deliver, Drop, OpenRoom
 from parley_chat.events import Announcement, Gap, Member, MembersChanged, Message, Rewind
 
 

@@ -84,9 +84,9 @@ impl Core {
         self.state.rooms.remove(room).map(|joined| joined.room)
     }
 
-    /// Begins to enter a room by order of an application. Returns `None` if there is nothing to do. The outcome of a join
-    /// that succeeds is passed to [`Core::entered_by_order`]; of another one the client is told nothing, because it has
-    /// not asked.
+    /// Begins to enter a room by order of an application. Returns `None` if there is nothing to do. The outcome of a
+    /// join that succeeds is passed to [`Core::entered_by_order`]; of another one the client is told nothing, because
+    /// it has not asked.
     #[must_use]
     pub fn enter_by_order(&self, room: RoomName) -> Option<Operation> {
         verbs::join::decide_ordered(&self.state, room).map(Operation::Join)

@@ -13,8 +13,8 @@ from .effects import INBOX
 from .engine import Engine
 from .events import Ack, DirectEvent, Gap, HistoryPage, Json, Member, Message, Rewind, RoomEvent
 from .feed import Feed, FeedIterator
+from .joined_room import JoinedRoom
 from .names import fold
-from .rooms import JoinedRoom
 from .stream import message_of
 
 UNREAD_MAX = 1000

@@ -9,7 +9,7 @@ from .errors import ParleyError
 from .events import Announcement, Gap, MembersChanged, Message, Rewind, State, Typing
 
 if TYPE_CHECKING:
-    from .rooms import JoinedRoom
+    from .joined_room import JoinedRoom
 
 INBOX: Final = "@"
 """Name of the stream of direct messages."""

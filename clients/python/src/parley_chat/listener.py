@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .events import Announcement, RoomEvent, State
-from .rooms import JoinedRoom
+from .joined_room import JoinedRoom
 
 
 class EngineListener(Protocol):

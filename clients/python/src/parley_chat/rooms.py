@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from .calls import Calls
 from .effects import INBOX, ChangeNick, CloseRoom, Deliver, DeliverTyping, Effect, OpenRoom, Save, Settle
 from .errors import ParleyError
 from .events import MembersChanged, Typing
-from .members import Members
+from .joined_room import JoinedRoom
 from .names import fold
 from .requests import Request
 from .stream import Stream, message_of
@@ -23,26 +22,6 @@ MEMBERS_PAGE = 1000
 """Number of members to request at once."""
 REMEMBERED_ACKS = 1000
 """Number of acknowledged messages that are recognised as own ones after a rename."""
-
-
-@dataclass(slots=True, eq=False)
-class JoinedRoom:
-    """A room that this session has joined."""
-
-    key: str
-    """Name at the time of the first `join`."""
-    name: str
-    """Name as the server shows it."""
-    stream: Stream
-    members: Members = field(default_factory=Members)
-    is_live: bool = True
-    """True if its events arrive over the current connection."""
-    loading: Request | None = None
-    """The request for its members."""
-    callers: list[int] = field(default_factory=list)
-    """Calls of `join` that wait for the members."""
-    claims: int = 0
-    """Number of answered calls of `join`."""
 
 
 class Rooms:

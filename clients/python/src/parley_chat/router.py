@@ -14,8 +14,8 @@ from .effects import INBOX
 from .engine import Engine
 from .events import Announcement, Gap, Message, RoomEvent, State, Typing
 from .feed import Feed
+from .joined_room import JoinedRoom
 from .names import fold
-from .rooms import JoinedRoom
 
 EventName: TypeAlias = Literal["state", "nick", "joined", "gap", "announcement"]
 

@@ -76,7 +76,7 @@ pub(super) fn decide(
 pub(in crate::session) fn decide_ordered(state: &SessionState, room: RoomName) -> Option<JoinRoom> {
     let me = state.identity.clone()?;
     let is_possible = !state.rooms.contains_key(room.key()) && state.rooms.len() < ROOMS_MAX;
-    is_possible.then(|| JoinRoom {
+    is_possible.then_some(JoinRoom {
         room,
         me,
         former: None,

@@ -45,7 +45,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
 #[test]
 fn every_script_states_its_flags_for_full_redis() {
     let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
-    let grows = [&grows[..], &["set_rules.lua", "replay_webhook.lua", "announce.lua"]].concat();
+    let grows = [&grows[..], &["set_rules.lua", "replay_webhook.lua", "announce.lua", "order_entry.lua"]].concat();
     let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
     let reads =
         [&reads[..], &["renamed.lua", "sanctions.lua", "show_webhooks.lua", "take_webhook_events.lua"]].concat();

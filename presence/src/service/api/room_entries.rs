@@ -50,8 +50,8 @@ pub(super) struct OrderedEntry {
 
 /// Let a user enter a room
 ///
-/// The gateway of the session joins the room for it, normally at once. The client receives `joined`, and the members see
-/// the user join. The session needs no invite, no right of its token and no right to create the room. Bans and
+/// The gateway of the session joins the room for it, normally at once. The client receives `joined`, and the members
+/// see the user join. The session needs no invite, no right of its token and no right to create the room. Bans and
 /// `members_max` hold. A member stays as it is, so the request may be repeated.
 #[utoipa::path(
     put,

@@ -4,6 +4,7 @@ use presence::model::moderation::{Moderation, ModerationAction, RemovalReason, R
 
 use super::*;
 use crate::message::Target;
+use crate::wire::Request;
 
 pub(super) fn notice() -> Moderation {
     Moderation {
