@@ -61,6 +61,8 @@ async fn bad_orders_are_refused_with_a_reason() {
         ("/v1/bans", json!({"nick": "a b"}), "nick:"),
         ("/v1/bans", json!({"address": "198.51.100.0/33"}), "address:"),
         ("/v1/bans", json!({"address": "0.0.0.0/0"}), "every address"),
+        ("/v1/bans", json!({"address": "128.0.0.0/1"}), "wider than a /8"),
+        ("/v1/kicks", json!({"address": "2000::/3"}), "wider than a /8"),
         ("/v1/bans", json!({"session": "0123456789abcdef0123456789abcdef"}), "such a subject"),
         ("/v1/bans", json!({"nick": "a", "seconds": 0}), "seconds"),
         ("/v1/bans", json!({"nick": "a", "seconds": u64::MAX}), "seconds"),
