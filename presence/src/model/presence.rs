@@ -18,7 +18,7 @@ pub enum Availability {
     Away,
 }
 
-/// Status of a user. The text is at most 256 bytes and has no control characters.
+/// Status of a user. The text is at most 256 bytes of free text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// Online or away.
