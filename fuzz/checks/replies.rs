@@ -16,14 +16,14 @@ use gateway::backplane::{
 use gateway::message::{Accepted, Body, Target};
 use presence::model::moderation::{ModerationAction, ModerationOrder, ModerationTarget, RoomRole};
 use presence::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, RoomRules, SanctionKind,
-    SanctionOrder, SanctionSubject, SessionId, Status, TokenHash, UserId,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, OfflineReason, Owner, RoomKey, RoomName, RoomRules,
+    SanctionKind, SanctionOrder, SanctionSubject, SessionId, Status, TokenHash, UserId,
 };
 use presence::registry::{
     AnnouncementRequest, ApiPost, BeatReport, ClaimRequest, GatewayInfo, HeldSession, HoldTerms, JoinEntry,
     JoinRequest, LeaseTransition, LeaveIntent, LeaveRequest, LocalClaim, LoggedEvent, ModerationCaller,
-    ModerationRequest, PostTarget, ReassertBatch, RedisRegistry, Registry, ResumeTicket, SanctionCursor, WebhookLead,
-    WebhookSettlement,
+    ModerationRequest, PostTarget, ReassertBatch, RedisRegistry, Registry, ReleaseCause, ResumeTicket, SanctionCursor,
+    WebhookLead, WebhookSettlement,
 };
 use presence::store::redis::RedisStore;
 use tokio::runtime::Runtime;
@@ -337,8 +337,8 @@ calls! {
     };
     delete_messages = |s| outcome(s.names.delete_messages(s.room.key(), NonZeroU64::new(1)).await);
     end_room = |s| outcome(s.names.end_room(&s.room).await);
-    expire_detached = |s| outcome(s.names.expire_detached(&s.nick, &s.owner, LeftReason::Closed).await);
-    release = |s| outcome(s.names.release(&s.nick, &s.owner, None).await);
+    expire_detached = |s| outcome(s.names.expire_detached(&s.nick, &s.owner, OfflineReason::Banned).await);
+    release = |s| outcome(s.names.release(&s.nick, &s.owner, ReleaseCause::Offline(OfflineReason::Kicked)).await);
     set_lease = |s| outcome(s.names.set_lease(&s.owner.incarnation, LeaseTransition::Draining).await);
     fence = |s| outcome(s.names.fence(&s.owner.incarnation, 2).await);
     reap = |s| outcome(s.names.reap(&s.owner.incarnation, 100).await);

@@ -6,6 +6,7 @@ It signs users in, answers in their rooms, and bans users who advertise. README.
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import sqlite3
 import sys
@@ -20,11 +21,10 @@ from typing import Any
 
 import jwt
 
-BODY_BYTES_MAX = {"/login": 4096, "/webhooks": 16 * 1024 * 1024}
-TOKEN_SECONDS = 3600
-SIGNATURE_SECONDS_MAX = 300
+BODY_BYTES_MAX = {"/login": 4096, "/webhooks": 1024 * 1024}  # A delivery has about 512 KiB.
+TOKEN_SECONDS, SIGNATURE_SECONDS_MAX = 3600, 300
 REPEAT_SECONDS = 2 * 86_400  # Parley repeats an event for a day.
-ROOMS = [{"match": "#app-*", "may": ["join", "send", "history"]}]
+NAME = re.compile("[a-z0-9][a-z0-9._-]{0,47}")  # Names are nicknames, so no two differ in case alone.
 RULES, FORBIDDEN = "Be kind. Advertisements end your account.", "buy now"
 deliveries = Lock()
 
@@ -42,15 +42,17 @@ def hash_of(password: str, salt: bytes) -> bytes:
 
 
 def add_user(name: str, password: str) -> None:
-    salt = secrets.token_bytes(16)
+    if not NAME.fullmatch(name):
+        sys.exit("a name has 1 to 48 of the characters a-z 0-9 . _ - and begins with a letter or digit")
+    user = (name, salt := secrets.token_bytes(16), hash_of(password, salt))
     with closing(database()) as db:
-        db.execute("insert into users (name, salt, hash) values (?, ?, ?)", (name, salt, hash_of(password, salt)))
+        if not db.execute("insert or ignore into users (name, salt, hash) values (?, ?, ?)", user).rowcount:
+            sys.exit(f"there is a user {name} already")
 
 
 def login(body: bytes) -> tuple[int, dict[str, Any]]:
     """Checks a name and a password, and returns a token that opens the chat."""
-    form = json.loads(body)
-    name, password = str(form["name"]), str(form["password"])
+    name, password = (str(json.loads(body)[field]) for field in ("name", "password"))
     with closing(database()) as db:
         found = db.execute("select salt, hash, banned from users where name = ?", (name,)).fetchone()
     salt, expected, is_banned = found or (b"", b"", False)
@@ -59,9 +61,9 @@ def login(body: bytes) -> tuple[int, dict[str, Any]]:
         return 401, {"error": "name or password is wrong"}
     if is_banned:
         return 403, {"error": "this account is banned"}
-    now = int(time.time())
+    now, rooms = int(time.time()), [{"match": "#app-*", "may": ["join", "send", "history"]}]
     claims = {"iss": environ["TOKEN_ISSUER"], "aud": "parley", "iat": now, "exp": now + TOKEN_SECONDS}
-    claims |= {"sub": f"user:{name}", "nick": name, "rooms": ROOMS}
+    claims |= {"sub": f"user:{name}", "nick": name, "rooms": rooms}
     return 200, {"token": jwt.encode(claims, environ["TOKEN_SECRET"], algorithm="HS256")}
 
 
@@ -71,9 +73,8 @@ def is_signed(header: str, body: bytes) -> bool:
     seconds = next((value for name, value in parts if name == "t"), "")
     if not seconds.isdecimal() or len(seconds) > 12 or abs(time.time() - int(seconds)) > SIGNATURE_SECONDS_MAX:
         return False
-    tag = hmac.new(environ["WEBHOOK_SECRET"].encode(), f"{seconds}.".encode() + body, hashlib.sha256)
-    expected = tag.hexdigest().encode()
-    return any(hmac.compare_digest(expected, value.encode()) for name, value in parts if name == "v1")
+    tag = hmac.digest(environ["WEBHOOK_SECRET"].encode(), f"{seconds}.".encode() + body, "sha256").hex().encode()
+    return any(hmac.compare_digest(tag, value.encode()) for name, value in parts if name == "v1")
 
 
 def receive(header: str, body: bytes) -> int:
@@ -91,9 +92,8 @@ def receive(header: str, body: bytes) -> int:
 
 def handle(event: dict[str, Any], db: sqlite3.Connection) -> None:
     """Answers questions about the rules, and bans users who advertise. The keys make a second attempt harmless."""
-    # An application's own messages are events too.
     if event["type"] != "message" or event.get("from_api") or not isinstance(event["body"], str):
-        return
+        return  # Messages of the application are events too.
     if event["body"] == "!rules":
         call("/v1/messages", {"to": event["room"], "from": "house", "body": RULES, "key": f"rules-{event['id']}"})
     elif FORBIDDEN in event["body"].lower() and "user" in event:
@@ -109,7 +109,7 @@ def call(path: str, fields: dict[str, Any]) -> None:
         urllib.request.urlopen(request, timeout=3).close()
     except urllib.error.HTTPError as refusal:
         print(f"{path}: {refusal.read().decode()}", file=sys.stderr)
-        if refusal.code not in (400, 404):  # Otherwise the room is gone, for example.
+        if refusal.code == 429 or refusal.code >= 500:  # Any other refusal would be the same again.
             raise
 
 
@@ -120,7 +120,7 @@ class App(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         limit, length = BODY_BYTES_MAX.get(self.path, 0), self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > limit:
+        if not length.isdecimal() or len(length) > 9 or int(length) > limit:
             return self.answer(413 if limit else 404)
         body = self.rfile.read(int(length))
         try:

@@ -73,9 +73,17 @@ class RunningApp:
         finally:
             await program.kill()
 
-    def add(self, name: str, password: str) -> None:
+    def try_add(self, name: str, password: str) -> str:
+        """Adds a user, and returns the error."""
         command = (sys.executable, APP, "add", name)
-        subprocess.run(command, input=password, text=True, env=self._environment, timeout=10, check=True)
+        added = subprocess.run(
+            command, input=password, text=True, env=self._environment, timeout=10, capture_output=True
+        )
+        assert added.returncode == (1 if added.stderr else 0)
+        return added.stderr
+
+    def add(self, name: str, password: str) -> None:
+        assert self.try_add(name, password) == ""
 
     async def login(self, name: Any, password: Any) -> tuple[int, Any]:
         body = json.dumps({"name": name, "password": password}).encode()
@@ -242,9 +250,20 @@ async def test_app_ignores_what_asks_nothing(tmp_path: Path, api: str) -> None:
             body = delivery(f"m{number}", **fields)
             assert await app.deliver(body, signed(body)) == 204
         assert keys() == []
-        FailingApi.statuses = [404]
-        body = delivery("m9")
-        assert await app.deliver(body, signed(body)) == 204, "the room is gone"
+        FailingApi.statuses = [404, 403, 401, 413, 429]
+        for number in range(10, 14):
+            body = delivery(f"m{number}")
+            assert await app.deliver(body, signed(body)) == 204, "the refusal would be the same again"
+        body = delivery("m14")
+        assert [await app.deliver(body, signed(body)) for _ in range(2)] == [503, 204]
+
+
+def test_app_adds_nicknames_once(tmp_path: Path) -> None:
+    app = RunningApp(tmp_path, "http://127.0.0.1:9", 0)
+    app.add("john.doe-1", "secret")
+    assert app.try_add("john.doe-1", "secret") == "there is a user john.doe-1 already\n"
+    for name in ("", "a b", "a@b", "-a", "Ann", "ä", "a" * 49, "ann\n"):
+        assert app.try_add(name, "secret").startswith("a name has 1 to 48"), name
 
 
 async def test_app_refuses_wrong_passwords_and_bodies(tmp_path: Path, api: str) -> None:
@@ -259,6 +278,9 @@ async def test_app_refuses_wrong_passwords_and_bodies(tmp_path: Path, api: str) 
         assert [post(f"{url}/login", body, {})[0] for body in bad] == [400] * len(bad)
         assert post(f"{url}/login", b" " * 4097, {})[0] == 413
         assert post(f"{url}/elsewhere", b"{}", {})[0] == 404
+        # Nothing is read of a body that is too large for a delivery, or whose length is no number.
+        for length in ("1048577", "9" * 5000, "x"):
+            assert post(f"{url}/webhooks", b"", {"Content-Length": length})[0] == 413
 
 
 def test_app_is_short_and_described() -> None:

@@ -79,7 +79,7 @@ pub(super) struct BanFlags {
     subject: SubjectFlags,
     #[command(flatten)]
     terms: TermFlags,
-    /// Ban even every address (/0) or a trusted proxy
+    /// Ban even a network wider than /8 (IPv6: /16) or a trusted proxy
     #[arg(long)]
     force: bool,
 }
@@ -94,7 +94,7 @@ pub(super) async fn ban(
     put(cluster, (SanctionKind::Ban, subject), terms).await
 }
 
-/// Refuses an order about every address or a trusted proxy, unless it is forced.
+/// Refuses an order about a wide network or a trusted proxy, unless it is forced.
 fn check_reach(subject: &SanctionSubject, force: bool, proxies: &TrustedProxies) -> Result<(), CtlError> {
     let spared = if force { Ok(()) } else { proxies.check_ban(subject) };
     spared.map_err(|reason| CtlError::Refused(format!("{reason}; --force gives the order anyway")))
@@ -146,7 +146,7 @@ pub(super) async fn revoke(cluster: &CommandAccess, flags: &RevokeFlags) -> Resu
 pub(super) struct KickFlags {
     #[command(flatten)]
     subject: SubjectFlags,
-    /// Kick even every address (/0) or a trusted proxy
+    /// Kick even a network wider than /8 (IPv6: /16) or a trusted proxy
     #[arg(long)]
     force: bool,
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use presence::model::LeftReason;
+use presence::model::OfflineReason;
 use presence::registry::retry::{until_answered, until_known};
 use presence::registry::{LeaveIntent, LeaveRequest, LocalClaim};
 
@@ -24,14 +24,20 @@ pub async fn run(context: Arc<LeaseContext>) {
     }
 }
 
-async fn expire_detached(context: &LeaseContext, claim: LocalClaim, reason: LeftReason) {
+async fn expire_detached(context: &LeaseContext, claim: LocalClaim, reason: OfflineReason) {
     let LocalClaim { nick, owner, rooms, .. } = claim;
     let registry = &context.registry;
     // An error here is final: the claim is no longer ours, so there is nothing to leave.
     if until_known(|| registry.expire_detached(&nick, &owner, reason)).await.unwrap_or(false) {
         for room in &rooms {
             let _ = until_answered(|| {
-                registry.leave(LeaveRequest { room, nick: &nick, owner: &owner, reason, intent: LeaveIntent::ForNow })
+                registry.leave(LeaveRequest {
+                    room,
+                    nick: &nick,
+                    owner: &owner,
+                    reason: reason.left(),
+                    intent: LeaveIntent::ForNow,
+                })
             })
             .await;
         }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use presence::host::client_address::ClientAddress;
 use presence::model::codes::CloseCode;
-use presence::model::{Fence, Incarnation, LeftReason, Owner, RoomKey, SessionId};
+use presence::model::{Fence, Incarnation, OfflineReason, Owner, RoomKey, SessionId};
 use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
@@ -33,7 +33,7 @@ struct ClaimEntry {
     claim: LocalClaim,
     /// Time and reason of the leave; `None` while the session is attached or already expiring. Boxed: few sessions are
     /// detached.
-    expiry: Option<Box<(Instant, LeftReason)>>,
+    expiry: Option<Box<(Instant, OfflineReason)>>,
     notes: ClientNotes,
 }
 
@@ -126,7 +126,7 @@ impl LocalClaims {
     }
 
     /// Marks the session as detached: it expires at `due`, unless it is resumed before.
-    pub fn detach(&self, owner: &Owner, due: Instant, reason: LeftReason) {
+    pub fn detach(&self, owner: &Owner, due: Instant, reason: OfflineReason) {
         if let Some(entry) = current(&mut self.lock(), owner) {
             entry.claim.detached = true;
             entry.expiry = Some(Box::new((due, reason)));
@@ -135,7 +135,7 @@ impl LocalClaims {
     }
 
     /// Makes a detached session expire now. An attached one is not changed, since its connection is closed instead.
-    pub fn expire_now(&self, session: &SessionId, reason: LeftReason) {
+    pub fn expire_now(&self, session: &SessionId, reason: OfflineReason) {
         let mut entries = self.lock();
         if let Some(entry) = entries.get_mut(session).filter(|entry| entry.expiry.is_some()) {
             entry.expiry = Some(Box::new((Instant::now(), reason)));
@@ -178,7 +178,7 @@ impl LocalClaims {
 
     /// Waits until sessions are due to leave, and returns them. Each is returned once, and its claim stays until it is
     /// released. Dropping the future loses nothing. Only one task may wait: the expiry.
-    pub async fn due(&self) -> Vec<(LocalClaim, LeftReason)> {
+    pub async fn due(&self) -> Vec<(LocalClaim, OfflineReason)> {
         loop {
             let detached = self.detached.notified();
             let (due, next) = self.take_due(Instant::now());
@@ -192,7 +192,7 @@ impl LocalClaims {
         }
     }
 
-    fn take_due(&self, now: Instant) -> (Vec<(LocalClaim, LeftReason)>, Option<Instant>) {
+    fn take_due(&self, now: Instant) -> (Vec<(LocalClaim, OfflineReason)>, Option<Instant>) {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for entry in self.lock().values_mut() {
@@ -263,7 +263,7 @@ mod tests {
         let (claims, now) = (LocalClaims::default(), Instant::now());
         claims.insert(claim(1));
         claims.insert(claim(2));
-        claims.detach(&owner(1), now, LeftReason::Closed);
+        claims.detach(&owner(1), now, OfflineReason::Closed);
         claims.change(&owner(1), |claim| claim.detached = true);
         claims.release(&owner(1));
         claims.drop_taken_over(&owner(1).session, Fence(1));
@@ -278,14 +278,14 @@ mod tests {
     fn detached_session_expires_once_unless_resumed() {
         let (claims, now) = (LocalClaims::default(), Instant::now());
         claims.insert(claim(1));
-        claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
+        claims.detach(&owner(1), now + SECOND * 5, OfflineReason::Timeout);
         assert_eq!(claims.take_due(now + SECOND * 4).1, Some(now + SECOND * 5));
         let (due, next) = claims.take_due(now + SECOND * 5);
-        assert_eq!((due.len(), due[0].1, next), (1, LeftReason::Timeout, None));
+        assert_eq!((due.len(), due[0].1, next), (1, OfflineReason::Timeout, None));
         assert!(claims.take_due(now + SECOND * 6).0.is_empty(), "returned once");
         assert_eq!(fences(&claims), [1], "the claim stays until it is released");
 
-        claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
+        claims.detach(&owner(1), now + SECOND * 5, OfflineReason::Timeout);
         claims.insert(claim(2));
         assert!(claims.take_due(now + SECOND * 6).0.is_empty(), "the session was resumed");
     }
@@ -294,12 +294,12 @@ mod tests {
     fn expire_now_applies_only_to_detached_sessions() {
         let (claims, now) = (LocalClaims::default(), Instant::now());
         claims.insert(claim(1));
-        claims.expire_now(&owner(1).session, LeftReason::Kicked);
+        claims.expire_now(&owner(1).session, OfflineReason::Kicked);
         assert!(claims.take_due(now + SECOND * 60).0.is_empty(), "the session is attached");
-        claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
-        claims.expire_now(&owner(1).session, LeftReason::Kicked);
+        claims.detach(&owner(1), now + SECOND * 5, OfflineReason::Timeout);
+        claims.expire_now(&owner(1).session, OfflineReason::Kicked);
         let (due, _) = claims.take_due(Instant::now());
-        assert_eq!((due.len(), due[0].1), (1, LeftReason::Kicked));
+        assert_eq!((due.len(), due[0].1), (1, OfflineReason::Kicked));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use presence::model::codes::CloseCode;
 use presence::model::moderation::RoomRemoval;
-use presence::model::{AnnouncementOrder, Fence, Incarnation, LeftReason, Owner, RoomEntryOrder, SessionId};
+use presence::model::{AnnouncementOrder, Fence, Incarnation, OfflineReason, Owner, RoomEntryOrder, SessionId};
 
 use crate::hub::Hub;
 
@@ -73,8 +73,8 @@ impl SessionOrders {
     /// Ends a session by order of a moderator. With [`CloseCode::TokenExpired`] it may be resumed with a newer token.
     pub fn end(&self, session: &SessionId, code: CloseCode) {
         self.hub.close_session(session, code);
-        if code != CloseCode::TokenExpired {
-            self.claims.expire_now(session, LeftReason::Kicked);
+        if let Some(reason) = final_reason(code) {
+            self.claims.expire_now(session, reason);
         }
     }
 
@@ -119,6 +119,15 @@ impl SessionOrders {
     pub fn end_incarnation(&self, incarnation: &Incarnation) {
         self.hub.close_incarnation(incarnation, CloseCode::Restart);
         self.claims.drop_incarnation(incarnation);
+    }
+}
+
+/// Returns the reason for going offline of a session that is closed with this code and not to be resumed.
+fn final_reason(code: CloseCode) -> Option<OfflineReason> {
+    match code {
+        CloseCode::Kicked => Some(OfflineReason::Kicked),
+        CloseCode::Banned => Some(OfflineReason::Banned),
+        _ => None,
     }
 }
 
@@ -168,7 +177,7 @@ mod tests {
         let (ann, bob) = (claim("ann", 1), claim("bob", 1));
         let outbox = attach(&hub, &claims, ann.clone());
         claims.insert(bob.clone());
-        claims.detach(&bob.owner, Instant::now() + std::time::Duration::from_secs(60), LeftReason::Timeout);
+        claims.detach(&bob.owner, Instant::now() + std::time::Duration::from_secs(60), OfflineReason::Timeout);
         for _ in 0..2 {
             orders.kick(&ann.owner.session);
             orders.kick(&bob.owner.session);
@@ -176,7 +185,7 @@ mod tests {
         assert_eq!(outbox.close_code(), Some(CloseCode::Kicked));
         let due = claims.due().await;
         assert_eq!(due.len(), 1, "an attached session does not expire");
-        assert_eq!((&due[0].0.owner, due[0].1), (&bob.owner, LeftReason::Kicked));
+        assert_eq!((&due[0].0.owner, due[0].1), (&bob.owner, OfflineReason::Kicked));
     }
 
     #[tokio::test]

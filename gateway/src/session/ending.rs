@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use presence::host::failpoints::{self, Failpoint};
 use presence::model::codes::CloseCode;
-use presence::model::{LeftReason, Nick, Owner};
-use presence::registry::{DetachOutcome, HoldTerms, LeaveIntent, LeaveRequest};
+use presence::model::{Nick, OfflineReason, Owner};
+use presence::registry::{DetachOutcome, HoldTerms, LeaveIntent, LeaveRequest, ReleaseCause};
 
 use crate::wire::Dialect;
 
@@ -60,9 +60,9 @@ impl ConnectionEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SessionFate {
     /// It ends now, for this reason.
-    Ends(LeftReason),
+    Ends(OfflineReason),
     /// It may be resumed. If it is not, it ends for this reason.
-    Detaches(LeftReason),
+    Detaches(OfflineReason),
     /// It is not this connection's any more.
     Elsewhere,
 }
@@ -70,12 +70,14 @@ enum SessionFate {
 fn session_fate(ending: ConnectionEnd, dialect: Dialect) -> SessionFate {
     let reason = match ending {
         ConnectionEnd::Closed(CloseCode::TakenOver) => return SessionFate::Elsewhere,
-        ConnectionEnd::Closed(CloseCode::Kicked | CloseCode::Banned) => return SessionFate::Ends(LeftReason::Kicked),
+        ConnectionEnd::Closed(CloseCode::Kicked) => return SessionFate::Ends(OfflineReason::Kicked),
+        ConnectionEnd::Closed(CloseCode::Banned) => return SessionFate::Ends(OfflineReason::Banned),
         ConnectionEnd::Goodbye | ConnectionEnd::Closed(CloseCode::Normal) => {
-            return SessionFate::Ends(LeftReason::Closed);
+            return SessionFate::Ends(OfflineReason::Closed);
         }
-        ConnectionEnd::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
-        ConnectionEnd::Gone | ConnectionEnd::Closed(_) => LeftReason::Closed,
+        ConnectionEnd::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => OfflineReason::Timeout,
+        ConnectionEnd::Closed(CloseCode::TokenExpired) => OfflineReason::TokenExpired,
+        ConnectionEnd::Gone | ConnectionEnd::Closed(_) => OfflineReason::Closed,
     };
     match dialect {
         // Line clients have no token to resume with.
@@ -96,7 +98,7 @@ impl Driver {
         let Self { core, mut performer, dialect, .. } = self;
         performer.resolve_claims().await;
         let Some(me) = core.identity() else {
-            return performer.release_all(LeftReason::Closed).await;
+            return performer.release_all(OfflineReason::Closed).await;
         };
         let services = &performer.services;
         let holds_lease = services.health.incarnation().as_ref() == Some(&me.owner.incarnation);
@@ -118,7 +120,7 @@ impl Driver {
 }
 
 impl Performer {
-    async fn release_all(&self, reason: LeftReason) {
+    async fn release_all(&self, reason: OfflineReason) {
         for (nick, owner) in &self.claims {
             self.release(nick, owner, reason, LeaveIntent::ForGood).await;
         }
@@ -126,7 +128,7 @@ impl Performer {
 
     /// Detaches the session. A second nickname, of a change that stopped half-way, is released all the same, and so is
     /// one that the session has only just claimed.
-    async fn detach(&self, current: &Owner, reason: LeftReason, terms: HoldTerms) {
+    async fn detach(&self, current: &Owner, reason: OfflineReason, terms: HoldTerms) {
         let after = if failpoints::is_disabled(Failpoint::LeaveDelay) { Duration::ZERO } else { LEAVE_DELAY };
         let due = Instant::now() + after;
         let services = &self.services;
@@ -144,13 +146,16 @@ impl Performer {
         }
     }
 
-    async fn release(&self, nick: &Nick, owner: &Owner, reason: LeftReason, leaving: LeaveIntent) {
+    async fn release(&self, nick: &Nick, owner: &Owner, reason: OfflineReason, leaving: LeaveIntent) {
         let registry = &self.services.registry;
         // Any error left after the retries is final: then the store holds nothing under this claim.
-        if until_known(|| registry.release(nick, owner, None)).await.unwrap_or(false) {
+        let left = reason.left();
+        if until_known(|| registry.release(nick, owner, ReleaseCause::Offline(reason))).await.unwrap_or(false) {
             for room in self.rooms.values() {
-                let _ = until_answered(|| registry.leave(LeaveRequest { room, nick, owner, reason, intent: leaving }))
-                    .await;
+                let _ = until_answered(|| {
+                    registry.leave(LeaveRequest { room, nick, owner, reason: left, intent: leaving })
+                })
+                .await;
             }
         }
         self.services.claims.release(owner);
@@ -164,25 +169,30 @@ mod tests {
     #[test]
     fn goodbye_and_kick_end_a_json_session() {
         use CloseCode::{Internal, Kicked, Normal, ProtocolError, Restart, Slow, TakenOver, Timeout, TooBig};
-        use LeftReason::Closed;
+        use OfflineReason::Closed;
         for (ending, json, line) in [
             (ConnectionEnd::Goodbye, SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
             (ConnectionEnd::Closed(Normal), SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
             (
                 ConnectionEnd::Closed(Kicked),
-                SessionFate::Ends(LeftReason::Kicked),
-                SessionFate::Ends(LeftReason::Kicked),
+                SessionFate::Ends(OfflineReason::Kicked),
+                SessionFate::Ends(OfflineReason::Kicked),
             ),
             (
                 ConnectionEnd::Closed(CloseCode::Banned),
-                SessionFate::Ends(LeftReason::Kicked),
-                SessionFate::Ends(LeftReason::Kicked),
+                SessionFate::Ends(OfflineReason::Banned),
+                SessionFate::Ends(OfflineReason::Banned),
             ),
             (ConnectionEnd::Closed(TakenOver), SessionFate::Elsewhere, SessionFate::Elsewhere),
             (
                 ConnectionEnd::Closed(Timeout),
-                SessionFate::Detaches(LeftReason::Timeout),
-                SessionFate::Ends(LeftReason::Timeout),
+                SessionFate::Detaches(OfflineReason::Timeout),
+                SessionFate::Ends(OfflineReason::Timeout),
+            ),
+            (
+                ConnectionEnd::Closed(CloseCode::TokenExpired),
+                SessionFate::Detaches(OfflineReason::TokenExpired),
+                SessionFate::Ends(OfflineReason::TokenExpired),
             ),
             (ConnectionEnd::Gone, SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
             (ConnectionEnd::Closed(Restart), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),

@@ -11,7 +11,7 @@ use presence::host::client_address::ClientAddress;
 use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId};
-use presence::registry::{ClaimError, ClaimRequest, LocalClaim, RegistryError, ResumeTicket};
+use presence::registry::{ClaimError, ClaimRequest, LocalClaim, RegistryError, ReleaseCause, ResumeTicket};
 
 use crate::identity::{Introduction, TokenFault, UserToken};
 use crate::outbound::Outbox;
@@ -191,7 +191,7 @@ impl Performer {
                 Ok((fence, _)) => {
                     let ClaimAttempt { incarnation, session, nick, .. } = attempt;
                     let owner = Owner { incarnation, session, fence };
-                    if answered(|| services.registry.release(&nick, &owner, None)).await.is_err() {
+                    if answered(|| services.registry.release(&nick, &owner, ReleaseCause::CLOSED)).await.is_err() {
                         self.claims.push((nick, owner));
                     }
                 }

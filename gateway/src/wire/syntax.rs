@@ -5,7 +5,7 @@
 use std::ops::RangeInclusive;
 
 use presence::model::codes::ErrorCode;
-use presence::model::moderation::{REASON_CHARS, TOPIC_CHARS, is_one_line};
+use presence::model::moderation::{REASON_CHARS, TOPIC_CHARS, is_free_text, is_one_line};
 use presence::model::{Availability, Nick, RoomName, STATUS_BYTES, Status, UserId};
 
 use crate::message::Target;
@@ -59,8 +59,8 @@ pub(super) fn status(status: Availability, text: &str) -> Result<Status, Refusal
     if text.len() > STATUS_BYTES {
         return Err(bad_request(format!("`text` must be at most {STATUS_BYTES} bytes")));
     }
-    if text.contains(char::is_control) {
-        return Err(bad_request("`text` must not contain control characters"));
+    if !is_free_text(text) {
+        return Err(bad_request("`text` must not contain control and invisible characters"));
     }
     Ok(Status { status, text: text.to_owned() })
 }

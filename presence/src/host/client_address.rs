@@ -111,8 +111,11 @@ impl TrustedProxies {
     /// The reason, for people.
     pub fn check_ban(&self, subject: &SanctionSubject) -> Result<(), String> {
         let SanctionSubject::Network(network) = subject else { return Ok(()) };
-        if network.is_everything() {
-            return Err(format!("{network} is every address"));
+        if network.is_wide() {
+            return Err(match network.prefix() {
+                0 => format!("{network} is every address"),
+                _ => format!("{network} is wider than a /8 of IPv4 or a /16 of IPv6"),
+            });
         }
         let net = network.net();
         let overlaps = |proxy: &&ProxyNetwork| proxy.0.contains(&net) || net.contains(&proxy.0);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::lease::beat::OwnLease;
 use crate::model::{LeftReason, Owner, RoomName};
 use crate::registry::{
-    Differences, Generation, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, RegistryError, Surplus,
+    Differences, Generation, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, RegistryError, ReleaseCause, Surplus,
 };
 
 /// Pauses between audits.
@@ -108,7 +108,9 @@ impl<'a> ClaimAudit<'a> {
         }
         for surplus in surplus {
             let released = match &surplus {
-                Surplus::Nick(nick, owner) if !has_claim(claims, owner) => registry.release(nick, owner, None).await?,
+                Surplus::Nick(nick, owner) if !has_claim(claims, owner) => {
+                    registry.release(nick, owner, ReleaseCause::CLOSED).await?
+                }
                 Surplus::Member(room, nick, owner) if !has_room(claims, owner, room) => {
                     let (reason, intent) = (LeftReason::Closed, LeaveIntent::ForGood);
                     registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await?

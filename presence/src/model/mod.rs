@@ -35,7 +35,7 @@ pub use self::names::{
     ROOM_GRAPHEMES, RoomKey, RoomName,
 };
 pub use self::presence::{
-    Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,
+    Availability, LeftReason, MemberInfo, MemberLeft, OfflineReason, PresenceDelta, Rename, STATUS_BYTES, Status,
 };
 pub use self::room_entry::RoomEntryOrder;
 pub use self::room_pattern::RoomPattern;

@@ -212,13 +212,18 @@ pub struct RoomRemoval {
     pub number: String,
 }
 
-/// Returns true for one line of at most `chars` characters that leaves the text around it as it is: no control
-/// characters, and no invisible ones such as those that turn the direction of writing. Joiners are allowed, because
-/// scripts and emoji need them.
+/// Returns true for free text of at most `chars` characters.
 #[must_use]
 pub fn is_one_line(text: &str, chars: usize) -> bool {
-    let is_plain = |c: char| matches!(c, '\u{200C}' | '\u{200D}') || is_printable(c);
-    text.chars().count() <= chars && text.chars().all(is_plain)
+    text.chars().count() <= chars && is_free_text(text)
+}
+
+/// Returns true for one line that leaves the text around it as it is: no control characters, and no invisible ones such
+/// as those that turn the direction of writing. Joiners are allowed, because scripts and emoji
+/// need them. The rule for status texts, topics and reasons.
+#[must_use]
+pub fn is_free_text(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, '\u{200C}' | '\u{200D}') || is_printable(c))
 }
 
 #[cfg(test)]
@@ -236,12 +241,31 @@ mod tests {
 
     #[test]
     fn invisible_characters_are_no_plain_line() {
-        for turned in ['\u{202E}', '\u{202A}', '\u{2066}', '\u{2069}', '\u{200F}', '\u{61C}', '\u{200B}', '\u{FEFF}'] {
+        for turned in [
+            '\u{202E}',
+            '\u{202A}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{200F}',
+            '\u{61C}',
+            '\u{200B}',
+            '\u{FEFF}',
+            '\u{3164}',
+            '\u{115F}',
+            '\u{1160}',
+            '\u{FFA0}',
+            '\u{180E}',
+            '\u{34F}',
+            '\u{17B5}',
+            '\u{E0041}',
+            '\u{E0100}',
+        ] {
             assert!(!is_one_line(&format!("tea{turned}"), REASON_CHARS), "{}", turned.escape_unicode());
         }
         for plain in [
             "\u{5E9}\u{5DC}\u{5D5}\u{5DD} tea",
             "\u{1F469}\u{200D}\u{1F4BB}",
+            "\u{2764}\u{FE0F}\u{200D}\u{1F525}",
             "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}",
         ] {
             assert!(is_one_line(plain, REASON_CHARS), "{plain}");

@@ -18,7 +18,7 @@ pub enum Availability {
     Away,
 }
 
-/// Status of a user. The text is at most 256 bytes and has no control characters.
+/// Status of a user. The text is at most 256 bytes of free text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// Online or away.
@@ -31,7 +31,7 @@ pub struct Status {
 /// Maximum length of a status text, in bytes.
 pub const STATUS_BYTES: usize = 256;
 
-/// Reason why a user left a room or went offline.
+/// Reason why a user left a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftReason {
@@ -58,6 +58,56 @@ impl LeftReason {
             Self::GatewayLost => "gateway_lost",
             Self::Kicked => "kicked",
         }
+    }
+}
+
+/// Reason why a user went offline, as in the events of operators. Members of its rooms see [`OfflineReason::left`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OfflineReason {
+    /// The connection ended.
+    Closed,
+    /// Nothing was received for too long.
+    Timeout,
+    /// The gateway was fenced.
+    GatewayLost,
+    /// An operator ended the session.
+    Kicked,
+    /// A ban ended the session.
+    Banned,
+    /// Its token expired or was revoked, or its key was removed.
+    TokenExpired,
+}
+
+impl OfflineReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::Closed, Self::Timeout, Self::GatewayLost, Self::Kicked, Self::Banned, Self::TokenExpired];
+
+    /// Returns the word in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::TokenExpired => "token_expired",
+            _ => self.left().as_str(),
+        }
+    }
+
+    /// Returns the reason that members of its rooms see: a ban shows as a kick.
+    #[must_use]
+    pub fn left(self) -> LeftReason {
+        match self {
+            Self::Closed | Self::TokenExpired => LeftReason::Closed,
+            Self::Timeout => LeftReason::Timeout,
+            Self::GatewayLost => LeftReason::GatewayLost,
+            Self::Kicked | Self::Banned => LeftReason::Kicked,
+        }
+    }
+
+    /// Returns true if the session is over for good: no token resumes it. The twin is `is_final` in `end_session.lua`.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Kicked | Self::Banned)
     }
 }
 

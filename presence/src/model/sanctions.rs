@@ -21,6 +21,10 @@ const MODERATOR_BYTES: usize = 64;
 pub const SANCTIONS_MAX: usize = 10_000;
 /// The longest prefix of an IPv6 network: a network assigns that many bits to one client.
 const CLIENT_PREFIX_V6: u8 = 64;
+/// The prefixes of the widest networks that an order names without force: a 256th of IPv4, and more of IPv6 than any
+/// provider has.
+const WIDE_PREFIX_V4: u8 = 8;
+const WIDE_PREFIX_V6: u8 = 16;
 /// Number of bits in front of an IPv4 address that is written as an IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
 const ID_BYTES: usize = 8;
@@ -203,10 +207,14 @@ impl SanctionedNetwork {
         self.0.prefix_len()
     }
 
-    /// Returns true if it covers every address of its family.
+    /// Returns true if it covers more than a /8 of IPv4 or a /16 of IPv6.
     #[must_use]
-    pub fn is_everything(self) -> bool {
-        self.0.prefix_len() == 0
+    pub fn is_wide(self) -> bool {
+        let widest = match self.0 {
+            IpNet::V4(_) => WIDE_PREFIX_V4,
+            IpNet::V6(_) => WIDE_PREFIX_V6,
+        };
+        self.prefix() < widest
     }
 }
 

@@ -63,11 +63,15 @@ pub fn is_printable_text(text: &str, bytes: usize) -> bool {
     (1..=bytes).contains(&text.len()) && text.chars().all(is_printable)
 }
 
-/// Returns false for characters that break a line or that a reader cannot see.
+/// Returns false for characters that break a line or that a reader cannot see: the default-ignorable ones of Unicode,
+/// line separators and annotations. Variation selectors (U+FE00 to U+FE0F, and the Mongolian ones) only choose the form
+/// of the character before them, as in most emoji, and stay.
 pub(super) fn is_printable(c: char) -> bool {
     let is_invisible = matches!(c,
-        '\u{AD}' | '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
-        | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}');
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}'
+        | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}'
+        | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}'
+        | '\u{E0000}'..='\u{E0FFF}');
     !c.is_control() && !is_invisible
 }
 

@@ -72,7 +72,7 @@ pub use self::memory::MemoryRegistry;
 pub use self::messages::{
     ApiPost, PayloadFields, PostError, PostTarget, PostedMessage, RoomMessage, RoomTail, payload,
 };
-pub use self::names::{ClaimError, ClaimRequest};
+pub use self::names::{ClaimError, ClaimRequest, ReleaseCause};
 pub use self::redis::RedisRegistry;
 pub use self::rooms::{
     JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, ModerationCaller, ModerationError, ModerationRequest,

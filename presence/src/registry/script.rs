@@ -33,9 +33,9 @@ scripts! {
     RESUME = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../names/take_over.lua", "../names/assign_nick.lua"] "sessions/resume.lua";
     CONFIRM = ["prelude.lua"] "sessions/confirm.lua";
     DETACH = ["prelude.lua"] "sessions/detach.lua";
-    EXPIRE_DETACHED = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua"] "sessions/expire_detached.lua";
+    EXPIRE_DETACHED = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../names/order_kick.lua", "../names/end_session.lua"] "sessions/expire_detached.lua";
     READ = ["prelude.lua"] "sessions/read.lua";
-    RELEASE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua"] "names/release.lua";
+    RELEASE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/free_nick.lua", "../names/order_kick.lua", "../names/end_session.lua"] "names/release.lua";
     JOIN = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/roles.lua", "../rooms/rules.lua", "stream.lua"] "rooms/join.lua";
     DELETE_ROOM = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/order_removal.lua"] "rooms/delete_room.lua";
     SET_RULES = ["prelude.lua", "stream.lua"] "rooms/set_rules.lua";
@@ -43,7 +43,7 @@ scripts! {
     LEAVE = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "rooms/leave.lua";
     MODERATE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/present_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../rooms/order_removal.lua", "../rooms/roles.lua", "../rooms/rules.lua"] "rooms/moderate.lua";
     STATUS = ["prelude.lua"] "names/status.lua";
-    KICK = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/kick.lua";
+    KICK = ["prelude.lua", "owners.lua", "../names/present_nick.lua", "../names/order_kick.lua"] "names/kick.lua";
     ORDER_ENTRY = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/order_entry.lua";
     RENAMED = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/renamed.lua";
     DRAIN = ["prelude.lua"] "leases/drain.lua";

@@ -84,7 +84,8 @@ impl GatewayUsers {
     }
 
     async fn leave(&self, nick: &str, owner: &Owner) {
-        assert!(self.registry.release(&parse_nick(nick), owner, None).await.expect("an answer"));
+        let cause = presence::registry::ReleaseCause::CLOSED;
+        assert!(self.registry.release(&parse_nick(nick), owner, cause).await.expect("an answer"));
     }
 }
 

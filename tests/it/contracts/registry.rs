@@ -25,10 +25,12 @@ mod webhooks;
 
 use std::time::Duration;
 
-use presence::model::{Incarnation, LeftReason, MemberInfo, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use presence::model::{
+    Incarnation, LeftReason, MemberInfo, Nick, OfflineReason, Owner, RoomName, SessionId, Status, TokenHash,
+};
 use presence::registry::{
     ClaimError, ClaimRequest, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, JoinedAt, LeaveIntent,
-    LeaveRequest, LocalClaim, ReassertBatch, Registry, RegistryError, RegistryEvent,
+    LeaveRequest, LocalClaim, ReassertBatch, Registry, RegistryError, RegistryEvent, ReleaseCause,
 };
 use serde_json::json;
 
@@ -196,11 +198,11 @@ impl NickSession {
     }
 
     async fn expire(&self) -> bool {
-        self.registry.expire_detached(&self.nick, &self.owner, LeftReason::Closed).await.unwrap()
+        self.registry.expire_detached(&self.nick, &self.owner, OfflineReason::Closed).await.unwrap()
     }
 
     async fn release(&self) -> bool {
-        self.registry.release(&self.nick, &self.owner, None).await.unwrap()
+        self.registry.release(&self.nick, &self.owner, ReleaseCause::CLOSED).await.unwrap()
     }
 }
 

@@ -71,6 +71,23 @@ async fn application_decides_about_every_request() {
 }
 
 #[tokio::test]
+async fn refused_registration_counts_for_the_address() {
+    let application = HookApplication::start(SECRET).await;
+    let cluster = cluster_with(&application, &["register"])
+        .gateway_setting("PARLEY__LIMITS__REGISTRATIONS_PER_MINUTE", "1")
+        .gateway_setting("PARLEY__LIMITS__REGISTRATIONS_BURST", "2");
+    let mut cluster = cluster.start().await;
+    cluster.allow("hook not answered");
+    for (reply, code) in [(json!({"allow": false}), "not_allowed"), (json!("no answer"), "hook_unavailable")] {
+        application.reply_with(move |_| HookReply::json(reply.clone()));
+        assert_eq!(refusal(cluster.ws().await.try_register("eve").await).0, code);
+    }
+    assert_eq!(refusal(cluster.ws().await.try_register("eve").await).0, "rate_limited");
+    assert_eq!(application.questions().len(), 2, "nothing more is asked");
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn question_names_user_and_hides_address() {
     let application = HookApplication::start(SECRET).await;
     let builder = cluster_with(&application, &ALL).gateway_setting("PARLEY__LOG__ADDRESSES", "false");

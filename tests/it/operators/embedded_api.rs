@@ -237,6 +237,40 @@ async fn webhook_gets_events_of_a_gateway_alone() {
 }
 
 #[tokio::test]
+async fn order_ends_session_of_gateway_alone_for_good() {
+    let receiver = WebhookReceiver::start(SECRET).await;
+    let alone = Alone::with_webhook(&receiver, &["offline"]).await;
+    let connect = async || WsClient::connect(alone.gateway.ws()).await;
+    for (nick, path, code) in [("zoe", "/v1/kicks", 4003), ("eve", "/v1/bans", 4006)] {
+        let client = connect().await;
+        let registered = client.register(nick).await;
+        client.join("#lobby").await;
+        let order = alone.order(path, &json!({"nick": nick})).await;
+        assert_eq!(client.closed_within(EFFECTIVE).await.code, Some(code));
+        if path == "/v1/bans" {
+            let refused = connect().await.try_resume(&registered, json!({})).await.unwrap_err();
+            assert_eq!(refused.code, "banned");
+            let lifted = alone.ask("DELETE", &format!("{path}/{}", order["id"].as_str().unwrap()), &Value::Null).await;
+            assert_eq!(lifted.status, 204, "{lifted:?}");
+        }
+        eventually(SOON, "the session is over", async || {
+            let refused = connect().await.try_resume(&registered, json!({})).await.map_err(|refused| refused.code);
+            if refused == Err("resume_failed".to_owned()) { Ok(()) } else { Err(refused) }
+        })
+        .await;
+    }
+    let goodbye = alone.guest("bob").await;
+    goodbye.bye().await;
+    let reasons = |events: &[ReceivedEvent]| {
+        let of = |event: &ReceivedEvent| format!("{} {}", event.event["nick"], event.event["reason"]).replace('"', "");
+        events.iter().map(of).collect::<Vec<_>>()
+    };
+    let events = receiver.until(SOON, "three are offline", |events| events.len() > 2).await;
+    assert_eq!(reasons(&events), ["zoe kicked", "eve banned", "bob closed"]);
+    alone.end(&[]).await;
+}
+
+#[tokio::test]
 async fn drain_delivers_the_last_webhook_events() {
     let receiver = WebhookReceiver::start(SECRET).await;
     let alone = Alone::with_webhook(&receiver, &["message"]).await;

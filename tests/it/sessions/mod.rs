@@ -2,6 +2,7 @@
 
 mod announcements;
 mod drain;
+mod ended;
 mod holds;
 pub(crate) mod identity;
 mod key_sets;

@@ -137,6 +137,7 @@ mod perform {
 
     use presence::model::Owner;
     use presence::model::codes::{CloseCode, ErrorCode};
+    use presence::registry::ReleaseCause;
 
     use super::{ClaimNick, ReleaseNick};
     use crate::session::performer::{ClaimAttempt, Performer};
@@ -172,7 +173,7 @@ mod perform {
     impl ReleaseNick {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<(), Refusal> {
             let (registry, Self { nick, owner, renamed_to }) = (&performer.services.registry, self);
-            answered(|| registry.release(&nick, &owner, Some(&renamed_to))).await?;
+            answered(|| registry.release(&nick, &owner, ReleaseCause::RenamedTo(&renamed_to))).await?;
             performer.claims.retain(|(claimed, _)| claimed.key() != nick.key());
             Ok(())
         }

@@ -27,7 +27,7 @@ pub struct BeginSession {
     pub(crate) token: Option<Token>,
     /// The address of the client, for a line of the log about a refused token.
     pub(crate) address: Option<ClientAddress>,
-    /// The registration of its address, which counts only if the session begins.
+    /// The registration of its address, which counts only if the session begins or the application was asked.
     pub(crate) registration: Option<QuotaHold>,
 }
 
@@ -119,6 +119,7 @@ mod perform {
 
     use super::{BeginSession, SessionBegun, SessionGrant};
     use crate::metrics::RegistrationOutcome;
+    use crate::quota::QuotaHold;
     use crate::session::performer::{ClaimAttempt, Performer, unix_ms};
     use crate::session::refusal::unavailable;
     use crate::session::token;
@@ -129,7 +130,11 @@ mod perform {
             let Self { nick, token, address, registration } = self;
             let (nick, mut user_token) = performer.introduce(nick, token, address).await?;
             let services = Arc::clone(&performer.services);
-            services.ask_register(&nick, user_token.as_mut(), address).await?;
+            if let Err(refusal) = services.ask_register(&nick, user_token.as_mut(), address).await {
+                // A question is work for the application, so it counts as a registration.
+                registration.into_iter().for_each(QuotaHold::keep);
+                return Err(refusal);
+            }
             performer.release_unresolved().await;
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;

@@ -304,10 +304,13 @@ fn refusal_keeps_the_id_and_names_the_field() {
         (r#""type":"status","status":true"#, "bad_request: `status` must be a string"),
         (r#""type":"status","status":"Away""#, "bad_request: `status` must be \"online\" or \"away\""),
         (r#""type":"status","status":"away","text":1"#, "bad_request: `text` must be a string"),
-        (r#""type":"status","status":"away","text":"\n""#, "bad_request: `text` must not contain control characters"),
+        (
+            r#""type":"status","status":"away","text":"\n""#,
+            "bad_request: `text` must not contain control and invisible characters",
+        ),
         (
             r#""type":"status","status":"away","text":"\u0085""#,
-            "bad_request: `text` must not contain control characters",
+            "bad_request: `text` must not contain control and invisible characters",
         ),
         (&text, "bad_request: `text` must be at most 256 bytes"),
         (r#""type":"members""#, "bad_request: `room` is missing"),

@@ -166,7 +166,8 @@ fn without_nick() -> Refusal {
 }
 
 fn away(text: &str) -> Result<Command, Refusal> {
-    let limits = format!("the text after /away has at most {STATUS_BYTES} bytes and no control characters");
+    let limits =
+        format!("the text after /away has at most {STATUS_BYTES} bytes and no control and invisible characters");
     syntax::status(Availability::Away, text).map(Command::Status).map_err(|refusal| refusal.with_detail(limits))
 }
 

@@ -170,8 +170,11 @@ fn parser_accepts_every_line_command() {
         ("/history 99999999999999999999", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/away", r#"status Away """#),
         ("/away out for lunch ", r#"status Away "out for lunch""#),
-        ("/away \u{7}x", "= ! bad_request: the text after /away has at most 256 bytes and no control characters"),
-        (&long, "= ! bad_request: the text after /away has at most 256 bytes and no control characters"),
+        (
+            "/away \u{7}x",
+            "= ! bad_request: the text after /away has at most 256 bytes and no control and invisible characters",
+        ),
+        (&long, "= ! bad_request: the text after /away has at most 256 bytes and no control and invisible characters"),
         ("/back", r#"status Online """#),
         ("/ping", "ping"),
         ("/quit", "bye"),

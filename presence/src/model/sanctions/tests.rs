@@ -33,7 +33,20 @@ fn networks_have_one_form_each() {
     for text in malformed.into_iter().chain(between) {
         assert_eq!(SanctionedNetwork::parse(text), None, "{text}");
     }
-    assert!(SanctionedNetwork::parse("::ffff:0.0.0.0/96").unwrap().is_everything());
+    for (text, is_wide) in [
+        ("::ffff:0.0.0.0/96", true),
+        ("0.0.0.0/0", true),
+        ("128.0.0.0/1", true),
+        ("10.0.0.0/7", true),
+        ("10.0.0.0/8", false),
+        ("::/0", true),
+        ("2000::/3", true),
+        ("2001::/15", true),
+        ("2001::/16", false),
+        ("192.0.2.7", false),
+    ] {
+        assert_eq!(SanctionedNetwork::parse(text).unwrap().is_wide(), is_wide, "{text}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
+use crate::model::{Incarnation, NickKey, OfflineReason, Owner, PresenceDelta, RoomKey};
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, LeaseRecord, StoreState, now};
 
@@ -174,7 +174,7 @@ impl StoreState {
     pub(crate) fn reap(&mut self, incarnation: &Incarnation, limit: usize) -> ReapedBatch {
         let mut reaped = ReapedBatch::default();
         let Some(row) = self.leases.rows.get_mut(incarnation).filter(|row| !row.holds()) else { return reaped };
-        let reason = if row.state == LeaseState::Drained { LeftReason::Closed } else { LeftReason::GatewayLost };
+        let reason = if row.state == LeaseState::Drained { OfflineReason::Closed } else { OfflineReason::GatewayLost };
         let members: Vec<(RoomKey, NickKey)> = (0..limit).map_while(|_| row.members.pop_first()).collect();
         let nicks: Vec<NickKey> = (members.len()..limit).map_while(|_| row.nicks.pop_first()).collect();
         let is_theirs = |owner: &Owner| owner.incarnation == *incarnation;
@@ -190,7 +190,7 @@ impl StoreState {
                 self.hand_over(&room, &nick, newer);
                 continue;
             }
-            if let Some(departure) = self.drop_member(&room, &nick, reason) {
+            if let Some(departure) = self.drop_member(&room, &nick, reason.left()) {
                 left.entry(room).or_default().push(departure);
                 reaped.members += 1;
             }

@@ -1,5 +1,5 @@
 //! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `take_over.lua`, `release.lua`, `status.lua`,
-//! `kick.lua`, `order_entry.lua`, `present_nick.lua` and `free_nick.lua`.
+//! `kick.lua`, `order_entry.lua`, `present_nick.lua`, `free_nick.lua` and `end_session.lua`.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use serde_json::json;
 
 use crate::model::stream::StreamEnd;
 use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomEntryOrder, RoomKey, RoomName,
-    SessionId, Status, UserId,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, OfflineReason, Owner, PresenceDelta, RoomEntryOrder,
+    RoomKey, RoomName, SessionId, Status, UserId,
 };
 use crate::registry::redis::json as to_json;
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, Leftover, NickRecord, StoreState, now};
 
-use super::{ClaimError, ClaimRequest, Names};
+use super::{ClaimError, ClaimRequest, Names, ReleaseCause};
 
 impl Names for MemoryRegistry {
     async fn claim(&self, request: ClaimRequest<'_>) -> Result<(Fence, StreamEnd), ClaimError> {
         self.store.lock().begin(request)
     }
 
-    async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError> {
-        Ok(self.store.lock().release(nick, owner, renamed_to))
+    async fn release(&self, nick: &Nick, owner: &Owner, cause: ReleaseCause<'_>) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().release(nick, owner, cause))
     }
 
     async fn set_status(
@@ -142,11 +142,11 @@ impl StoreState {
     ) -> (Fence, bool) {
         let mut stays = false;
         if let Some(owner) = self.nicks.owner(nick.key()).cloned() {
-            let reason = self.leases.leave_reason(&owner.incarnation);
+            let reason = self.leases.offline_reason(&owner.incarnation);
             if self.nicks.user(nick.key()).is_some() {
                 stays = self.leases.shows(&owner.incarnation);
                 self.order_end(&owner);
-                self.end_memberships(nick.key(), &owner, reason);
+                self.end_memberships(nick.key(), &owner, reason.left());
             }
             self.free_nick(nick.key(), FreedFor::AnySession);
             if !stays {
@@ -234,25 +234,41 @@ impl StoreState {
         fence
     }
 
-    pub(crate) fn release(&mut self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> bool {
+    pub(crate) fn release(&mut self, nick: &Nick, owner: &Owner, cause: ReleaseCause<'_>) -> bool {
+        let is_final = matches!(cause, ReleaseCause::Offline(reason) if reason.is_final());
         if self.nicks.owner(nick.key()) != Some(owner) {
+            if is_final {
+                self.pursue(&owner.session);
+            }
             return false;
         }
-        // Another spelling of the same nick is still the same claim.
-        if renamed_to.is_none_or(|new| new.key() != nick.key()) {
-            self.free_nick(nick.key(), FreedFor::AnySession);
-        }
-        match renamed_to {
-            Some(new) => {
-                // A user that has chosen another nick keeps no claim to this one.
+        match cause {
+            ReleaseCause::RenamedTo(new) => {
+                // Another spelling of the same nick is still the same claim. A user that has chosen another nick keeps
+                // no claim to this one.
                 if new.key() != nick.key() {
+                    self.free_nick(nick.key(), FreedFor::AnySession);
                     self.nicks.unbind(nick.key());
                 }
                 self.log_event("rename", &json!({ "from": nick.as_str(), "to": new.as_str() }));
             }
-            None => self.log_offline(nick.key(), LeftReason::Closed),
+            ReleaseCause::Offline(reason) => {
+                self.free_nick(nick.key(), FreedFor::AnySession);
+                self.log_offline(nick.key(), reason);
+            }
+        }
+        if is_final {
+            self.sessions.revoke_tokens(&owner.session);
         }
         true
+    }
+
+    /// Orders the gateway to which a session has moved to end it.
+    pub(crate) fn pursue(&mut self, session: &SessionId) {
+        let Some(nick) = self.sessions.nick(session) else { return };
+        if let Some(owner) = self.nicks.owner(nick).filter(|owner| owner.session == *session).cloned() {
+            self.order_kick(&owner);
+        }
     }
 
     pub(crate) fn set_status(
@@ -279,7 +295,15 @@ impl StoreState {
     }
 
     pub(crate) fn kick(&mut self, nick: &NickKey) -> bool {
-        let Some(owner) = self.live_owner(self.present_nick(nick)).cloned() else { return false };
+        let owner = self.nicks.owner(self.present_nick(nick)).cloned();
+        owner.is_some_and(|owner| self.order_kick(&owner))
+    }
+
+    /// Orders the gateway of a claim to end its session. Returns true if that gateway serves.
+    fn order_kick(&mut self, owner: &Owner) -> bool {
+        if !self.leases.serves(&owner.incarnation) {
+            return false;
+        }
         if let Some(row) = self.leases.row(&owner.incarnation) {
             row.mailbox.push(MailboxOrder::Kick(owner.session.clone()));
         }
@@ -346,7 +370,7 @@ impl StoreState {
         self.log_event("online", &json!({ "nick": nick.as_str() }));
     }
 
-    pub(crate) fn log_offline(&mut self, nick: &NickKey, reason: LeftReason) {
+    pub(crate) fn log_offline(&mut self, nick: &NickKey, reason: OfflineReason) {
         let display = self.nicks.records.get(nick).map_or(nick.as_str(), |record| &record.display);
         self.log_event("offline", &json!({ "nick": display, "reason": reason.as_str() }));
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::model::stream::StreamEnd;
 use crate::model::{
-    Fence, Incarnation, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, TokenHash, UserId,
+    Fence, Incarnation, MemberInfo, Nick, NickKey, OfflineReason, Owner, RoomKey, RoomName, SessionId, TokenHash,
+    UserId,
 };
 
 use super::RegistryError;
@@ -30,6 +31,20 @@ pub struct ClaimRequest<'a> {
     pub token: &'a TokenHash,
     /// The user that a verified token names; `None` for a guest.
     pub user: Option<&'a UserId>,
+}
+
+/// The consequence of a release for the user.
+#[derive(Debug, Clone, Copy)]
+pub enum ReleaseCause<'a> {
+    /// The session ends.
+    Offline(OfflineReason),
+    /// The session continues under this nickname.
+    RenamedTo(&'a Nick),
+}
+
+impl ReleaseCause<'_> {
+    /// The session ends with its connection.
+    pub const CLOSED: Self = Self::Offline(OfflineReason::Closed);
 }
 
 /// A nickname that was not assigned.
@@ -74,13 +89,16 @@ contract! {
         /// [`ClaimError`]. On `Unknown` release it or claim again.
         async fn claim(&self, request: ClaimRequest<'_>) -> Result<(Fence, StreamEnd), ClaimError>;
 
-        /// Releases a nickname if `owner` owns it, with no hold; logs `offline`, or `rename` when `renamed_to` is
-        /// given. Returns true if this call released it. Works in any state of the lease, since it only removes the
-        /// caller's own claim.
+        /// Releases a nickname if `owner` owns it, with no hold; logs `offline` with its reason, or `rename`. Returns
+        /// true if this call released it. Works in any state of the lease, since it only removes the caller's own
+        /// claim.
+        ///
+        /// After a [final](OfflineReason::is_final) reason no token resumes the session. If it was resumed before this
+        /// call, its new gateway is ordered to end it too.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError>;
+        async fn release(&self, nick: &Nick, owner: &Owner, cause: ReleaseCause<'_>) -> Result<bool, RegistryError>;
 
         /// Records a member's status and announces it to `rooms`. Returns true if `owner` still owned the nickname.
         ///

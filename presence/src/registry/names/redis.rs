@@ -14,7 +14,7 @@ use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, json, 
 use crate::registry::reply::{ScriptReply, malformed};
 use crate::registry::{RegistryError, script};
 
-use super::{ClaimError, ClaimRequest, Names};
+use super::{ClaimError, ClaimRequest, Names, ReleaseCause};
 
 /// The common arguments of the scripts that assign nicks.
 pub(in crate::registry) struct NickAssignment<'a> {
@@ -49,7 +49,7 @@ impl Names for RedisRegistry {
         }
     }
 
-    async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError> {
+    async fn release(&self, nick: &Nick, owner: &Owner, cause: ReleaseCause<'_>) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().nick(nick.key()))
             .own([NickKeys::record])
             .crossing_in_script::<SkeletonUnit>()
@@ -57,8 +57,11 @@ impl Names for RedisRegistry {
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<UserUnit>()
             .crossing_in_script::<NodeUnit>();
-        let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
-        let args = [&owner.token(), nick.key().as_str(), nick.as_str(), new_key, new_display];
+        let [reason, new_key, new_display] = match cause {
+            ReleaseCause::Offline(reason) => [reason.as_str(), "", ""],
+            ReleaseCause::RenamedTo(new) => ["", new.key().as_str(), new.as_str()],
+        };
+        let args = [&owner.token(), nick.key().as_str(), nick.as_str(), reason, new_key, new_display];
         did_change(&mut self.write(owner.session.as_str(), &script::RELEASE, keys, &args).await?)
     }
 

@@ -80,8 +80,10 @@ impl StoreState {
             let same = before.filter(|(before, _)| before.session == owner.session);
             if same.is_some() {
                 self.unlink_member(key, nick.key());
-            } else if let Some(lost) =
-                self.rooms.member(key, nick.key()).map(|member| self.leases.leave_reason(&member.owner.incarnation))
+            } else if let Some(lost) = self
+                .rooms
+                .member(key, nick.key())
+                .map(|member| self.leases.offline_reason(&member.owner.incarnation).left())
             {
                 self.drop_member(key, nick.key(), lost);
             }

@@ -26,6 +26,8 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
         "free_nick",
         "user_nicks",
         "present_nick",
+        "order_kick",
+        "end_session",
         "take_over",
         "assign_nick",
         "drop_member",

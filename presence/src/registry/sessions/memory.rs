@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::model::stream::StreamEnd;
 use crate::model::{
-    Fence, Incarnation, LeftReason, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
+    Fence, Incarnation, Nick, NickKey, OfflineReason, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
 use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, StoreState, now};
@@ -32,7 +32,7 @@ impl Sessions for MemoryRegistry {
         Ok(self.store.lock().detach(nick, owner, terms))
     }
 
-    async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+    async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: OfflineReason) -> Result<bool, RegistryError> {
         Ok(self.store.lock().expire_detached(nick, owner, reason))
     }
 
@@ -186,13 +186,20 @@ impl StoreState {
         DetachOutcome::Held
     }
 
-    pub(crate) fn expire_detached(&mut self, nick: &Nick, owner: &Owner, reason: LeftReason) -> bool {
+    pub(crate) fn expire_detached(&mut self, nick: &Nick, owner: &Owner, reason: OfflineReason) -> bool {
         let record = self.nicks.records.get(nick.key());
         if !record.is_some_and(|record| record.detached && record.owner.as_ref() == Some(owner)) {
+            if reason.is_final() {
+                self.pursue(&owner.session);
+            }
             return false;
         }
-        self.free_nick(nick.key(), FreedFor::ItsSession);
+        let freed_for = if reason.is_final() { FreedFor::AnySession } else { FreedFor::ItsSession };
+        self.free_nick(nick.key(), freed_for);
         self.log_offline(nick.key(), reason);
+        if reason.is_final() {
+            self.sessions.revoke_tokens(&owner.session);
+        }
         true
     }
 }

@@ -8,7 +8,7 @@ mod redis;
 
 use std::time::Duration;
 
-use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash, UserId};
+use crate::model::{Fence, Incarnation, Nick, OfflineReason, Owner, RoomName, SessionId, Status, TokenHash, UserId};
 
 use super::{ClaimError, RegistryError};
 
@@ -128,12 +128,13 @@ contract! {
         async fn detach(&self, nick: &Nick, owner: &Owner, terms: HoldTerms) -> Result<DetachOutcome, RegistryError>;
 
         /// Ends a detached session that was not resumed in time. It goes offline, logged with the reason. Its nickname
-        /// is held for it until the hold ends. Returns true if this call ended it; only then does the gateway leave its
-        /// rooms, [`LeaveIntent::ForNow`](super::LeaveIntent::ForNow).
+        /// is held for it until the hold ends, unless the reason is [final](OfflineReason::is_final): then no token
+        /// resumes it, as with [`Registry::release`](super::Registry::release). Returns true if this call ended it;
+        /// only then does the gateway leave its rooms, [`LeaveIntent::ForNow`](super::LeaveIntent::ForNow).
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError>;
+        async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: OfflineReason) -> Result<bool, RegistryError>;
 
         /// Records the client's read position in its inbox. It never goes back and never past the end. Returns the
         /// position that is kept; `None` if the session does not exist.

@@ -1,7 +1,7 @@
 //! Sessions in Redis: the calls of the scripts beside this file.
 
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit, UserUnit};
-use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::model::{Fence, Incarnation, Nick, OfflineReason, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::names::{NickAssignment, refused_claim};
 use crate::registry::redis::{RedisRegistry, did_change, millis, refused};
 use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
@@ -48,7 +48,7 @@ impl Sessions for RedisRegistry {
         }
     }
 
-    async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+    async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: OfflineReason) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().nick(nick.key()))
             .own([NickKeys::record])
             .crossing_in_script::<SkeletonUnit>()

@@ -69,7 +69,7 @@ impl ApiAdmission {
         }
     }
 
-    /// Checks that a ban spares the proxies of this process and is not of every address.
+    /// Checks that a ban spares the proxies of this process and is not of a wide network.
     ///
     /// # Errors
     /// The reason, for people.

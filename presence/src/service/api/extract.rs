@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
+use super::body_fault::BodyFault;
 use super::problem::refused_as;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
@@ -188,7 +189,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let body = body_text(request, state).await?;
-        from_object(&body).map(Self).ok_or(bad("the request body is not the JSON object that this path expects"))
+        from_object(&body).map(Self).map_err(|fault| fault.refusal("the request body"))
     }
 }
 
@@ -200,6 +201,12 @@ pub(super) async fn body_text<S: Send + Sync>(request: Request, state: &S) -> Re
 }
 
 /// Reads a JSON object. An array is refused: a derived `Deserialize` takes one for the fields in their order.
-pub(super) fn from_object<T: DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_str(text).ok().filter(|_| text.trim_ascii_start().starts_with('{'))
+///
+/// # Errors
+/// The first fault that is found.
+pub(super) fn from_object<T: DeserializeOwned>(text: &str) -> Result<T, BodyFault> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(BodyFault::NoObject);
+    }
+    serde_json::from_str(text).map_err(|error| BodyFault::find::<T>(text, &error.to_string()))
 }

@@ -209,10 +209,12 @@ pub(super) async fn batch(
     if !(1..=BATCH_MAX).contains(&messages.len()) {
         return Err(bad("messages must have 1 to 100 rows"));
     }
-    let malformed = || bad("the row is not a message: to, body and key are required");
     let rows: Vec<Result<(String, ApiPost), Problem>> = messages
         .iter()
-        .map(|row| CheckedMessage::of(from_object(row.get()).ok_or_else(malformed)?, key.name())?.row())
+        .map(|row| {
+            let message = from_object(row.get()).map_err(|fault| fault.refusal("the row"))?;
+            CheckedMessage::of(message, key.name())?.row()
+        })
         .collect();
     let posts: Vec<ApiPost> = rows.iter().flatten().map(|(_, post)| post.clone()).collect();
     let mut results = api.post(client, &posts).await?.into_iter();
@@ -249,7 +251,7 @@ impl<'a> CheckedMessage<'a> {
             Ok(name) => MessageTarget::Name(name),
             Err(_) => {
                 let user = from_object(to.get()).map(MessageTarget::User);
-                user.ok_or(bad("to must be a room, a nickname, or an object with the id of a user"))?
+                user.map_err(|_| bad("to must be a room, a nickname, or an object with the id of a user"))?
             }
         };
         let from = from.unwrap_or_else(|| application.to_owned());

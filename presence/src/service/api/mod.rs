@@ -10,6 +10,7 @@
 
 mod admission;
 mod announcements;
+mod body_fault;
 mod cluster;
 mod cors;
 mod counts;

@@ -49,7 +49,7 @@ pub(super) struct OrderRequest {
     /// An idempotency key of the application, at most 128 bytes. While an order with this key is in force, the same
     /// order changes nothing.
     key: Option<String>,
-    /// Bans or kicks every address (`/0`) or a trusted proxy, which is refused otherwise.
+    /// Bans or kicks also a network wider than /8 (IPv6: /16) or a trusted proxy, which is refused otherwise.
     #[serde(default)]
     force: bool,
 }
@@ -62,7 +62,7 @@ impl PageCursor for u64 {
 }
 
 impl OrderRequest {
-    /// Refuses an order about every address or a trusted proxy, unless it is forced.
+    /// Refuses an order about a wide network or a trusted proxy, unless it is forced.
     fn check_reach(&self, api: &Api) -> Result<(), Problem> {
         let spared = if self.force { Ok(()) } else { api.admission.check_ban(&self.subject()?) };
         spared.map_err(|reason| refused_bad(&format!("{reason}; \"force\": true gives the order anyway")))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::{Incarnation, LeftReason, NickKey, RoomKey};
+use crate::model::{Incarnation, NickKey, OfflineReason, RoomKey};
 use crate::registry::{GatewayInfo, Lease, LeaseState, MailboxOrder, RegistryError, UsageReport};
 
 use super::now;
@@ -73,10 +73,12 @@ impl Leases {
         self.rows.get(incarnation).is_some_and(|row| row.state.shows())
     }
 
-    /// Returns the leave reason of a gateway's users: `gateway_lost` if its lease is fenced or unknown, else `closed`.
-    pub(crate) fn leave_reason(&self, incarnation: &Incarnation) -> LeftReason {
+    /// Returns the reason why a gateway's users went offline: `gateway_lost` if its lease is fenced or unknown, else
+    /// `closed`.
+    pub(crate) fn offline_reason(&self, incarnation: &Incarnation) -> OfflineReason {
         let known = self.rows.get(incarnation).map(|row| row.state);
-        if known.is_none_or(|state| state == LeaseState::Fenced) { LeftReason::GatewayLost } else { LeftReason::Closed }
+        let is_lost = known.is_none_or(|state| state == LeaseState::Fenced);
+        if is_lost { OfflineReason::GatewayLost } else { OfflineReason::Closed }
     }
 
     pub(crate) fn row(&mut self, incarnation: &Incarnation) -> Option<&mut LeaseRecord> {

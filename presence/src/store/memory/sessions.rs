@@ -69,6 +69,13 @@ impl Sessions {
         }
     }
 
+    /// Revokes the tokens of a session: no client can resume it.
+    pub(crate) fn revoke_tokens(&mut self, session: &SessionId) {
+        if let Some(known) = self.0.get_mut(session) {
+            (known.token, known.previous, known.former) = (TokenHash::none(), None, None);
+        }
+    }
+
     pub(crate) fn joined(&mut self, session: &SessionId, room: &RoomKey) {
         if let Some(known) = self.0.get_mut(session) {
             known.rooms.insert(room.clone());

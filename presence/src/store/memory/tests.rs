@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::model::{Incarnation, LeftReason, Nick, Owner, RoomRules, Status, TokenHash};
+use crate::model::{Incarnation, LeftReason, Nick, OfflineReason, Owner, RoomRules, Status, TokenHash};
 use crate::registry::{
     ClaimRequest, DetachOutcome, GatewayInfo, HoldTerms, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest,
-    ResumeTicket,
+    ReleaseCause, ResumeTicket,
 };
 
 /// One gateway with ann in a room and bob outside it.
@@ -142,7 +142,7 @@ fn direct_message_reaches_the_owners_gateway() {
     assert_eq!(store.append_direct(nobody.key(), message(&ann, "k3", "?")), Err(AppendError::NoSuchUser));
     let as_bob = (bob.0.clone(), ann.1.clone());
     assert_eq!(store.append_direct(bob.0.key(), message(&as_bob, "k3", "?")), Err(AppendError::NotInRoom));
-    assert!(store.lock().release(&bob.0, &bob.1, None));
+    assert!(store.lock().release(&bob.0, &bob.1, ReleaseCause::CLOSED));
     let kept = store.append_direct(bob.0.key(), message(&ann, "k3", "?")).unwrap();
     assert_eq!((kept.seq, kept.online), (3, false), "stored until bob resumes");
     let again = store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap();
@@ -293,10 +293,10 @@ fn index_of_lookalikes_follows_every_change() {
     let expire = |state: &mut StoreState, name: &str, owner: &Owner, hold: Duration| {
         let terms = HoldTerms { hold, after: Duration::ZERO };
         assert_eq!(state.detach(&parse(name), owner, terms), DetachOutcome::Held);
-        assert!(state.expire_detached(&parse(name), owner, LeftReason::Closed));
+        assert!(state.expire_detached(&parse(name), owner, OfflineReason::Closed));
         assert_index_is_exact(&state.nicks);
     };
-    assert!(state.release(&ann.0, &ann.1, None));
+    assert!(state.release(&ann.0, &ann.1, ReleaseCause::CLOSED));
     assert_index_is_exact(&state.nicks);
     // A nick whose hold has ended is claimed in another spelling.
     let former = claim(&mut state, "paypaI");
@@ -331,7 +331,7 @@ fn ended_records_are_deleted_and_live_ones_stay() {
         reason: LeftReason::Left,
         intent: LeaveIntent::ForGood
     }));
-    assert!(state.release(&ann.0, &ann.1, None));
+    assert!(state.release(&ann.0, &ann.1, ReleaseCause::CLOSED));
     state.delete_expired(now() + RETENTION_MS - 1000);
     assert!(state.user(ann.0.key()).is_some() && state.room(lobby.key()).is_some());
 
@@ -340,7 +340,7 @@ fn ended_records_are_deleted_and_live_ones_stay() {
     assert!(state.inboxes.is_empty() && state.leftovers.len() == 0);
     assert!(state.user(bob.0.key()).is_some(), "bob is still online");
 
-    assert!(state.release(&bob.0, &bob.1, None));
+    assert!(state.release(&bob.0, &bob.1, ReleaseCause::CLOSED));
     state.delete_expired(now() + RETENTION_MS + 1000);
     assert!(state.nicks.is_empty() && state.sessions.is_empty() && state.rooms.is_empty(), "{state:?}");
 }
@@ -458,7 +458,7 @@ fn records_that_returned_are_not_deleted() {
         reason: LeftReason::Left,
         intent: LeaveIntent::ForGood
     }));
-    assert!(state.release(&ann.0, &ann.1, None));
+    assert!(state.release(&ann.0, &ann.1, ReleaseCause::CLOSED));
     let fence = state
         .claim(ClaimRequest {
             incarnation: &ann.1.incarnation,

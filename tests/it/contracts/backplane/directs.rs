@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gateway::backplane::{Delivery, PageLimit, PublishError, Published, StreamId};
 use gateway::message::Target;
-use presence::model::{Fence, LeftReason, Nick, Owner, RoomName, TokenHash};
-use presence::registry::{ClaimRequest, DetachOutcome, HoldTerms, LeaseTransition};
+use presence::model::{Fence, Nick, OfflineReason, Owner, RoomName, TokenHash};
+use presence::registry::{ClaimRequest, DetachOutcome, HoldTerms, LeaseTransition, ReleaseCause};
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually};
 use super::rooms::{FENCED, barrier};
@@ -49,7 +49,7 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
 
     assert_eq!(direct(&Nick::parse("nobody").unwrap()).await, Err(PublishError::NoSuchUser));
     let bob = one.claim_nick("bob").await;
-    one.registry.release(&bob.nick, &bob.owner, None).await.unwrap();
+    one.registry.release(&bob.nick, &bob.owner, ReleaseCause::CLOSED).await.unwrap();
     let stored = direct(&bob.nick).await.unwrap();
     assert_eq!((stored.seq, stored.online), (1, false), "released");
     let successor = one.claim_nick("bob").await;
@@ -66,7 +66,7 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     assert_eq!(two.registry.detach(&eve.nick, &eve.owner, terms).await.unwrap(), DetachOutcome::Held);
     let ack = direct(&eve.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, false), "eve is detached");
-    assert!(two.registry.expire_detached(&eve.nick, &eve.owner, LeftReason::Closed).await.unwrap());
+    assert!(two.registry.expire_detached(&eve.nick, &eve.owner, OfflineReason::Closed).await.unwrap());
     let ack = direct(&eve.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (2, false), "the nick is held for eve's session");
 
@@ -98,7 +98,7 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
         })
         .await
         .unwrap();
-    one.registry.release(&dan.nick, &dan.owner, Some(&other)).await.unwrap();
+    one.registry.release(&dan.nick, &dan.owner, ReleaseCause::RenamedTo(&other)).await.unwrap();
     let ack = direct(&dan.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, true));
     let received = async || one.directs().into_iter().find(|(session, _)| *session == dan.owner.session);
@@ -113,7 +113,7 @@ pub(crate) async fn direct_message_to_unresumable_session_is_refused(store: &Sto
 
     let bob = two.claim_nick_with("bob", &none).await;
     assert!(direct(&bob.nick).await.unwrap().online);
-    assert!(two.registry.release(&bob.nick, &bob.owner, None).await.unwrap());
+    assert!(two.registry.release(&bob.nick, &bob.owner, ReleaseCause::CLOSED).await.unwrap());
     assert_eq!(direct(&bob.nick).await, Err(PublishError::NoSuchUser), "released");
     let replay = one.backplane.read_after(&StreamId::Inbox(bob.owner.session), 0, PageLimit::of_messages(10)).await;
     assert_eq!(replay.unwrap().end.seq, 1, "nothing was stored after the end");
@@ -134,9 +134,9 @@ pub(crate) async fn direct_message_to_unresumable_session_is_refused(store: &Sto
         })
         .await
         .unwrap();
-    assert!(two.registry.release(&dan.nick, &dan.owner, Some(&other)).await.unwrap());
+    assert!(two.registry.release(&dan.nick, &dan.owner, ReleaseCause::RenamedTo(&other)).await.unwrap());
     assert!(direct(&dan.nick).await.unwrap().online && direct(&other).await.unwrap().online);
-    assert!(two.registry.release(&other, &Owner { fence, ..dan.owner.clone() }, None).await.unwrap());
+    assert!(two.registry.release(&other, &Owner { fence, ..dan.owner.clone() }, ReleaseCause::CLOSED).await.unwrap());
     for nick in [&dan.nick, &other] {
         assert_eq!(direct(nick).await, Err(PublishError::NoSuchUser), "{nick} ended");
     }
@@ -174,7 +174,7 @@ pub(crate) async fn repeated_direct_key_gets_first_answer(store: &StoreFixture) 
     assert!(!two.backplane.direct(bob.nick.key(), &cat.keyed("k", "mine")).await.unwrap().duplicate, "another session");
 
     // A retry must not reach a later owner of the nick.
-    two.registry.release(&bob.nick, &bob.owner, None).await.unwrap();
+    two.registry.release(&bob.nick, &bob.owner, ReleaseCause::CLOSED).await.unwrap();
     let away = Published { online: false, ..again.clone() };
     assert_eq!(one.backplane.direct(bob.nick.key(), &request).await.unwrap(), away, "the nick is free");
     two.claim_nick("bob").await;
@@ -196,7 +196,7 @@ pub(crate) async fn typing_signal_reaches_only_its_target(store: &StoreFixture) 
     signal(Target::Nick(bob.nick.clone())).await;
     signal(Target::Nick(Nick::parse("nobody").unwrap())).await;
     signal(Target::Room(lobby.clone())).await;
-    two.registry.release(&bob.nick, &bob.owner, None).await.unwrap();
+    two.registry.release(&bob.nick, &bob.owner, ReleaseCause::CLOSED).await.unwrap();
     signal(Target::Nick(bob.nick.clone())).await;
     barrier(&one, "typing", &[&one, &two, &three]).await;
     let signals = |node: &BackplaneNode| -> Vec<_> {

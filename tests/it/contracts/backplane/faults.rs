@@ -9,7 +9,7 @@ use gateway::backplane::{
     Backplane, LinkState, PageLimit, PublishError, PublishRequest, Range, RedisBackplane, RedisBackplaneSettings,
 };
 use presence::model::RoomName;
-use presence::registry::{PostTarget, RegistryError};
+use presence::registry::{PostTarget, RegistryError, ReleaseCause};
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
 use super::posts::post_of;
@@ -335,7 +335,7 @@ async fn idempotency_keys_and_inboxes_expire() {
     let StoreFixture::Redis(server, _) = &pair.store else { panic!("only Redis expires keys") };
     let ttl = async |key: &str| -> i64 { server.ask(&["TTL", key]).await };
     assert_eq!((ttl(&inbox).await, ttl(&meta).await), (-1, -1), "no expiry while the session has a nick");
-    pair.one.registry.release(&pair.ann.nick, &pair.ann.owner, None).await.unwrap();
+    pair.one.registry.release(&pair.ann.nick, &pair.ann.owner, ReleaseCause::CLOSED).await.unwrap();
     let bob = pair.two.claim_nick("bobby").await;
     pair.two.backplane.direct(pair.ann.nick.key(), &bob.request("for later")).await.unwrap();
     for key in [&inbox, &meta] {

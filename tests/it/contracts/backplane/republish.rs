@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gateway::backplane::{PageLimit, PublishError, PublishRequest, Published, Range, StreamId};
 use gateway::message::Body;
 use presence::model::{Owner, RoomName};
-use presence::registry::{ClaimRequest, RegistryError};
+use presence::registry::{ClaimRequest, RegistryError, ReleaseCause};
 use redis::streams::StreamRangeReply;
 
 use super::fixture::{BackplaneNode, NickHolder, RING_BYTES, SOON, StoreFixture, eventually, room};
@@ -182,7 +182,7 @@ async fn republish_works_after_sender_left_or_moved() {
     let owner = &scenario.ann.owner;
     // The sender was the last member and is gone, so the republished room must still expire.
     scenario.one.leave(&scenario.ann, &scenario.lobby).await;
-    assert!(scenario.one.registry.release(&scenario.ann.nick, owner, None).await.unwrap());
+    assert!(scenario.one.registry.release(&scenario.ann.nick, owner, ReleaseCause::CLOSED).await.unwrap());
     let generation = scenario.lose(0, 0).await;
     scenario.until_republished(generation).await;
     assert_eq!(scenario.texts().await, ["a", "b"]);
@@ -218,7 +218,7 @@ async fn direct_message_is_republished_to_original_inbox() {
     };
     let before = inbox(&bob).await;
     assert_eq!(before.len(), 3);
-    assert!(scenario.one.registry.release(&bob.nick, &bob.owner, None).await.unwrap());
+    assert!(scenario.one.registry.release(&bob.nick, &bob.owner, ReleaseCause::CLOSED).await.unwrap());
     let stranger = scenario.one.claim_nick("bob").await;
     let generation = scenario.lose(0, 1).await;
     scenario.until_republished(generation).await;
@@ -238,7 +238,7 @@ async fn acked_duplicate_is_republished_under_first_id() {
     // The session moves to another node and repeats the request that got no answer.
     let mut other = scenario.store.node("g2").await;
     let nick = scenario.ann.nick.clone();
-    assert!(scenario.one.registry.release(&nick, &scenario.ann.owner, None).await.unwrap());
+    assert!(scenario.one.registry.release(&nick, &scenario.ann.owner, ReleaseCause::CLOSED).await.unwrap());
     let session = scenario.ann.owner.session.clone();
     let hash = presence::model::TokenHash::of(b"secret");
     let (fence, _) = other
@@ -327,7 +327,7 @@ async fn busy_session_leaves_ring_to_its_neighbours() {
     let hall = room("#hall");
     let (hog, bob) = (scenario.one.member("hog", &hall).await, scenario.one.member("bob", &hall).await);
     let offline = scenario.one.claim_nick("away").await;
-    scenario.one.registry.release(&offline.nick, &offline.owner, None).await.unwrap();
+    scenario.one.registry.release(&offline.nick, &offline.owner, ReleaseCause::CLOSED).await.unwrap();
     let direct =
         async |from: &NickHolder, to: &NickHolder| scenario.one.backplane.direct(to.nick.key(), &large(from)).await;
     // A part of the share in the room, the rest to the inbox of an absent user.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use harness::eventually;
 use presence::model::{ListCursor, Nick};
-use presence::registry::{ClusterStats, LeaseState, ListPage};
+use presence::registry::{ClusterStats, LeaseState, ListPage, ReleaseCause};
 
 use super::{JoinEntry, PATIENCE, RegistryArm, nick, on_both_arms, room};
 
@@ -156,7 +156,10 @@ async fn renamed_users_are_listed_exactly_once(arm: &RegistryArm) {
             // Every third rename stays in the middle: both nicknames are owned.
             if round % 3 != 0 {
                 renamed.try_join("#lobby", JoinEntry::Renamed(&former.nick, &former.owner)).await.unwrap();
-                arm.registry.release(&former.nick, &former.owner, Some(&renamed.nick)).await.unwrap();
+                arm.registry
+                    .release(&former.nick, &former.owner, ReleaseCause::RenamedTo(&renamed.nick))
+                    .await
+                    .unwrap();
             }
             names[number].push(renamed.nick.as_str().to_owned());
             users[number] = renamed;
@@ -180,7 +183,7 @@ async fn rename_during_a_page_hides_no_user(arm: &RegistryArm) {
             let former = user.clone();
             user = node.claim_as(&former.owner.session, &format!("restless{number}")).await.unwrap();
             user.try_join("#lobby", JoinEntry::Renamed(&former.nick, &former.owner)).await.unwrap();
-            arm.registry.release(&former.nick, &former.owner, Some(&user.nick)).await.unwrap();
+            arm.registry.release(&former.nick, &former.owner, ReleaseCause::RenamedTo(&user.nick)).await.unwrap();
             if done.load(Ordering::Relaxed) {
                 break;
             }

@@ -9,7 +9,7 @@ use presence::model::moderation::{
 use presence::model::{Identity, MemberInfo, Nick, Owner, SessionId, Status, UserId};
 use presence::registry::{
     ClaimRequest, JoinEntry, JoinRequest, JoinedAt, MailboxOrder, ModerationCaller, ModerationError, ModerationRequest,
-    RegistryError,
+    RegistryError, ReleaseCause,
 };
 use serde_json::json;
 
@@ -307,7 +307,7 @@ async fn renamed_guest_is_found_by_former_nick(arm: &RegistryArm) {
     let (ann, bob) = arm.owner_and_member(&node).await;
     let robert = node.claim_as(&bob.owner.session, "Robert").await.unwrap();
     robert.try_join("#lobby", JoinEntry::Renamed(&bob.nick, &bob.owner)).await.unwrap();
-    assert!(node.registry.release(&bob.nick, &bob.owner, Some(&robert.nick)).await.unwrap());
+    assert!(node.registry.release(&bob.nick, &bob.owner, ReleaseCause::RenamedTo(&robert.nick)).await.unwrap());
 
     let notice = ann.moderate("#lobby", &by_nick(Kick, "bob")).await.unwrap();
     assert_eq!(notice.nick.as_deref(), Some("Robert"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::model::{Availability, Fence, LookalikePolicy, Owner, RoomEntryOrder, SessionId, Status};
-use presence::registry::{ClaimError, ClaimRequest, MailboxOrder};
+use presence::registry::{ClaimError, ClaimRequest, MailboxOrder, ReleaseCause};
 
 use super::{GatewayLease, RegistryArm, member, nick, on_both_arms, room, token};
 
@@ -44,7 +44,7 @@ async fn one_of_two_hundred_claims_wins(arm: &RegistryArm) {
     }
     assert_eq!(winners.len(), 1, "{winners:?}");
     assert_eq!(arm.history().await, ["online ann"]);
-    assert!(arm.registry.release(&nick("ann"), &winners[0], None).await.unwrap(), "the winner owns it");
+    assert!(arm.registry.release(&nick("ann"), &winners[0], ReleaseCause::CLOSED).await.unwrap(), "the winner owns it");
 }
 
 async fn repeated_claim_returns_the_same_owner(arm: &RegistryArm) {
@@ -130,7 +130,7 @@ async fn only_the_owner_releases_a_nick(arm: &RegistryArm) {
         Owner { fence: Fence(owner.fence.0 * 10), ..owner.clone() },
     ];
     for stranger in strangers {
-        assert!(!arm.registry.release(&ann.nick, &stranger, None).await.unwrap(), "{stranger:?}");
+        assert!(!arm.registry.release(&ann.nick, &stranger, ReleaseCause::CLOSED).await.unwrap(), "{stranger:?}");
     }
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(ann.release().await);
@@ -253,7 +253,7 @@ async fn rename_frees_old_nick_and_keeps_session(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
-    assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
+    assert!(arm.registry.release(&ann.nick, &ann.owner, ReleaseCause::RenamedTo(&anna.nick)).await.unwrap());
 
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(arm.registry.user(anna.nick.key()).await.unwrap().unwrap().online);
@@ -266,7 +266,7 @@ async fn respelled_nick_keeps_the_same_claim(arm: &RegistryArm) {
     let ann = node.user("ann").await;
     let respelled = node.claim_as(&ann.owner.session, "Ann").await.unwrap();
     assert_eq!(respelled.owner, ann.owner);
-    assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&respelled.nick)).await.unwrap());
+    assert!(arm.registry.release(&ann.nick, &ann.owner, ReleaseCause::RenamedTo(&respelled.nick)).await.unwrap());
 
     let user = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
     assert_eq!((user.nick.as_str(), user.online), ("Ann", true));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use presence::model::{ListCursor, LookalikePolicy, Owner, Status, TokenHash};
 use presence::registry::{
-    ClaimError, JoinEntry, LeaseTransition, LocalClaim, ReapedBatch, RegistryError, ResumeTicket,
+    ClaimError, JoinEntry, LeaseTransition, LocalClaim, ReapedBatch, RegistryError, ReleaseCause, ResumeTicket,
 };
 
 use super::{GatewayLease, RegistryArm, nick, room, token};
@@ -305,7 +305,7 @@ async fn ended_sessions_leave_only_retained_keys() {
     ann.join("#lobby").await;
     let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
     anna.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
-    arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap();
+    arm.registry.release(&ann.nick, &ann.owner, ReleaseCause::RenamedTo(&anna.nick)).await.unwrap();
     let lost = other.user("lost").await;
     lost.join("#lobby").await;
     let taken = other.user("taken").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::model::{Availability, LeftReason, Status};
-use presence::registry::{JoinEntry, JoinRequest, JoinedAt, LeaseTransition, LeaveIntent, RegistryError};
+use presence::registry::{JoinEntry, JoinRequest, JoinedAt, LeaseTransition, LeaveIntent, RegistryError, ReleaseCause};
 use serde_json::json;
 
 use super::{NickSession, RegistryArm, joined, on_both_arms, room};
@@ -111,7 +111,7 @@ async fn rename_replaces_the_room_member(arm: &RegistryArm) {
             .unwrap();
         assert_eq!(joined.member_count, 1);
     }
-    assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
+    assert!(arm.registry.release(&ann.nick, &ann.owner, ReleaseCause::RenamedTo(&anna.nick)).await.unwrap());
     bob.join("#lobby").await;
 
     let deltas = channel.deltas_until("bob").await;

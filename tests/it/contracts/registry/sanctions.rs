@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use harness::eventually;
 use presence::model::{SanctionChange, SanctionEntry, SanctionKind, SanctionOrder, SanctionSubject, SubjectFields};
-use presence::registry::{BeatReport, MailboxOrder, Registry, SanctionCursor};
+use presence::registry::{BeatReport, MailboxOrder, Registry, ReleaseCause, SanctionCursor};
 
 use super::{PATIENCE, RegistryArm, on_both_arms};
 
@@ -56,7 +56,7 @@ async fn order_by_nick_follows_a_renamed_session(arm: &RegistryArm) {
     let order = async |nick| arm.registry.sanction_person(&ban(nick), None).await.unwrap().unwrap();
     order("EVE").await;
     assert_eq!(bans(&arm.registry).await, ["nick EVE", "nick Anna"], "while the session is being renamed");
-    assert!(node.registry.release(&eve.nick, &eve.owner, Some(&anna.nick)).await.unwrap());
+    assert!(node.registry.release(&eve.nick, &eve.owner, ReleaseCause::RenamedTo(&anna.nick)).await.unwrap());
     order("eve").await;
     assert_eq!(bans(&arm.registry).await, ["nick eve", "nick Anna"], "and after it");
 

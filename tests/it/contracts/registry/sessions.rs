@@ -1,17 +1,19 @@
 //! The contract of sessions that outlive their connection: held, resumed, moved between gateways, expired.
 //!
 //! Invariant: after a resume raised the fence, the earlier claim has no effect. Others see a change only if a
-//! nick, a room or a status changed. `tokens` covers the resume tokens, `expiry` the holds.
+//! nick, a room or a status changed. `tokens` covers the resume tokens, `expiry` the holds, `orders` the sessions
+//! that an order ends.
 
 mod expiry;
+mod orders;
 mod tokens;
 
 use std::time::Duration;
 
 use presence::model::{Availability, LeftReason, Owner, SessionId, Status};
 use presence::registry::{
-    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, MailboxOrder, RegistryError, ResumeError, ResumeTicket,
-    ResumedSession,
+    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, MailboxOrder, RegistryError, ReleaseCause, ResumeError,
+    ResumeTicket, ResumedSession,
 };
 use serde_json::json;
 
@@ -318,7 +320,7 @@ async fn rename_carries_the_session_along(arm: &RegistryArm) {
     ann.join("#lobby").await;
     let anna = here.claim_as(&ann.owner.session, "anna").await.unwrap();
     anna.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
-    assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
+    assert!(arm.registry.release(&ann.nick, &ann.owner, ReleaseCause::RenamedTo(&anna.nick)).await.unwrap());
     assert!(anna.detach(HOLD).await && anna.expire().await && anna.leave_for_now("#lobby").await);
     there.user("ann").await;
     assert!(there.claim("anna").await.is_err());

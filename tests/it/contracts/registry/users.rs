@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use harness::eventually;
 use presence::model::{Owner, SessionId, TokenHash, UserId};
-use presence::registry::{ClaimError, ClaimRequest, LocalClaim, MailboxOrder, ResumeError, ResumeTicket};
+use presence::registry::{ClaimError, ClaimRequest, LocalClaim, MailboxOrder, ReleaseCause, ResumeError, ResumeTicket};
 use serde_json::json;
 
 use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, nick, on_both_arms, room, token};
@@ -179,7 +179,7 @@ async fn renamed_user_gives_up_the_old_nick(arm: &RegistryArm) {
     let ann = node.claim_for("user:1", "ann").await.unwrap();
     let anna = node.claim_in(&ann.owner.session, "user:1", "anna").await.unwrap();
     assert_eq!(arm.nicks_of("user:1").await.unwrap(), ["ann", "anna"]);
-    assert!(node.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
+    assert!(node.registry.release(&ann.nick, &ann.owner, ReleaseCause::RenamedTo(&anna.nick)).await.unwrap());
     let guest = node.claim("ann").await.unwrap();
     assert_eq!(node.claim("anna").await.err(), Some(IN_USE));
 

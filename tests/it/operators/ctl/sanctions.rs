@@ -86,6 +86,7 @@ async fn orders_without_a_possible_target_are_refused() {
         (&["ban", "--session", "00000000000000000000000000000000"], 2, "for such a subject"),
         (&["ban", "eve", "--for", "soon"], 2, "90s"),
         (&["ban", "--address", "0.0.0.0/0"], 1, "every address"),
+        (&["ban", "--address", "128.0.0.0/1"], 1, "wider than a /8 of IPv4 or a /16 of IPv6; --force"),
         (&["ban", "--address", "::/0"], 1, "--force"),
         (&["mute", "--address", "198.51.100.9"], 2, "for such a subject"),
     ] {

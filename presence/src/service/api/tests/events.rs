@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::keys::GuardedApi;
 use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
-use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
+use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, ReleaseCause};
 use crate::service::access::{ApiAccess, ApiScope, NewKey};
 use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
 
@@ -112,11 +112,11 @@ async fn stream_reports_changes_of_users_and_rooms() {
         (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap(), Nick::parse("eve").unwrap());
     served.leave(&room, &ann, &owner).await;
     client.expect("leave", json!({ "room": "#lobby", "nick": "ann", "reason": "left" })).await;
-    served.registry.release(&ann, &owner, Some(&eve)).await.unwrap();
+    served.registry.release(&ann, &owner, ReleaseCause::RenamedTo(&eve)).await.unwrap();
     client.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
     let owner = served.user("bob", &[]).await;
     client.expect("online", json!({ "nick": "bob" })).await;
-    served.registry.release(&Nick::parse("bob").unwrap(), &owner, None).await.unwrap();
+    served.registry.release(&Nick::parse("bob").unwrap(), &owner, ReleaseCause::CLOSED).await.unwrap();
     let (kind, data) = client.next().await.unwrap();
     assert_eq!((kind.as_str(), data["time"].is_u64()), ("offline", true), "{data}");
 }
@@ -131,7 +131,7 @@ async fn filtered_stream_has_only_its_room_and_nickname() {
     served.user("bob", &["#attic", "#lobby"]).await;
     let [nick, eve] = ["ann", "eve"].map(|nick| Nick::parse(nick).unwrap());
     served.leave(&RoomName::parse("#lobby").unwrap(), &nick, &ann).await;
-    served.registry.release(&nick, &ann, Some(&eve)).await.unwrap();
+    served.registry.release(&nick, &ann, ReleaseCause::RenamedTo(&eve)).await.unwrap();
     for (kind, nick) in [("join", "ann"), ("join", "bob"), ("leave", "ann")] {
         of_room.expect(kind, json!({ "room": "#lobby", "nick": nick })).await;
     }

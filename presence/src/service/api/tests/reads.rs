@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Served;
 use crate::model::{Nick, RoomName};
+use crate::registry::ReleaseCause;
 use crate::store::memory::{Append, Store};
 
 #[tokio::test]
@@ -22,7 +23,7 @@ async fn user_is_found_online_and_offline() {
     );
     assert!(ann["online_since"].is_u64() && ann["last_active"].is_u64(), "times are integers: {ann}");
 
-    served.registry.release(&Nick::parse("ann").unwrap(), &owner, None).await.unwrap();
+    served.registry.release(&Nick::parse("ann").unwrap(), &owner, ReleaseCause::CLOSED).await.unwrap();
     let answer = served.get("/v1/users/ANN").await;
     let ann = answer.json();
     assert_eq!((answer.status, &ann["nick"], &ann["online"]), (200, &json!("Ann"), &json!(false)));
