@@ -290,7 +290,7 @@ pub(crate) struct RefreshedFrame {
 }
 
 /// The reply to `join`, and the event of a room that the application lets this session enter.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct JoinedFrame {
     pub(crate) room: String,
     #[serde(flatten)]
