@@ -1,7 +1,7 @@
 //! The heartbeat of a gateway's own lease.
 //!
-//! [`OwnLease`] is opened once; a [`Heartbeat`] then renews it once a second. The gateway's lease loop pulls each
-//! [`BeatOutcome`] and acts on it; [`LeaseHealth`] is updated first. A lost lease is never renewed: the process starts
+//! [`OwnLease`] is opened once; a [`Heartbeat`] then renews it once a second, and twice while its echoes are missing. The
+//! gateway's lease loop pulls each [`BeatOutcome`] and acts on it; [`LeaseHealth`] is updated first. A lost lease is never renewed: the process starts
 //! a new incarnation. Other gateways are judged by [`crate::lease::detector`], not here.
 
 use std::sync::Arc;
@@ -127,7 +127,7 @@ impl<'a> Heartbeat<'a> {
     /// report that is known here. If the beat is not answered, its usage is not reported again: it may have arrived.
     pub async fn next(&mut self, usage: impl FnOnce() -> (String, String)) -> BeatOutcome {
         let OwnLease { registry, health, incarnation, .. } = self.lease;
-        self.tick.tick().await;
+        self.due().await;
         let sent = Instant::now();
         health.record_sent(sent);
         let (active, (usage, usage_seen)) = (health.take_active(), usage());
@@ -156,6 +156,17 @@ impl<'a> Heartbeat<'a> {
                 }
                 BeatOutcome::Unanswered
             }
+        }
+    }
+}
+
+impl Heartbeat<'_> {
+    /// Waits until the next beat is due. Without an echo of the last one, orders that pub/sub loses wait for a beat, so
+    /// it comes after half the time.
+    async fn due(&mut self) {
+        let is_due = tokio::time::timeout(BEAT_INTERVAL / 2, self.tick.tick()).await.is_ok();
+        if !is_due && !self.lease.health.is_echo_missing() {
+            self.tick.tick().await;
         }
     }
 }
@@ -204,5 +215,25 @@ mod tests {
         assert!(lease.registry.fence(&lease.incarnation, beat.counter).await.unwrap());
         assert!(matches!(heartbeat.next(Default::default).await, BeatOutcome::Lost));
         assert_eq!(lease.health.incarnation(), None);
+    }
+
+    #[tokio::test]
+    async fn beat_without_echo_comes_twice_as_often() {
+        let lease = new_lease();
+        assert!(lease.open().await);
+        let mut heartbeat = Heartbeat::new(&lease);
+        let mut pauses = Vec::new();
+        for is_echoed in [false, false, true, false] {
+            let start = Instant::now();
+            let BeatOutcome::Answered(_, beat) = heartbeat.next(Default::default).await else {
+                panic!("the store is there")
+            };
+            pauses.push(start.elapsed());
+            if is_echoed {
+                lease.health.echoed(&lease.incarnation, beat.counter);
+            }
+        }
+        let [_, without_echo, _, with_echo] = pauses[..] else { unreachable!("four beats") };
+        assert!(without_echo < with_echo * 3 / 4, "{pauses:?}");
     }
 }

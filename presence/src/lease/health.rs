@@ -129,6 +129,13 @@ impl LeaseHealth {
         newest.map(|(_, sent)| now.saturating_duration_since(*sent))
     }
 
+    /// Returns true if the newest answered beat was not echoed.
+    #[must_use]
+    pub fn is_echo_missing(&self) -> bool {
+        let state = self.lock();
+        state.answered.back().is_some_and(|(newest, _)| state.echoed < *newest)
+    }
+
     /// Returns true if the store has answered a recent beat, so that a call to it is worth a try.
     #[must_use]
     pub fn is_store_answering(&self, now: Instant) -> bool {
