@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use presence::host::callback::CallbackUrl;
+use presence::host::callback::{CallbackUrl, refusal_warning};
 use presence::host::settings::{Settings, SettingsError};
 use presence::webhooks::ALLOW_PRIVATE;
 
@@ -120,6 +120,16 @@ impl HookSettings {
             HookKind::Join => self.join.as_ref(),
             HookKind::Send => self.send.as_ref(),
         }
+    }
+
+    /// Returns a warning for each question that cannot be asked.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let urls = [("register", &self.register), ("join", &self.join), ("send", &self.send)];
+        let warning = |(kind, url): (&str, &Option<CallbackUrl>)| {
+            refusal_warning(&format!("hooks.{kind}"), url.as_ref()?, self.allow_private)
+        };
+        urls.into_iter().filter_map(warning).collect()
     }
 
     /// Returns true if the application is asked at any point.
