@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use presence::host::callback::{CallbackUrl, refusal_warning};
+use presence::host::callback::{CallbackUrl, refusal_warning, signature};
 use presence::host::settings::{Settings, SettingsError};
 use presence::webhooks::ALLOW_PRIVATE;
 
@@ -14,8 +14,6 @@ use super::HookKind;
 const TIMEOUT_MS: RangeInclusive<u64> = 50..=5000;
 /// Permitted values of `hooks.cache_seconds`.
 const CACHE_SECONDS: RangeInclusive<u64> = 0..=3600;
-/// Lengths of the secret, in bytes.
-const SECRET_BYTES: RangeInclusive<usize> = 16..=256;
 
 /// The rule for a question without a usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,9 +137,8 @@ impl HookSettings {
     }
 }
 
-fn secret(text: &str) -> Result<String, &'static str> {
-    let is_secret = SECRET_BYTES.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    is_secret.then(|| text.to_owned()).ok_or("expected 16 to 256 printable ASCII characters without spaces")
+fn secret(text: &str) -> Result<String, String> {
+    if signature::is_secret(text) { Ok(text.to_owned()) } else { Err(format!("expected {}", signature::SECRET_RULE)) }
 }
 
 fn failure_rule(text: &str) -> Result<HookFailureRule, &'static str> {
