@@ -40,7 +40,7 @@ pub struct HookSettings {
     /// `hooks.fail`.
     pub on_failure: HookFailureRule,
     /// `hooks.cache_seconds`: the time for which an answer is remembered that states none.
-    pub valid: Duration,
+    pub valid_for: Duration,
     /// `callbacks.allow_private`.
     pub allow_private: bool,
 }
@@ -55,7 +55,7 @@ impl Default for HookSettings {
             secret: None,
             timeout: Duration::from_secs(1),
             on_failure: HookFailureRule::Closed,
-            valid: Duration::ZERO,
+            valid_for: Duration::ZERO,
             allow_private: false,
         }
     }
@@ -64,14 +64,14 @@ impl Default for HookSettings {
 /// Shows no secret.
 impl fmt::Debug for HookSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { register, join, send, timeout, on_failure, valid, .. } = self;
+        let Self { register, join, send, timeout, on_failure, valid_for, .. } = self;
         f.debug_struct("HookSettings")
             .field("register", register)
             .field("join", join)
             .field("send", send)
             .field("timeout", timeout)
             .field("on_failure", on_failure)
-            .field("valid", valid)
+            .field("valid_for", valid_for)
             .finish_non_exhaustive()
     }
 }
@@ -88,7 +88,7 @@ impl HookSettings {
             TIMEOUT_MS,
             "expected a whole number of milliseconds from 50 to 5000",
         )?;
-        let valid = settings.number(
+        let valid_for = settings.number(
             "hooks.cache_seconds",
             CACHE_SECONDS,
             "expected a whole number of seconds from 0 to 3600",
@@ -100,7 +100,7 @@ impl HookSettings {
             secret: settings.optional("hooks.secret", secret)?,
             timeout: Duration::from_millis(timeout),
             on_failure: settings.required("hooks.fail", failure_rule)?,
-            valid: Duration::from_secs(valid),
+            valid_for: Duration::from_secs(valid_for),
             allow_private: settings.flag(ALLOW_PRIVATE.name)?,
         };
         if hooks.secret.is_none() && hooks.is_set() {
@@ -166,7 +166,7 @@ impl fmt::Display for HookSettings {
         };
         writeln!(f, "hooks.timeout_ms = {}", self.timeout.as_millis())?;
         writeln!(f, "hooks.fail = \"{on_failure}\"")?;
-        writeln!(f, "hooks.cache_seconds = {}", self.valid.as_secs())?;
+        writeln!(f, "hooks.cache_seconds = {}", self.valid_for.as_secs())?;
         writeln!(f, "{} = {}", ALLOW_PRIVATE.name, self.allow_private)
     }
 }
