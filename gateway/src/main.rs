@@ -56,10 +56,11 @@ impl Program for GatewayProgram {
     }
 
     fn warnings(config: &GatewayConfig) -> Vec<String> {
-        config.rooms.warnings(|create| {
+        let rooms = config.rooms.warnings(|create| {
             let has_tokens = config.auth.mode != AuthMode::Open;
             (create == RoomCreation::Token && !has_tokens).then_some("auth.mode is open, so no client has a token")
-        })
+        });
+        [rooms, config.hooks.warnings(), config.api.webhooks.warnings()].concat()
     }
 
     fn logs(config: &GatewayConfig) -> &Logs {

@@ -47,10 +47,11 @@ impl Program for PresenceProgram {
     }
 
     fn warnings(config: &PresenceConfig) -> Vec<String> {
-        config.rooms.warnings(|create| {
+        let rooms = config.rooms.warnings(|create| {
             let has_key = config.access.keys.iter().any(|key| key.has(ApiScope::Publish));
             (create == RoomCreation::Api && !has_key).then_some("no key of api.keys has the scope publish")
-        })
+        });
+        [rooms, config.webhooks.warnings()].concat()
     }
 
     fn logs(config: &PresenceConfig) -> &Logs {

@@ -35,14 +35,14 @@ impl RememberedAnswers {
     }
 
     /// Remembers the answer to a question for a time.
-    pub(super) fn insert(&mut self, now: Instant, question: Box<[u8]>, verdict: HookVerdict, valid: Duration) {
-        if valid.is_zero() || question.len() > KEY_BYTES_MAX {
+    pub(super) fn insert(&mut self, now: Instant, question: Box<[u8]>, verdict: HookVerdict, valid_for: Duration) {
+        if valid_for.is_zero() || question.len() > KEY_BYTES_MAX {
             return;
         }
         if self.newer.len() >= ANSWERS_MAX {
             self.older = std::mem::take(&mut self.newer);
         }
-        self.newer.insert(question, RememberedAnswer { verdict, until: now + valid });
+        self.newer.insert(question, RememberedAnswer { verdict, until: now + valid_for });
     }
 }
 

@@ -117,10 +117,10 @@ impl ApplicationHooks {
             return verdict.result();
         }
         match self.question(&rules, url, question).await {
-            Ok(HookAnswer { verdict, valid }) => {
+            Ok(HookAnswer { verdict, valid_for }) => {
                 self.metrics.count(kind, (&verdict).into());
-                let valid = valid.unwrap_or(rules.settings.valid);
-                rules.answers().insert(Instant::now(), key, verdict.clone(), valid);
+                let valid_for = valid_for.unwrap_or(rules.settings.valid_for);
+                rules.answers().insert(Instant::now(), key, verdict.clone(), valid_for);
                 verdict.result()
             }
             Err(failure) => {
@@ -230,8 +230,8 @@ mod tests {
         let hooks = ApplicationHooks::new("g1", &settings, &prometheus::Registry::new());
         let remembered = || hooks.rules.get().unwrap().answers().get(Instant::now(), b"asked");
         let insert = |rules: &HookRules| {
-            let valid = Duration::from_secs(60);
-            rules.answers().insert(Instant::now(), b"asked"[..].into(), HookVerdict::Allowed, valid);
+            let valid_for = Duration::from_secs(60);
+            rules.answers().insert(Instant::now(), b"asked"[..].into(), HookVerdict::Allowed, valid_for);
         };
         insert(&hooks.rules.get().unwrap());
         assert_eq!(remembered(), Some(HookVerdict::Allowed));

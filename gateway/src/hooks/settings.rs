@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use presence::host::callback::CallbackUrl;
+use presence::host::callback::{CallbackUrl, refusal_warning, signature};
 use presence::host::settings::{Settings, SettingsError};
 use presence::webhooks::ALLOW_PRIVATE;
 
@@ -14,8 +14,6 @@ use super::HookKind;
 const TIMEOUT_MS: RangeInclusive<u64> = 50..=5000;
 /// Permitted values of `hooks.cache_seconds`.
 const CACHE_SECONDS: RangeInclusive<u64> = 0..=3600;
-/// Lengths of the secret, in bytes.
-const SECRET_BYTES: RangeInclusive<usize> = 16..=256;
 
 /// The rule for a question without a usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +40,7 @@ pub struct HookSettings {
     /// `hooks.fail`.
     pub on_failure: HookFailureRule,
     /// `hooks.cache_seconds`: the time for which an answer is remembered that states none.
-    pub valid: Duration,
+    pub valid_for: Duration,
     /// `callbacks.allow_private`.
     pub allow_private: bool,
 }
@@ -57,7 +55,7 @@ impl Default for HookSettings {
             secret: None,
             timeout: Duration::from_secs(1),
             on_failure: HookFailureRule::Closed,
-            valid: Duration::ZERO,
+            valid_for: Duration::ZERO,
             allow_private: false,
         }
     }
@@ -66,14 +64,14 @@ impl Default for HookSettings {
 /// Shows no secret.
 impl fmt::Debug for HookSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { register, join, send, timeout, on_failure, valid, .. } = self;
+        let Self { register, join, send, timeout, on_failure, valid_for, .. } = self;
         f.debug_struct("HookSettings")
             .field("register", register)
             .field("join", join)
             .field("send", send)
             .field("timeout", timeout)
             .field("on_failure", on_failure)
-            .field("valid", valid)
+            .field("valid_for", valid_for)
             .finish_non_exhaustive()
     }
 }
@@ -90,7 +88,7 @@ impl HookSettings {
             TIMEOUT_MS,
             "expected a whole number of milliseconds from 50 to 5000",
         )?;
-        let valid = settings.number(
+        let valid_for = settings.number(
             "hooks.cache_seconds",
             CACHE_SECONDS,
             "expected a whole number of seconds from 0 to 3600",
@@ -102,7 +100,7 @@ impl HookSettings {
             secret: settings.optional("hooks.secret", secret)?,
             timeout: Duration::from_millis(timeout),
             on_failure: settings.required("hooks.fail", failure_rule)?,
-            valid: Duration::from_secs(valid),
+            valid_for: Duration::from_secs(valid_for),
             allow_private: settings.flag(ALLOW_PRIVATE.name)?,
         };
         if hooks.secret.is_none() && hooks.is_set() {
@@ -122,6 +120,16 @@ impl HookSettings {
         }
     }
 
+    /// Returns a warning for each question that cannot be asked.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let urls = [("register", &self.register), ("join", &self.join), ("send", &self.send)];
+        let warning = |(kind, url): (&str, &Option<CallbackUrl>)| {
+            refusal_warning(&format!("hooks.{kind}"), url.as_ref()?, self.allow_private)
+        };
+        urls.into_iter().filter_map(warning).collect()
+    }
+
     /// Returns true if the application is asked at any point.
     #[must_use]
     pub fn is_set(&self) -> bool {
@@ -129,9 +137,8 @@ impl HookSettings {
     }
 }
 
-fn secret(text: &str) -> Result<String, &'static str> {
-    let is_secret = SECRET_BYTES.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    is_secret.then(|| text.to_owned()).ok_or("expected 16 to 256 printable ASCII characters without spaces")
+fn secret(text: &str) -> Result<String, String> {
+    if signature::is_secret(text) { Ok(text.to_owned()) } else { Err(format!("expected {}", signature::SECRET_RULE)) }
 }
 
 fn failure_rule(text: &str) -> Result<HookFailureRule, &'static str> {
@@ -159,7 +166,7 @@ impl fmt::Display for HookSettings {
         };
         writeln!(f, "hooks.timeout_ms = {}", self.timeout.as_millis())?;
         writeln!(f, "hooks.fail = \"{on_failure}\"")?;
-        writeln!(f, "hooks.cache_seconds = {}", self.valid.as_secs())?;
+        writeln!(f, "hooks.cache_seconds = {}", self.valid_for.as_secs())?;
         writeln!(f, "{} = {}", ALLOW_PRIVATE.name, self.allow_private)
     }
 }

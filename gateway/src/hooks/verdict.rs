@@ -30,7 +30,7 @@ pub(super) enum HookVerdict {
 pub(super) struct HookAnswer {
     pub(super) verdict: HookVerdict,
     /// The time for which it is remembered, if the answer states one.
-    pub(super) valid: Option<Duration>,
+    pub(super) valid_for: Option<Duration>,
 }
 
 /// Reason why a question has no usable answer.
@@ -85,7 +85,7 @@ impl HookAnswer {
         let seconds = written.cache_seconds.and_then(|seconds| serde_json::from_str::<u64>(seconds.get()).ok());
         Ok(Self {
             verdict: if written.allow { HookVerdict::Allowed } else { HookVerdict::Refused(reason.map(Arc::from)) },
-            valid: seconds.map(|seconds| Duration::from_secs(seconds).min(VALID_MAX)),
+            valid_for: seconds.map(|seconds| Duration::from_secs(seconds).min(VALID_MAX)),
         })
     }
 }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn answers_are_read_with_their_bounds() {
         let hour = Some(Duration::from_secs(3600));
-        for (body, verdict, valid) in [
+        for (body, verdict, valid_for) in [
             (r#"{"allow":true}"#, HookVerdict::Allowed, None),
             (r#"{"allow":true,"reason":"unused","other":[1]}"#, HookVerdict::Allowed, None),
             (r#"{"allow":false,"reason":null,"cache_seconds":null}"#, refused(None), None),
@@ -119,10 +119,10 @@ mod tests {
             (r#"{"allow":false,"cache_seconds":"60"}"#, refused(None), None),
             (r#"{"allow":true,"reason":7,"cache_seconds":1.5}"#, HookVerdict::Allowed, None),
         ] {
-            assert_eq!(read(200, body), Ok(HookAnswer { verdict, valid }), "{body}");
+            assert_eq!(read(200, body), Ok(HookAnswer { verdict, valid_for }), "{body}");
         }
         let long = format!(r#"{{"allow":false,"reason":"{}"}}"#, "x".repeat(REASON_BYTES + 1));
-        assert_eq!(read(200, &long), Ok(HookAnswer { verdict: refused(None), valid: None }));
+        assert_eq!(read(200, &long), Ok(HookAnswer { verdict: refused(None), valid_for: None }));
     }
 
     #[test]

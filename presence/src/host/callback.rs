@@ -177,6 +177,13 @@ impl CallbackClient {
     }
 }
 
+/// Returns a warning if every call to the address that a setting names is refused.
+#[must_use]
+pub fn refusal_warning(setting: &str, url: &CallbackUrl, allow_private: bool) -> Option<String> {
+    let reason = "a loopback or link-local address is refused: set callbacks.allow_private to call it";
+    (!allow_private && url.is_near()).then(|| format!("{setting}: {}: {reason}", url.host()))
+}
+
 /// Sends the request over a connection and reads the answer.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,

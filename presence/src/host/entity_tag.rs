@@ -5,13 +5,15 @@
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use sha2::{Digest, Sha256};
 
+use crate::model::hex;
+
 /// Bytes of the digest in a tag.
 const TAG_BYTES: usize = 16;
 
 /// Returns the strong tag of a content.
 #[must_use]
 pub fn entity_tag(content: &[u8]) -> HeaderValue {
-    let digest: String = Sha256::digest(content).iter().take(TAG_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&Sha256::digest(content)[..TAG_BYTES]);
     HeaderValue::from_str(&format!("\"{digest}\"")).expect("quotes and hexadecimal digits form a header")
 }
 

@@ -262,6 +262,7 @@ fn listening_line(server: impl Serialize) -> String {
 async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Telemetry) -> Exit {
     let Configured { sources, settings, config } = configured;
     let mut grace = P::grace(&config);
+    log_warnings::<P>(&config);
     let started = async {
         let mut signals = Signals::listen().context("listen for signals")?;
         let server = tokio::select! {
@@ -299,6 +300,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
             if let Err(reason) = telemetry.set_level(&P::logs(config).level) {
                 tracing::error!(reason, "log level not changed");
             }
+            log_warnings::<P>(config);
             P::reload(&server, config);
         });
     }
@@ -320,6 +322,12 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
             tracing::warn!("grace period expired");
             Exit::NotDrained
         }
+    }
+}
+
+fn log_warnings<P: Program>(config: &P::Config) {
+    for warning in P::warnings(config) {
+        tracing::warn!(warning, "settings are valid and have no effect");
     }
 }
 

@@ -1,10 +1,10 @@
 //! Announcements of applications, in the form in which they reach gateways.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+
+use super::hex;
 
 /// Maximum number of tags of an announcement.
 pub const ANNOUNCEMENT_TAGS_MAX: usize = 16;
@@ -35,9 +35,5 @@ impl Eq for AnnouncementOrder {}
 #[must_use]
 pub fn announcement_mark(application: &str, key: &str) -> String {
     // The name of an application contains no space.
-    let hash = Sha256::digest(format!("{application} {key}"));
-    hash[..16].iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(format!("{application} {key}"))[..16])
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::hex;
 use super::token::token;
 
 token!(
@@ -28,7 +29,7 @@ impl TokenHash {
     #[must_use]
     pub fn of(secret: &[u8]) -> Self {
         use sha2::Digest;
-        Self(sha2::Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+        Self(hex(&sha2::Sha256::digest(secret)).into())
     }
 
     /// The hash of a session without a token, which ends with its connection. No secret has it.

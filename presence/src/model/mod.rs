@@ -11,6 +11,7 @@ pub mod stream;
 
 mod announcement;
 mod claims;
+mod hex;
 mod identity;
 mod list_cursor;
 mod sanctions;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use self::announcement::{ANNOUNCEMENT_TAGS_MAX, AnnouncementOrder, announcement_mark};
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
+pub(crate) use self::hex::hex;
 pub use self::identity::Identity;
 pub use self::list_cursor::{ListCursor, keep_newest};
 pub use self::names::{

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Nick, SessionId, UserId, is_printable_text};
+use super::{Nick, SessionId, UserId, hex, is_printable_text};
 
 /// Maximum length of a reason, in bytes.
 const REASON_BYTES: usize = 500;
@@ -296,7 +296,7 @@ impl SanctionOrder {
             subject => subject.to_string(),
         };
         let hash = Sha256::digest(format!("{} {subject}", self.kind.as_str()));
-        hash[..ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash[..ID_BYTES])
     }
 }
 

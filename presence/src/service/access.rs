@@ -13,6 +13,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand;
 use sha2::{Digest, Sha256};
 
+use crate::model::hex;
+
 /// Permitted length of a key, in bytes. A shorter one could be found from its hash.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 32..=256;
 /// Maximum length of a key's name, in bytes.
@@ -106,7 +108,7 @@ impl FromStr for KnownKey {
 impl fmt::Display for KnownKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scopes: Vec<&str> = self.scopes.iter().map(|scope| scope.name()).collect();
-        write!(f, "{}:{}={HASH_PREFIX}{}", self.name, scopes.join("+"), to_hex(&self.hash))
+        write!(f, "{}:{}={HASH_PREFIX}{}", self.name, scopes.join("+"), hex(&self.hash))
     }
 }
 
@@ -138,7 +140,7 @@ impl NewKey {
         }
         let mut random = [0; RANDOM_BYTES];
         rand::fill(&mut random).map_err(|_| "the system has no random numbers")?;
-        let secret = to_hex(&random);
+        let secret = hex(&random);
         let known = KnownKey { name: name.into(), scopes: scopes.to_vec(), hash: hash(&secret) };
         Ok(Self { secret, known })
     }
@@ -225,10 +227,6 @@ fn hash(key: &str) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-fn to_hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn from_hex(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -264,7 +262,7 @@ mod tests {
 
     #[test]
     fn short_key_is_never_accepted() {
-        let hash = to_hex(&hash("hunter2"));
+        let hash = hex(&hash("hunter2"));
         let access = ApiAccess { keys: vec![format!("a:read=sha256:{hash}").parse().unwrap()], ..ApiAccess::default() };
         assert!(access.find("hunter2").is_none());
     }
@@ -307,6 +305,6 @@ mod tests {
     #[test]
     fn debug_text_hides_the_hash() {
         let new = NewKey::draw("app", &[ApiScope::Read]).unwrap();
-        assert!(!format!("{:?}", new.known).contains(&to_hex(&hash(&new.secret))));
+        assert!(!format!("{:?}", new.known).contains(&hex(&hash(&new.secret))));
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::host::callback::refusal_warning;
 use crate::host::settings::{Key, Settings, SettingsError};
 use crate::registry::EventLogBounds;
 
@@ -78,6 +79,16 @@ impl WebhookConfig {
             },
             shown: settings.shown_tables(WEBHOOKS.name),
         })
+    }
+
+    /// Returns a warning for each webhook to which nothing can be sent.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let allow_private = self.rules.allow_private;
+        let warning = |webhook: &WebhookSettings| {
+            refusal_warning(&format!("webhook {}", webhook.name), &webhook.url, allow_private)
+        };
+        self.webhooks.iter().filter_map(warning).collect()
     }
 }
 

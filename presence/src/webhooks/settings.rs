@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::host::callback::CallbackUrl;
+use crate::host::callback::{CallbackUrl, signature};
 use crate::model::{RoomKey, RoomPattern};
 use crate::registry::EventLogBounds;
 
@@ -13,8 +13,6 @@ use super::event::EventKind;
 
 /// Maximum number of webhooks.
 const WEBHOOKS_MAX: usize = 16;
-/// Lengths of a secret, in bytes.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
 /// Maximum length of a name, in bytes.
 const NAME_BYTES: usize = 64;
 
@@ -114,11 +112,8 @@ impl WebhookSettings {
             return Err("name: expected 1 to 64 of the characters A-Z a-z 0-9 . : _ -".to_owned());
         }
         let secrets: Vec<String> = [written.secret].into_iter().chain(written.previous_secret).collect();
-        let is_secret = |secret: &String| {
-            SECRET_BYTES.contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if !secrets.iter().all(is_secret) {
-            return Err(format!("{name}: a secret has 16 to 256 printable ASCII characters without spaces"));
+        if !secrets.iter().all(|secret| signature::is_secret(secret)) {
+            return Err(format!("{name}: a secret has {}", signature::SECRET_RULE));
         }
         let kind = |word: &String| EventKind::parse(word).ok_or_else(|| format!("{name}: no event is named {word:?}"));
         let events = written.events.iter().map(kind).collect::<Result<Vec<_>, _>>()?;

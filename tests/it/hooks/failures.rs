@@ -81,6 +81,7 @@ async fn closed_port_and_loopback_are_no_answers() {
         let builder = builder.gateway_setting("PARLEY__CALLBACKS__ALLOW_PRIVATE", allows_private);
         let mut cluster = builder.start().await;
         cluster.allow("hook not answered");
+        cluster.allow("settings are valid and have no effect");
         let ann = cluster.ws().await;
         ann.register("ann").await;
         ann.join("#lobby").await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{SECRET, SOON, hook_settings, refusal};
 
 /// A setting of a hook to complete others.
-const JOIN: (&str, &str) = ("PARLEY__HOOKS__JOIN", "https://app.example/hook?token=hunter2hunter2");
+const JOIN: (&str, &str) = ("PARLEY__HOOKS__JOIN", "https://app.example/hook/hunter2?token=hunter2hunter2");
 
 #[tokio::test]
 async fn mistakes_in_settings_end_the_start() {
@@ -15,7 +15,7 @@ async fn mistakes_in_settings_end_the_start() {
     for (settings, reason) in [
         (vec![JOIN], "hooks.secret"),
         (vec![JOIN, ("PARLEY__HOOKS__SECRET", "hunter2")], "16 to 256"),
-        (vec![secret, ("PARLEY__HOOKS__SEND", "ftp://app.example/")], "expected https://HOST/PATH"),
+        (vec![secret, ("PARLEY__HOOKS__SEND", "ftp://app.example/hunter2")], "expected https://HOST/PATH"),
         (vec![secret, ("PARLEY__HOOKS__SEND", "https://u:hunter2@app.example/")], "credentials"),
         (vec![secret, JOIN, ("PARLEY__HOOKS__TIMEOUT_MS", "0")], "50 to 5000"),
         (vec![secret, JOIN, ("PARLEY__HOOKS__FAIL", "maybe")], "expected closed or open"),
@@ -34,8 +34,32 @@ async fn check_shows_hooks_without_secrets() {
     let node = Node::gateway("g1").setting(JOIN.0, JOIN.1).setting("PARLEY__HOOKS__SECRET", "hunter2hunter2hunter2");
     let shown = node.program().args(["--check".to_owned()]).run(SOON).await;
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    assert!(shown.stdout.contains("hooks.join = \"https://app.example/hook?***\""), "{shown:?}");
+    assert!(shown.stdout.contains("hooks.join = \"https://app.example/***\""), "{shown:?}");
     assert!(!shown.stdout.contains("hunter2") && !shown.stderr.contains("hunter2"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn start_warns_about_refused_addresses() {
+    let webhook =
+        json!([{"name": "app", "url": "http://localhost:9/hunter2", "secret": SECRET, "events": ["message"]}]);
+    let near = |node: harness::node::NodeBuilder| {
+        node.setting("PARLEY__HOOKS__SEND", "http://127.0.0.1:9/hunter2")
+            .setting("PARLEY__HOOKS__SECRET", SECRET)
+            .setting("PARLEY__WEBHOOKS", &webhook.to_string())
+    };
+    let expected = ["hooks.send: 127.0.0.1: a loopback", "webhook app: localhost: a loopback"];
+    let checked = near(Node::gateway("g1")).program().args(["--check".to_owned()]).run(SOON).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(expected.iter().all(|part| checked.stderr.contains(part)), "{checked:?}");
+    assert!(!checked.stdout.contains("hunter2") && !checked.stderr.contains("hunter2"), "{checked:?}");
+    let mut gateway = near(Node::gateway("g1")).start().await;
+    let log = gateway.log().lines();
+    let warned = |part: &str| log.iter().any(|line| line.contains("\"WARN\"") && line.contains(part));
+    assert!(expected.iter().all(|part| warned(part)), "{log:?}");
+    assert_eq!(gateway.end().await, Some(0));
+    let allowed = near(Node::gateway("g1")).setting("PARLEY__CALLBACKS__ALLOW_PRIVATE", "true");
+    let checked = allowed.program().args(["--check".to_owned()]).run(SOON).await;
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]

@@ -112,7 +112,8 @@ async fn every_example_line_is_a_valid_setting() {
             let value = match key.name {
                 "node.id" => "\"n1\"".to_owned(),
                 "auth.secret" | "hooks.secret" => "\"***\"".to_owned(),
-                "webhooks" => value.replace("at-least-16-characters", "***"),
+                "hooks.register" | "hooks.join" | "hooks.send" => "\"https://app.example.org/***\"".to_owned(),
+                "webhooks" => value.replace("at-least-16-characters", "***").replace("/parley\"", "/***\""),
                 _ => here(&value),
             };
             assert!(shown.contains(&format!("{} = {value}", key.name)), "{} in {shown}", key.name);

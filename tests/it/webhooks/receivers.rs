@@ -58,6 +58,7 @@ async fn loopback_receiver_is_refused_by_default() {
     let builder = cluster_with(&webhooks).presence_setting("PARLEY__CALLBACKS__ALLOW_PRIVATE", "false");
     let mut cluster = builder.start().await;
     cluster.allow("webhook not delivered");
+    cluster.allow("settings are valid and have no effect");
     until_leading(&cluster).await;
     let ann = cluster.ws_on(0).await;
     ann.register("ann").await;

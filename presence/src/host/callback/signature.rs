@@ -1,11 +1,25 @@
 //! The signature of a call: `t=<Unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<body>">`, one `v1` for each secret.
 
-use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign as authenticate};
 
+use crate::model::hex;
+
 /// The header of the signature.
 pub const HEADER: &str = "parley-signature";
+
+/// Lengths of a secret, in bytes.
+const SECRET_BYTES: RangeInclusive<usize> = 16..=256;
+
+/// The rule for secrets, for people.
+pub const SECRET_RULE: &str = "16 to 256 printable ASCII characters without spaces";
+
+/// Returns true if a text can be a secret.
+#[must_use]
+pub fn is_secret(text: &str) -> bool {
+    SECRET_BYTES.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
 
 /// Signs a body at a time in Unix seconds with each secret.
 #[must_use]
@@ -14,9 +28,7 @@ pub fn sign(secrets: &[String], seconds: u64, body: &[u8]) -> String {
     let mut signature = format!("t={seconds}");
     for secret in secrets {
         signature.push_str(",v1=");
-        for byte in authenticate(&Key::new(HMAC_SHA256, secret.as_bytes()), &text).as_ref() {
-            let _ = write!(signature, "{byte:02x}");
-        }
+        signature.push_str(&hex(authenticate(&Key::new(HMAC_SHA256, secret.as_bytes()), &text).as_ref()));
     }
     signature
 }

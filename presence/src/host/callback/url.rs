@@ -5,10 +5,12 @@ use std::str::FromStr;
 
 use hyper::Uri;
 
+use super::address::is_near;
+
 /// Maximum length of an address, in bytes.
 const URL_BYTES: usize = 2048;
 
-/// An address of an application. Its text forms hide the query, which may contain a secret.
+/// An address of an application. Its text forms hide path and query, which may contain a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallbackUrl(Uri);
 
@@ -29,6 +31,13 @@ impl CallbackUrl {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.0.scheme_str() == Some("https")
+    }
+
+    /// Returns true if the host is an address of this machine or its network link, or a name for one.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        let host = self.host().trim_end_matches('.').to_ascii_lowercase();
+        host.parse().map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), is_near)
     }
 
     /// Returns host and port as in the header `Host`.
@@ -64,9 +73,8 @@ impl FromStr for CallbackUrl {
 
 impl fmt::Display for CallbackUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let query = if self.0.query().is_some() { "?***" } else { "" };
-        let scheme = self.0.scheme_str().unwrap_or_default();
-        write!(f, "{scheme}://{}{}{query}", self.authority(), self.0.path())
+        let rest = if self.path() == "/" { "" } else { "***" };
+        write!(f, "{}://{}/{rest}", self.0.scheme_str().unwrap_or_default(), self.authority())
     }
 }
 
@@ -83,14 +91,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_is_parsed_and_hides_its_query() {
+    fn address_is_parsed_and_hides_its_path() {
         for (text, host, port, shown) in [
-            ("https://a.example/h?key=1", "a.example", 443, "https://a.example/h?***"),
+            ("https://a.example/h?key=1", "a.example", 443, "https://a.example/***"),
             ("http://a.example:8080", "a.example", 8080, "http://a.example:8080/"),
-            ("https://[2001:db8::1]/x", "2001:db8::1", 443, "https://[2001:db8::1]/x"),
+            ("https://[2001:db8::1]/x", "2001:db8::1", 443, "https://[2001:db8::1]/***"),
+            ("https://a.example/?key=1", "a.example", 443, "https://a.example/***"),
         ] {
             let url: CallbackUrl = text.parse().unwrap();
             assert_eq!((url.host(), url.port(), url.to_string().as_str()), (host, port, shown), "{text}");
+        }
+    }
+
+    #[test]
+    fn address_of_this_machine_is_near() {
+        let near = |host: &str| format!("http://{host}:1/x").parse::<CallbackUrl>().unwrap().is_near();
+        for host in ["127.0.0.1", "localhost", "LOCALHOST", "localhost.", "app.localhost", "[::1]", "169.254.169.254"] {
+            assert!(near(host), "{host}");
+        }
+        for host in ["10.0.0.1", "a.example", "localhost.example", "[2001:db8::1]"] {
+            assert!(!near(host), "{host}");
         }
     }
 

@@ -41,13 +41,23 @@ pub(super) fn redacted(text: &str) -> String {
     Json::Array(tables).to_string()
 }
 
-/// Hides the value of a field of a table: a secret, the credentials in a URL, or its query.
+/// Hides the value of a field of a table: a secret, or all of a URL but scheme, host and port.
 fn hide(name: &str, value: &mut Json) {
     let text = value.as_str().unwrap_or_default();
     if name.to_ascii_lowercase().contains("secret") || text.contains('@') {
         *value = "***".into();
-    } else if let Some((address, _)) = text.split_once('?').filter(|(address, _)| address.contains("://")) {
-        *value = format!("{address}?***").into();
+    } else if text.contains("://") {
+        *value = without_path(text).into();
+    }
+}
+
+/// Hides credentials, path and query of a URL, which may be secrets. Any other text stays as it is.
+fn without_path(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    match rest.split_once(['/', '?', '#']) {
+        _ if rest.contains('@') => format!("{scheme}://***"),
+        None | Some((_, "")) => text.to_owned(),
+        Some((authority, _)) => format!("{scheme}://{authority}/***"),
     }
 }
 
@@ -72,6 +82,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn url_is_shown_without_its_path() {
+        for (text, shown) in [
+            ("closed", "closed"),
+            ("https://x.example/", "https://x.example/"),
+            ("htps://x.example:8/hooks/hunter2", "htps://x.example:8/***"),
+            ("https://ann:hunter2@x.example/y", "https://***"),
+            ("https://x.example/y@hunter2", "https://***"),
+        ] {
+            assert_eq!(without_path(text), shown, "{text}");
+        }
+    }
+
+    #[test]
     fn secrets_of_tables_are_hidden() {
         let json = r#"[{"events":["join"],"previous_secret":"b","secret":"a","url":"https://x.example/"}]"#;
         let shown = toml(&redacted(json));
@@ -84,7 +107,9 @@ mod tests {
             ("[\"secret\"]", r#"["***"]"#),
             (r#"[{"Secret":7}]"#, r#"[{"Secret":"***"}]"#),
             (r#"[{"url":"https://ann:pass@x/"}]"#, r#"[{"url":"***"}]"#),
-            (r#"[{"url":"https://x/y?key=1"}]"#, r#"[{"url":"https://x/y?***"}]"#),
+            (r#"[{"url":"https://x/y?key=1"}]"#, r#"[{"url":"https://x/***"}]"#),
+            (r#"[{"url":"https://x:1?key=1"}]"#, r#"[{"url":"https://x:1/***"}]"#),
+            (r#"[{"url":"https://x:1"}]"#, r#"[{"url":"https://x:1"}]"#),
         ] {
             assert_eq!(redacted(text), shown, "{text}");
         }

@@ -36,7 +36,8 @@ impl BodyFault {
     pub(super) fn find<T: DeserializeOwned>(text: &str, error: &str) -> Self {
         let Ok(fields) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(text) else { return Self::NoObject };
         // With one field alone, an error that is not about a missing one is about it.
-        let alone = |(name, value): (&String, &Box<RawValue>)| {
+        let alone = |name: &String| {
+            let value = fields.get(name)?;
             let error = serde_json::from_str::<T>(&format!("{{{}:{value}}}", json!(name))).err()?.to_string();
             match error {
                 error if field_after("missing field", &error).is_some() => None,
@@ -46,7 +47,7 @@ impl BodyFault {
             }
         };
         let missing = || field_after("missing field", error).map(|name| Self::Missing(name.to_owned()));
-        fields.iter().find_map(alone).or_else(missing).unwrap_or(Self::Other)
+        fields.keys().find_map(alone).or_else(missing).unwrap_or(Self::Other)
     }
 
     /// Returns the refusal; `what` names the object.

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::Api;
 use super::event_filter::{EventFilter, EventQuery};
 use super::extract::bad;
-use super::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
+use super::feed::{EventFeed, EventSubscription, FeedItem, FeedPosition, StreamStart};
 use super::keys::{ApiKey, Read};
 use super::problem::{StreamRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
@@ -118,9 +118,9 @@ pub(super) fn stream_refusal() -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], STREAM_REFUSAL).into_response()
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<FeedPosition>, Problem> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    let id = value.to_str().ok().and_then(EventId::parse);
+    let id = value.to_str().ok().and_then(FeedPosition::parse);
     id.map(Some).ok_or(bad("Last-Event-ID must be the id of an event of this stream"))
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 
-pub(super) use super::feed_log::EventId;
+pub(super) use super::feed_log::FeedPosition;
 use super::feed_log::{FeedLog, LogEnds};
 use super::read_shares::{ReadKind, ReadShares};
 use crate::host::client_address::ClientAddress;
@@ -35,7 +35,7 @@ pub(super) struct StreamStart {
     /// The client, which has a share of the reads.
     pub(super) client: ClientAddress,
     /// The event before the first one; without it, the stream has new events only.
-    pub(super) last: Option<EventId>,
+    pub(super) last: Option<FeedPosition>,
 }
 
 /// Source of subscriptions. Cheap to clone; clones share the tail.
@@ -110,7 +110,7 @@ impl EventFeed {
             None => (ends.newest, false),
             Some(last) if ends.have_all_after(last) => (last, false),
             // Trimmed, or from a log that the store has lost: replay from the beginning of the present log.
-            Some(_) => (EventId::default(), true),
+            Some(_) => (FeedPosition::default(), true),
         };
         Ok(EventSubscription {
             feed: self.clone(),
@@ -146,7 +146,7 @@ impl EventFeed {
         if self.has_tail() {
             return true;
         }
-        let start = EventId::default();
+        let start = FeedPosition::default();
         timeout(PROBE_MAX, self.0.log.read(&self.0.registry, start)).await.map_or(true, |read| read.is_ok())
     }
 
@@ -176,7 +176,7 @@ impl EventFeed {
         self.lock_tail().as_ref().map(broadcast::Sender::subscribe)
     }
 
-    fn attach(&self, start: EventId) -> broadcast::Receiver<Arc<RegistryEvent>> {
+    fn attach(&self, start: FeedPosition) -> broadcast::Receiver<Arc<RegistryEvent>> {
         let mut tail = self.lock_tail();
         if let Some(tail) = &*tail {
             return tail.subscribe();
@@ -188,7 +188,7 @@ impl EventFeed {
     }
 
     /// Runs the tail: reads the log and sends every event to all subscribers.
-    async fn follow(self, subscribers: broadcast::Sender<Arc<RegistryEvent>>, start: EventId) {
+    async fn follow(self, subscribers: broadcast::Sender<Arc<RegistryEvent>>, start: FeedPosition) {
         let mut position = start;
         loop {
             let read = tokio::select! {
@@ -209,7 +209,7 @@ impl EventFeed {
                 }
             };
             for event in events {
-                position = EventId::parse(&event.id).unwrap_or(position);
+                position = FeedPosition::parse(&event.id).unwrap_or(position);
                 // The branch `closed` above handles the case without subscribers.
                 let _ = subscribers.send(Arc::new(event));
             }
@@ -235,7 +235,7 @@ impl EventFeed {
     }
 
     /// Reads the next page of the tail. Fails if some of its events were trimmed before they were read.
-    async fn page(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
+    async fn page(&self, position: FeedPosition) -> Result<Vec<RegistryEvent>, RegistryError> {
         let events = self.0.log.read(&self.0.registry, position).await?;
         // Only a tail that is far behind meets the trimmed end, and its pages are full.
         if events.len() == self.0.log.batch() && !self.ends().await?.have_all_after(position) {
@@ -267,9 +267,9 @@ pub(super) struct EventSubscription {
     client: ClientAddress,
     live: broadcast::Receiver<Arc<RegistryEvent>>,
     /// Id of the last delivered event.
-    position: EventId,
+    position: FeedPosition,
     /// End of the replay: the newest event when the subscription attached to the tail, or when it fell behind it.
-    until: EventId,
+    until: FeedPosition,
     /// Replayed events that are not delivered yet.
     pages: VecDeque<Arc<RegistryEvent>>,
     /// True after a gap, until the next event.
@@ -278,7 +278,7 @@ pub(super) struct EventSubscription {
 
 impl EventSubscription {
     /// Returns the position from which a client can resume without a loss.
-    pub(super) fn position(&self) -> EventId {
+    pub(super) fn position(&self) -> FeedPosition {
         self.position
     }
 
@@ -311,7 +311,7 @@ impl EventSubscription {
                     Ok(Some(events)) if events.is_empty() => self.until = self.position,
                     Ok(Some(events)) => self.pages.extend(events.into_iter().map(Arc::new)),
                     Ok(None) => {
-                        (self.position, self.follows_gap) = (EventId::default(), true);
+                        (self.position, self.follows_gap) = (FeedPosition::default(), true);
                         return Some(FeedItem::Gap);
                     }
                     Err(error) => {
@@ -350,7 +350,7 @@ impl EventSubscription {
 
     /// Moves the position to the event, if it is newer. Returns true if it was.
     fn advance(&mut self, event: &RegistryEvent) -> bool {
-        let news = EventId::parse(&event.id).filter(|id| *id > self.position);
+        let news = FeedPosition::parse(&event.id).filter(|id| *id > self.position);
         if let Some(id) = news {
             (self.position, self.follows_gap) = (id, false);
         }

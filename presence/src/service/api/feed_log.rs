@@ -22,9 +22,9 @@ const EVENT_RING: usize = 1024;
 const POLL_PAUSE: Duration = Duration::from_millis(200);
 /// A position in the event log, with the order of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct EventId(u64, u64);
+pub(super) struct FeedPosition(u64, u64);
 
-impl EventId {
+impl FeedPosition {
     /// Parses `<milliseconds>-<number>`, or the milliseconds alone.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (ms, number) = text.split_once('-').unwrap_or((text, "0"));
@@ -32,7 +32,7 @@ impl EventId {
     }
 }
 
-impl std::fmt::Display for EventId {
+impl std::fmt::Display for FeedPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.0, self.1)
     }
@@ -51,18 +51,18 @@ pub(super) enum FeedLog {
 #[derive(Debug, Clone)]
 pub(super) struct LogEnds {
     /// Reading from here, or from anything newer, misses nothing.
-    complete_from: EventId,
+    complete_from: FeedPosition,
     /// True if reading from the beginning misses nothing.
     is_whole: bool,
-    pub(super) newest: EventId,
+    pub(super) newest: FeedPosition,
     /// The end of the room's stream, for a log of messages.
     stream: Option<StreamEnd>,
 }
 
 impl LogEnds {
     /// Returns true if the log has every event after this position.
-    pub(super) fn have_all_after(&self, position: EventId) -> bool {
-        if self.is_whole && position == EventId::default() {
+    pub(super) fn have_all_after(&self, position: FeedPosition) -> bool {
+        if self.is_whole && position == FeedPosition::default() {
             return true;
         }
         match &self.stream {
@@ -73,7 +73,7 @@ impl LogEnds {
 }
 
 /// Returns true if the stream still has the message of this position, or had it before it was trimmed.
-fn is_valid(end: &StreamEnd, EventId(seq, mark): EventId) -> bool {
+fn is_valid(end: &StreamEnd, FeedPosition(seq, mark): FeedPosition) -> bool {
     let epochs = end.forks.iter().map(|fork| &fork.epoch).chain([&end.epoch]);
     // Without a mark the position is one of the present epoch, as in the history.
     let epoch = epochs.into_iter().find(|epoch| epoch_mark(epoch) == mark);
@@ -104,7 +104,11 @@ impl FeedLog {
     }
 
     /// Reads the next events after a position. Waits for a while if there are none yet.
-    pub(super) async fn read(&self, registry: &Registry, after: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
+    pub(super) async fn read(
+        &self,
+        registry: &Registry,
+        after: FeedPosition,
+    ) -> Result<Vec<RegistryEvent>, RegistryError> {
         match self {
             Self::Changes => Ok(registry.events(Some(&after.to_string()), EVENTS).await?.0),
             Self::Messages(room) => {
@@ -122,20 +126,21 @@ impl FeedLog {
         match self {
             Self::Changes => {
                 let ends = registry.event_log_ends().await?;
-                let read =
-                    |id: &str| EventId::parse(id).ok_or_else(|| RegistryError::Unknown(format!("event id {id:?}")));
+                let read = |id: &str| {
+                    FeedPosition::parse(id).ok_or_else(|| RegistryError::Unknown(format!("event id {id:?}")))
+                };
                 let (complete_from, newest) = (read(&ends.complete_from)?, read(&ends.newest)?);
                 Ok(LogEnds { complete_from, is_whole: ends.is_whole, newest, stream: None })
             }
             Self::Messages(room) => {
                 let tail = registry.messages_after(room, u64::MAX >> 1, 1).await?;
                 let Some(RoomTail { first, end, .. }) = tail else {
-                    let (complete_from, newest) = (EventId::default(), EventId::default());
+                    let (complete_from, newest) = (FeedPosition::default(), FeedPosition::default());
                     return Ok(LogEnds { complete_from, is_whole: true, newest, stream: None });
                 };
                 let before = first.map_or(end.seq, |first| first.saturating_sub(1));
-                let newest = EventId(end.seq, epoch_mark(&end.epoch));
-                let complete_from = EventId(before, 0);
+                let newest = FeedPosition(end.seq, epoch_mark(&end.epoch));
+                let complete_from = FeedPosition(before, 0);
                 Ok(LogEnds { complete_from, is_whole: before == 0, newest, stream: Some(end) })
             }
         }
@@ -146,18 +151,18 @@ impl FeedLog {
 async fn messages_after(
     registry: &Registry,
     room: &RoomKey,
-    after: EventId,
+    after: FeedPosition,
 ) -> Result<Vec<RegistryEvent>, RegistryError> {
     let Some(RoomTail { room, end, messages, .. }) = registry.messages_after(room, after.0, MESSAGES).await? else {
         return Ok(Vec::new());
     };
-    if after != EventId::default() && !is_valid(&end, after) {
+    if after != FeedPosition::default() && !is_valid(&end, after) {
         return Err(RegistryError::Unknown("the room has lost messages".to_owned()));
     }
     let mark = epoch_mark(&end.epoch);
     let event = |message: &_| {
         let (seq, data) = message_event(&room, message)?;
-        Some(RegistryEvent { id: EventId(seq, mark).to_string(), kind: "message".to_owned(), data })
+        Some(RegistryEvent { id: FeedPosition(seq, mark).to_string(), kind: "message".to_owned(), data })
     };
     Ok(messages.iter().filter_map(event).collect())
 }
@@ -174,8 +179,8 @@ mod tests {
         for (seq, epoch, expected) in
             [(20, first, true), (21, first, false), (30, second, true), (31, second, false), (1, other, false)]
         {
-            assert_eq!(is_valid(&end, EventId(seq, epoch_mark(epoch))), expected, "{seq} {epoch}");
+            assert_eq!(is_valid(&end, FeedPosition(seq, epoch_mark(epoch))), expected, "{seq} {epoch}");
         }
-        assert!(is_valid(&end, EventId(30, 0)) && !is_valid(&end, EventId(31, 0)), "a seq alone");
+        assert!(is_valid(&end, FeedPosition(30, 0)) && !is_valid(&end, FeedPosition(31, 0)), "a seq alone");
     }
 }

@@ -13,7 +13,7 @@ use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
 use crate::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, ReleaseCause};
 use crate::service::access::{ApiAccess, ApiScope, NewKey};
-use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem, StreamStart};
+use crate::service::api::feed::{EventFeed, EventSubscription, FeedItem, FeedPosition, StreamStart};
 
 /// A client of the stream.
 pub(super) struct StreamClient {
@@ -157,7 +157,7 @@ async fn filtered_stream_learns_positions_of_other_events() {
     let opening = client.block().await.unwrap();
     let later = client.block().await.unwrap();
     assert!(opening.starts_with("id: ") && later.starts_with("id: ") && later.lines().count() == 1, "{later}");
-    let position = |block: &str| EventId::parse(block.trim_start_matches("id: ").trim()).unwrap();
+    let position = |block: &str| FeedPosition::parse(block.trim_start_matches("id: ").trim()).unwrap();
     assert!(position(&later) > position(&opening), "{opening} {later}");
     served.user("ann", &[]).await;
     let mut client = StreamClient::open_filtered(&served, "?nick=ann", Some(&position(&later).to_string())).await;
@@ -364,7 +364,7 @@ async fn event_during_a_replay_is_delivered_once() {
     expect_online(&mut resumed, "later").await;
 }
 
-fn start(last: Option<EventId>) -> StreamStart {
+fn start(last: Option<FeedPosition>) -> StreamStart {
     StreamStart { client: std::net::IpAddr::from([127, 0, 0, 1]).into(), last }
 }
 
@@ -377,7 +377,7 @@ async fn expect_online(subscription: &mut EventSubscription, nick: &str) {
 
 #[test]
 fn event_ids_have_the_order_of_the_log() {
-    let id = |text| EventId::parse(text).unwrap();
+    let id = |text| FeedPosition::parse(text).unwrap();
     assert!(id("9-9") < id("10-0") && id("10-2") < id("10-10") && id("10") == id("10-0"));
     assert_eq!(id("10-2").to_string(), "10-2");
 }
