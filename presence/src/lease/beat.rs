@@ -1,8 +1,9 @@
 //! The heartbeat of a gateway's own lease.
 //!
-//! [`OwnLease`] is opened once; a [`Heartbeat`] then renews it once a second, and twice while its echoes are missing. The
-//! gateway's lease loop pulls each [`BeatOutcome`] and acts on it; [`LeaseHealth`] is updated first. A lost lease is never renewed: the process starts
-//! a new incarnation. Other gateways are judged by [`crate::lease::detector`], not here.
+//! [`OwnLease`] is opened once; a [`Heartbeat`] then renews it once a second, and twice while its echoes are missing.
+//! The gateway's lease loop pulls each [`BeatOutcome`] and acts on it; [`LeaseHealth`] is updated first. A lost lease
+//! is never renewed: the process starts a new incarnation. Other gateways are judged by [`crate::lease::detector`], not
+//! here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

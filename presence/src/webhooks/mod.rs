@@ -10,10 +10,12 @@ mod dispatcher;
 mod event;
 mod metrics;
 mod settings;
+mod state;
 mod worker;
 
 pub use self::config::{ALLOW_PRIVATE, DEAD_LETTERS, DEADLINE, LOG_EVENTS, LOG_MIB, WEBHOOKS, WebhookConfig};
 pub use self::dispatcher::{WebhookDispatcher, forget_unused};
 pub use self::event::EventKind;
 pub use self::settings::{WebhookRules, WebhookSettings};
+pub use self::state::{WebhookState, WebhookStates, replay_dead_letters};
 pub use self::worker::DeliveryReport;

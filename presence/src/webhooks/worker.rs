@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use utoipa::ToSchema;
 
 use crate::host::callback::{CallbackClient, CallbackRequest, signature};
 use crate::host::failpoints::{Failpoint, is_disabled};
@@ -62,10 +63,10 @@ struct DeliveryBody<'a> {
     events: Vec<&'a RawValue>,
 }
 
-/// The state of the deliveries to a receiver, for `gateway ctl webhooks`.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The state of the deliveries to a receiver.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryReport {
-    /// The address, without its query.
+    /// The origin of the address.
     pub url: String,
     /// Unix milliseconds of the last accepted delivery by this process.
     pub accepted: Option<u64>,

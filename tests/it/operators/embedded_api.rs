@@ -302,6 +302,37 @@ async fn events_that_a_drain_loses_are_counted() {
 }
 
 #[tokio::test]
+async fn dead_letters_of_a_gateway_alone_are_replayed() {
+    let receiver = WebhookReceiver::start(SECRET).await;
+    receiver.set_mode(ReceiverMode::Refuse(500, String::new()));
+    let webhook = json!([{"name": "app", "url": receiver.url(), "secret": receiver.secret(), "events": ["message"]}]);
+    let alone = Alone::start(|builder| {
+        let builder = builder.setting("PARLEY__CALLBACKS__ALLOW_PRIVATE", "true");
+        let builder = builder.setting("PARLEY__WEBHOOK__DEAD_LETTER_SECONDS", "1");
+        builder.setting("PARLEY__WEBHOOKS", &webhook.to_string())
+    })
+    .await;
+    let ann = alone.guest("ann").await;
+    ann.sends("#lobby", "one").await;
+    let shown = async || alone.ask("GET", "/v1/webhooks", &Value::Null).await.json();
+    let row = eventually(SOON * 6, "a dead letter", async || {
+        let row = shown().await["webhooks"][0].clone();
+        if row["dead"] == 1 { Ok(row) } else { Err(row) }
+    })
+    .await;
+    assert_eq!((&row["webhook"], &row["error"]), (&json!("app"), &json!("the receiver answered 500")), "{row}");
+
+    receiver.set_mode(ReceiverMode::Accept);
+    let replayed = alone.order("/v1/webhooks/app/replay", &Value::Null).await;
+    assert_eq!(replayed, json!({"webhook": "app", "replayed": 1}));
+    let events = receiver.until(SOON, "the message", |events| !events.is_empty()).await;
+    assert_eq!(events[0].event["body"], "one");
+    assert_eq!(shown().await["webhooks"][0]["dead"], 0);
+    assert_eq!(alone.ask("POST", "/v1/webhooks/other/replay", &Value::Null).await.status, 404);
+    alone.end(&["webhook not delivered", "became dead letters"]).await;
+}
+
+#[tokio::test]
 async fn reload_replaces_keys_of_a_gateway_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys");

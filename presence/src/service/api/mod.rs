@@ -38,6 +38,7 @@ mod seats;
 mod sessions;
 mod static_file;
 mod users;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +101,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
         (name = "events", description = "Changes as they happen"),
         (name = "sanctions", description = "Bans, mutes, kicks and revocations of tokens"),
         (name = "messages", description = "Messages of applications"),
+        (name = "webhooks", description = "Deliveries of events to applications"),
     ),
 )]
 struct ApiDocument;
@@ -193,6 +195,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(announcements::announce))
         .routes(routes!(history::messages, history::delete_all))
         .routes(routes!(history::delete_one))
+        .routes(routes!(webhooks::show))
+        .routes(routes!(webhooks::replay))
 }
 
 /// State shared by all handlers.

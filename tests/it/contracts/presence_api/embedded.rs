@@ -6,6 +6,7 @@ use presence::host::settings::{Settings, Sources};
 use presence::registry::MemoryRegistry;
 use presence::store::memory::Store;
 
+use super::documentation::assert_page_matches;
 use super::*;
 
 impl GatewayUsers {
