@@ -190,11 +190,13 @@ impl Hub {
         outbox.push_order(MembershipOrder::Leave(removal.clone()));
     }
 
-    /// Passes the order to enter a room to the connection of its session.
-    pub fn enter_room(&self, entry: &RoomEntryOrder) {
-        if let Some(outbox) = self.lock().sessions.outbox(&entry.session) {
+    /// Passes the order to enter a room to the connection of its session. Returns false if there is none.
+    pub fn enter_room(&self, entry: &RoomEntryOrder) -> bool {
+        let outbox = self.lock().sessions.outbox(&entry.session);
+        outbox.is_some_and(|outbox| {
             outbox.push_order(MembershipOrder::Enter(entry.room.clone()));
-        }
+            true
+        })
     }
 
     /// Counts sessions and rooms.

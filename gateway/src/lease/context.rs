@@ -66,8 +66,9 @@ impl LeaseContext {
         lease.into_iter().chain(self.store.get()).collect()
     }
 
-    /// Carries out the orders of the mailbox that came with a beat.
+    /// Carries out the orders of the mailbox that came with a beat, and those that were early before.
     pub(super) fn carry_out(&self, mailbox: Vec<MailboxOrder>) {
+        self.orders.repeat_entries();
         for order in mailbox {
             match order {
                 MailboxOrder::Kick(session) => self.orders.kick(&session),

@@ -22,12 +22,16 @@ pub struct SessionOrders {
     claims: Arc<LocalClaims>,
     recent_removals: RecentOrders<RoomRemoval>,
     recent_entries: RecentOrders<RoomEntryOrder>,
+    /// Entries of sessions that are not connected yet, and the number of beats for which they still wait.
+    early_entries: Arc<Mutex<VecDeque<(RoomEntryOrder, u32)>>>,
     /// The ids of announcements.
     recent_announcements: RecentOrders<String>,
 }
 
 /// Maximum number of orders of a kind that are remembered, so that the second way of an order does nothing.
 const RECENT_MAX: usize = 1024;
+/// Number of beats for which an entry waits for its session.
+const EARLY_BEATS: u32 = 5;
 
 /// The newest orders of a kind. Cheap to clone: clones share them.
 #[derive(Debug, Clone)]
@@ -61,6 +65,7 @@ impl SessionOrders {
             claims,
             recent_removals: RecentOrders::default(),
             recent_entries: RecentOrders::default(),
+            early_entries: Arc::default(),
             recent_announcements: RecentOrders::default(),
         }
     }
@@ -89,11 +94,23 @@ impl SessionOrders {
     }
 
     /// Lets a session enter a room, by order of an application. The same order does nothing a second time: its mailbox
-    /// copy may arrive after the session has left again.
+    /// copy may arrive after the session has left again. The store knows a session before the hub does, so an order may
+    /// be early: then it waits for [`SessionOrders::repeat_entries`].
     pub fn enter(&self, entry: &RoomEntryOrder) {
-        if self.recent_entries.adds(entry) {
-            self.hub.enter_room(entry);
+        if self.recent_entries.adds(entry) && !self.hub.enter_room(entry) {
+            let mut early = self.early_entries.lock().unwrap_or_else(PoisonError::into_inner);
+            early.truncate(RECENT_MAX - 1);
+            early.push_front((entry.clone(), EARLY_BEATS));
         }
+    }
+
+    /// Tries the early entries again. To be called with each beat.
+    pub fn repeat_entries(&self) {
+        let mut early = self.early_entries.lock().unwrap_or_else(PoisonError::into_inner);
+        early.retain_mut(|(entry, beats)| {
+            *beats -= 1;
+            !self.hub.enter_room(entry) && *beats > 0
+        });
     }
 
     /// Sends an announcement to the sessions of this gateway that it is for, the first time that it arrives.
@@ -220,6 +237,29 @@ mod tests {
         }
         orders.enter(&entry("elsewhere", "3"));
         assert_eq!(outbox.take_orders().len(), 2);
+    }
+
+    #[test]
+    fn entry_waits_for_a_session_that_registers() {
+        let (orders, hub, claims) = orders();
+        let entry = |session: &str, number: &str| RoomEntryOrder {
+            session: SessionId::from_store(session),
+            room: RoomName::parse("#tea").unwrap(),
+            number: number.to_owned(),
+        };
+        for way in 0..2 {
+            orders.enter(&entry("ann", "1"));
+            orders.enter(&entry("bob", &format!("{way}")));
+        }
+        orders.repeat_entries();
+        let outbox = attach(&hub, &claims, claim("ann", 1));
+        orders.repeat_entries();
+        orders.repeat_entries();
+        assert_eq!(outbox.take_orders().len(), 1);
+        (3..EARLY_BEATS).for_each(|_| orders.repeat_entries());
+        let late = attach(&hub, &claims, claim("bob", 2));
+        orders.repeat_entries();
+        assert!(late.take_orders().is_empty(), "its session did not come in time");
     }
 
     #[test]
