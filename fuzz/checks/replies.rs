@@ -223,7 +223,7 @@ calls! {
         outcome(s.names.open_first_lease(&Incarnation::from_store("g2"), &s.info, &ended).await)
     };
     send_beat = |s| {
-        let report = BeatReport { active: &s.keys(), usage: "u", usage_seen: "" };
+        let report = BeatReport { active: &s.keys(), usage: "u", usage_seen: "", carried_out: None };
         outcome(s.names.send_beat(&s.owner.incarnation, report).await)
     };
     claim = |s| {

@@ -181,7 +181,7 @@ impl Node {
         self.address("admin")
     }
 
-    /// Returns the address of the presence API.
+    /// Returns the address of the server API.
     #[must_use]
     pub fn api(&self) -> SocketAddr {
         self.address("api")

@@ -31,8 +31,8 @@ pub struct LocalClaims {
 #[derive(Debug)]
 struct ClaimEntry {
     claim: LocalClaim,
-    /// Time and reason of the leave; `None` while the session is attached or already expiring. Boxed: few sessions are
-    /// detached.
+    /// Time and reason of the leave; `None` while the session is attached, unless it was ordered to end, or already
+    /// expiring. Boxed: few sessions are detached.
     expiry: Option<Box<(Instant, OfflineReason)>>,
     notes: ClientNotes,
 }
@@ -125,19 +125,24 @@ impl LocalClaims {
         entries.iter().filter(|(_, entry)| is_refused(entry)).map(|(session, _)| session.clone()).collect()
     }
 
-    /// Marks the session as detached: it expires at `due`, unless it is resumed before.
+    /// Marks the session as detached: it expires at `due`, unless it is resumed before; at once, if it was ordered to
+    /// expire.
     pub fn detach(&self, owner: &Owner, due: Instant, reason: OfflineReason) {
         if let Some(entry) = current(&mut self.lock(), owner) {
+            if entry.claim.detached || entry.expiry.is_none() {
+                entry.expiry = Some(Box::new((due, reason)));
+            }
             entry.claim.detached = true;
-            entry.expiry = Some(Box::new((due, reason)));
             self.detached.notify_one();
         }
     }
 
-    /// Makes a detached session expire now. An attached one is not changed, since its connection is closed instead.
+    /// Makes a detached session expire now, and an attached one when it detaches: the order to close its connection may
+    /// find that it is gone already.
     pub fn expire_now(&self, session: &SessionId, reason: OfflineReason) {
         let mut entries = self.lock();
-        if let Some(entry) = entries.get_mut(session).filter(|entry| entry.expiry.is_some()) {
+        let is_expiring = |entry: &ClaimEntry| entry.claim.detached && entry.expiry.is_none();
+        if let Some(entry) = entries.get_mut(session).filter(|entry| !is_expiring(entry)) {
             entry.expiry = Some(Box::new((Instant::now(), reason)));
             self.detached.notify_one();
         }
@@ -195,7 +200,7 @@ impl LocalClaims {
     fn take_due(&self, now: Instant) -> (Vec<(LocalClaim, OfflineReason)>, Option<Instant>) {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
-        for entry in self.lock().values_mut() {
+        for entry in self.lock().values_mut().filter(|entry| entry.claim.detached) {
             match entry.expiry.as_deref() {
                 Some(&(at, reason)) if at <= now => {
                     entry.expiry = None;
@@ -291,15 +296,25 @@ mod tests {
     }
 
     #[test]
-    fn expire_now_applies_only_to_detached_sessions() {
+    fn expire_now_waits_for_session_to_detach() {
         let (claims, now) = (LocalClaims::default(), Instant::now());
+        let expired = || claims.take_due(Instant::now()).0.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>();
         claims.insert(claim(1));
         claims.expire_now(&owner(1).session, OfflineReason::Kicked);
-        assert!(claims.take_due(now + SECOND * 60).0.is_empty(), "the session is attached");
-        claims.detach(&owner(1), now + SECOND * 5, OfflineReason::Timeout);
-        claims.expire_now(&owner(1).session, OfflineReason::Kicked);
-        let (due, _) = claims.take_due(Instant::now());
-        assert_eq!((due.len(), due[0].1), (1, OfflineReason::Kicked));
+        assert_eq!(expired(), [], "the session is attached");
+        claims.detach(&owner(1), now + SECOND * 60, OfflineReason::Timeout);
+        assert_eq!(expired(), [OfflineReason::Kicked], "the order came while the connection ended");
+
+        claims.insert(claim(2));
+        claims.detach(&owner(2), now + SECOND * 60, OfflineReason::Timeout);
+        assert_eq!(expired(), []);
+        claims.expire_now(&owner(2).session, OfflineReason::Banned);
+        assert_eq!(expired(), [OfflineReason::Banned]);
+
+        claims.expire_now(&owner(2).session, OfflineReason::Kicked);
+        claims.insert(claim(3));
+        claims.detach(&owner(3), now + SECOND * 60, OfflineReason::Timeout);
+        assert_eq!(expired(), [], "the session was resumed");
     }
 
     #[test]

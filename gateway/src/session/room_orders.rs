@@ -32,8 +32,14 @@ impl Driver {
     }
 
     async fn apply_entry(&mut self, room: RoomName) {
-        let Some(operation) = self.core.enter_by_order(room) else { return };
-        let Ok(OperationOutcome::Joined(joined)) = self.perform(operation).await else { return };
+        let Some(operation) = self.core.enter_by_order(room.clone()) else { return };
+        let joined = match self.perform(operation).await {
+            Ok(OperationOutcome::Joined(joined)) => joined,
+            Ok(outcome) => return debug_assert!(false, "{outcome:?} is no outcome of a join"),
+            Err(refusal) => {
+                return tracing::info!(room = room.as_str(), code = refusal.code.slug(), "ordered entry refused");
+            }
+        };
         for effect in self.core.entered_by_order(joined) {
             match effect {
                 Effect::Reply(reply) => self.reply(reply),

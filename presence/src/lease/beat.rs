@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::lease::health::LeaseHealth;
 use crate::model::Incarnation;
-use crate::registry::{Beat, BeatReport, GatewayInfo, LeaseTable, Registry, RegistryError};
+use crate::registry::{Beat, BeatReport, CarriedOut, GatewayInfo, LeaseTable, Registry, RegistryError};
 
 /// Interval between two beats.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -113,13 +113,15 @@ pub struct Heartbeat<'a> {
     lease: &'a OwnLease,
     tick: Interval,
     is_unanswered: bool,
+    /// The orders of the last answer, which the caller of [`Heartbeat::next`] has carried out when it calls again.
+    carried_out: CarriedOut,
 }
 
 impl<'a> Heartbeat<'a> {
     /// Starts the heartbeat of an open lease; the first beat is due at once.
     #[must_use]
     pub fn new(lease: &'a OwnLease) -> Self {
-        Self { lease, tick: tick(), is_unanswered: false }
+        Self { lease, tick: tick(), is_unanswered: false, carried_out: CarriedOut::default() }
     }
 
     /// Waits until the next beat is due, sends it, and records its outcome in the lease's health.
@@ -132,10 +134,12 @@ impl<'a> Heartbeat<'a> {
         let sent = Instant::now();
         health.record_sent(sent);
         let (active, (usage, usage_seen)) = (health.take_active(), usage());
-        let report = BeatReport { active: &active, usage: &usage, usage_seen: &usage_seen };
+        let carried_out = Some(self.carried_out);
+        let report = BeatReport { active: &active, usage: &usage, usage_seen: &usage_seen, carried_out };
         match registry.send_beat(incarnation, report).await {
             Ok(beat) => {
                 health.record_answer(beat.generation, beat.counter, sent);
+                self.carried_out = beat.handed_out;
                 if std::mem::take(&mut self.is_unanswered) {
                     tracing::info!("beats restored");
                 }

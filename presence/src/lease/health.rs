@@ -19,7 +19,7 @@ pub const ECHO_LIMIT: Duration = Duration::from_secs(3);
 /// Maximum number of active nicknames that one beat reports; the rest waits for the next beat.
 const ACTIVE_NICKS_PER_BEAT: usize = 1000;
 /// Answered beats whose sending times are kept.
-const BEATS_KEPT: usize = 16;
+const BEATS_KEPT: usize = 32;
 
 /// State of this process's own lease.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::moderation::is_free_text;
 use super::{Nick, SessionId, UserId, hex, is_printable_text};
 
 /// Maximum length of a reason, in bytes.
@@ -281,7 +282,7 @@ impl SanctionOrder {
         if !is_printable_text(by, MODERATOR_BYTES) {
             return Err(OrderError::Moderator);
         }
-        if !reason.is_empty() && !is_printable_text(reason, REASON_BYTES) {
+        if reason.len() > REASON_BYTES || !is_free_text(reason) {
             return Err(OrderError::Reason);
         }
         Ok(Self { kind, subject, by: by.to_owned(), reason: reason.to_owned(), before: None, key: None })

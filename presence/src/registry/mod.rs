@@ -60,8 +60,8 @@ mod webhooks;
 pub use self::announcements::{AnnouncementRequest, SentAnnouncement};
 pub use self::error::RegistryError;
 pub use self::leases::{
-    Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
+    Beat, BeatReport, CarriedOut, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition,
+    LocalClaim, MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
 };
 pub(crate) use self::listing::event_position;
 pub use self::listing::{

@@ -43,7 +43,7 @@ scripts! {
     LEAVE = ["prelude.lua", "owners.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua"] "rooms/leave.lua";
     MODERATE = ["prelude.lua", "owners.lua", "../names/user_nicks.lua", "../names/present_nick.lua", "../rooms/drop_member.lua", "../rooms/end_room.lua", "../rooms/order_removal.lua", "../rooms/roles.lua", "../rooms/rules.lua"] "rooms/moderate.lua";
     STATUS = ["prelude.lua"] "names/status.lua";
-    KICK = ["prelude.lua", "owners.lua", "../names/present_nick.lua", "../names/order_kick.lua"] "names/kick.lua";
+    KICK = ["prelude.lua", "owners.lua", "../names/present_nick.lua", "../names/order_kick.lua", "../names/end_session.lua"] "names/kick.lua";
     ORDER_ENTRY = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/order_entry.lua";
     RENAMED = ["prelude.lua", "owners.lua", "../names/present_nick.lua"] "names/renamed.lua";
     DRAIN = ["prelude.lua"] "leases/drain.lua";

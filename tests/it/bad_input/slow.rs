@@ -21,7 +21,7 @@ const CLIENTS: usize = 24;
 const HEAD: Duration = Duration::from_secs(10);
 /// The deadline of a registration.
 const REGISTER: Duration = Duration::from_secs(30);
-/// The deadline of a body of the presence API.
+/// The deadline of a body of the server API.
 const BODY: Duration = Duration::from_secs(5);
 /// Time above a deadline, on a busy machine.
 const LATE_MAX: Duration = Duration::from_secs(8);

@@ -62,7 +62,7 @@ async fn every_port_refuses_the_same_cause_alike() {
         ("gateway", gateway.ws(), false),
         ("gateway admin", gateway.admin(), false),
         ("presence admin", presence.admin(), false),
-        ("presence api", presence.api(), true),
+        ("server api", presence.api(), true),
     ];
     for (name, address, links) in ports {
         let answer = (404, "not_found", None, None);

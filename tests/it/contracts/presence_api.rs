@@ -1,4 +1,4 @@
-//! The contract of the presence API: every example of presence/API.md holds, and refusals are honest.
+//! The contract of the server API: every example of presence/API.md holds, and refusals are honest.
 //!
 //! While Redis is away every request is refused within 3 s, and event streams wait and report what they lost. The tests
 //! run the presence server in this process, on a real Redis. The registry's own contract is in `registry`.

@@ -136,6 +136,7 @@ async fn every_route_sends_the_security_headers() {
             .replace("{room}", "%23lobby")
             .replace("{user}", "nobody")
             .replace("{seq}", "1")
+            .replace("{webhook}", "none")
             .replace("{id}", "none");
         assert!(!filled.contains('{'), "{path} has an unknown parameter");
         for method in ["GET", "POST", "PUT", "DELETE"] {

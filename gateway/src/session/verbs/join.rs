@@ -75,7 +75,8 @@ pub(super) fn decide(
 /// another room. The rights of the token do not count: the application gives them, and lets the session enter.
 pub(in crate::session) fn decide_ordered(state: &SessionState, room: RoomName) -> Option<JoinRoom> {
     let me = state.identity.clone()?;
-    let is_possible = !state.rooms.contains_key(room.key()) && state.rooms.len() < ROOMS_MAX;
+    let joined = state.rooms.get(room.key());
+    let is_possible = joined.map_or(state.rooms.len() < ROOMS_MAX, |joined| !joined.receives);
     is_possible.then_some(JoinRoom {
         room,
         me,

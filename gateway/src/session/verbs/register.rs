@@ -114,6 +114,7 @@ impl RegisteredSession {
 mod perform {
     use std::sync::Arc;
 
+    use presence::model::codes::ErrorCode;
     use presence::model::{SessionId, Status, TokenHash};
     use presence::registry::{ClaimError, LocalClaim, RegistryError};
 
@@ -131,8 +132,9 @@ mod perform {
             let (nick, mut user_token) = performer.introduce(nick, token, address).await?;
             let services = Arc::clone(&performer.services);
             if let Err(refusal) = services.ask_register(&nick, user_token.as_mut(), address).await {
-                // A question is work for the application, so it counts as a registration.
-                registration.into_iter().for_each(QuotaHold::keep);
+                // A refused question counts as a registration, or a client could ask without end. A failure is the
+                // application's: after it everybody comes again.
+                registration.filter(|_| refusal.code == ErrorCode::NotAllowed).into_iter().for_each(QuotaHold::keep);
                 return Err(refusal);
             }
             performer.release_unresolved().await;

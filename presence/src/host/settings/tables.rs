@@ -44,7 +44,8 @@ pub(super) fn redacted(text: &str) -> String {
 /// Hides the value of a field of a table: a secret, or all of a URL but scheme, host and port.
 fn hide(name: &str, value: &mut Json) {
     let text = value.as_str().unwrap_or_default();
-    if name.to_ascii_lowercase().contains("secret") || text.contains('@') {
+    let is_broken_url = name == "url" && !text.contains("://");
+    if is_broken_url || name.to_ascii_lowercase().contains("secret") || text.contains('@') {
         *value = "***".into();
     } else if text.contains("://") {
         *value = without_path(text).into();

@@ -8,8 +8,8 @@ use crate::registry::{MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, LeaseRecord, StoreState, now};
 
 use super::{
-    Beat, BeatReport, Differences, GatewayInfo, Generation, LeaseState, LeaseTable, LeaseTransition, Leases,
-    LocalClaim, MailboxOrder, Phase, ReapedBatch, ReassertBatch,
+    Beat, BeatReport, CarriedOut, Differences, GatewayInfo, Generation, LeaseState, LeaseTable, LeaseTransition,
+    Leases, LocalClaim, MailboxOrder, Phase, ReapedBatch, ReassertBatch,
 };
 
 /// The lifetime of an empty row of an ended lease.
@@ -107,12 +107,16 @@ impl StoreState {
     pub(crate) fn beat(
         &mut self,
         incarnation: &Incarnation,
-        BeatReport { active, usage, usage_seen }: BeatReport<'_>,
+        BeatReport { active, usage, usage_seen, carried_out }: BeatReport<'_>,
     ) -> Result<Beat, RegistryError> {
         let row = self.leases.serving(incarnation)?;
         row.counter += 1;
         let counter = row.counter;
-        let mailbox = std::mem::take(&mut row.mailbox);
+        if let Some(done) = carried_out.filter(|done| counter == done.counter + 1) {
+            row.mailbox.drain(..done.orders.min(row.mailbox.len()));
+        }
+        let mailbox = if carried_out.is_some() { row.mailbox.clone() } else { std::mem::take(&mut row.mailbox) };
+        let handed_out = CarriedOut { counter, orders: mailbox.len() };
         let now = now();
         for nick in active {
             self.nicks.mark_active(nick, incarnation, now);
@@ -122,7 +126,7 @@ impl StoreState {
         let usage = self.leases.exchange_usage(now, (incarnation, usage), usage_seen);
         let LeaseTable { generation, leases } = self.lease_table();
         let sanctions = self.sanctions.version;
-        Ok(Beat { generation, asserted: true, counter, leases, mailbox, usage, sanctions })
+        Ok(Beat { generation, asserted: true, counter, leases, mailbox, handed_out, usage, sanctions })
     }
 
     pub(crate) fn reassert(&mut self, incarnation: &Incarnation) -> Result<Vec<Owner>, RegistryError> {

@@ -15,12 +15,13 @@ use super::RegistryError;
 
 pub(super) use self::redis::{LeaseRow, lease_rows};
 pub use self::types::{
-    Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
-    MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
+    Beat, BeatReport, CarriedOut, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition,
+    LocalClaim, MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus, UsageReport,
 };
 
 impl super::Registry {
-    /// Sends one heartbeat without usage of limits, see [`Registry::send_beat`](super::Registry::send_beat).
+    /// Sends one heartbeat without usage of limits, which takes the orders out of the mailbox; see
+    /// [`Registry::send_beat`](super::Registry::send_beat).
     ///
     /// # Errors
     /// Those of [`Registry::send_beat`](super::Registry::send_beat).

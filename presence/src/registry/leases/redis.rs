@@ -13,8 +13,8 @@ use crate::registry::script;
 use crate::store::redis::{CallKind, RedisStore};
 
 use super::{
-    Beat, BeatReport, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases,
-    LocalClaim, Phase, ReapedBatch, ReassertBatch, UsageReport,
+    Beat, BeatReport, CarriedOut, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition,
+    Leases, LocalClaim, Phase, ReapedBatch, ReassertBatch, UsageReport,
 };
 
 /// A row of the lease table with everything that listings show.
@@ -54,8 +54,10 @@ impl Leases for RedisRegistry {
             .partition([keys.sanctions()])
             .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<NickUnit>();
-        let BeatReport { active, usage, usage_seen } = report;
-        let words = [incarnation.as_str(), usage, usage_seen].into_iter();
+        let BeatReport { active, usage, usage_seen, carried_out } = report;
+        let (answered, orders) = carried_out
+            .map_or_else(Default::default, |CarriedOut { counter, orders }| (counter.to_string(), orders.to_string()));
+        let words = [incarnation.as_str(), usage, usage_seen, &answered, &orders].into_iter();
         let args: Vec<&str> = words.chain(active.iter().map(NickKey::as_str)).collect();
         let lane = &mut self.redis.lane(incarnation.as_str());
         let call = ScriptCall { script: &script::BEAT, keys: script_keys, args: &args };
@@ -65,8 +67,9 @@ impl Leases for RedisRegistry {
         let asserted = reply.flag()?;
         let counter = reply.number()?;
         let leases = leases(reply.array()?)?;
-        let mut mailbox = Vec::new();
-        for command in reply.array()?.texts()? {
+        let (mut mailbox, commands) = (Vec::new(), reply.array()?.texts()?);
+        let handed_out = CarriedOut { counter, orders: commands.len() };
+        for command in commands {
             match serde_json::from_str(&command) {
                 Ok(command) => mailbox.push(command),
                 // A newer version wrote it: no reason to stop beating.
@@ -80,7 +83,7 @@ impl Leases for RedisRegistry {
             usage.push(UsageReport { id, by, text: row.text()? });
         }
         let sanctions = reply.number()?;
-        Ok(Beat { generation, asserted, counter, leases, mailbox, usage, sanctions })
+        Ok(Beat { generation, asserted, counter, leases, mailbox, handed_out, usage, sanctions })
     }
 
     async fn reassert(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError> {

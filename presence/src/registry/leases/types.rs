@@ -210,6 +210,18 @@ pub struct BeatReport<'a> {
     pub usage: &'a str,
     /// The id of the newest usage that the gateway has read. Empty at its first beat.
     pub usage_seen: &'a str,
+    /// The orders that the gateway has carried out: only these leave its mailbox, so that an answer may be lost. `None`
+    /// takes each order out of the mailbox with the answer.
+    pub carried_out: Option<CarriedOut>,
+}
+
+/// The orders of an answered beat.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CarriedOut {
+    /// The counter of the beat.
+    pub counter: u64,
+    /// The number of its orders, unknown ones included.
+    pub orders: usize,
 }
 
 /// Usage that a gateway has reported.
@@ -235,8 +247,10 @@ pub struct Beat {
     pub counter: u64,
     /// The whole lease table, the gateway's own row included.
     pub leases: Vec<Lease>,
-    /// Orders that waited for the gateway.
+    /// Orders that waited for the gateway, without those that it does not know.
     pub mailbox: Vec<MailboxOrder>,
+    /// To be reported with the next beat, once the orders are carried out.
+    pub handed_out: CarriedOut,
     /// The usage that all gateways, this one included, have reported since.
     pub usage: Vec<UsageReport>,
     /// The version of the list of sanctions; 0 without one.

@@ -295,21 +295,22 @@ impl StoreState {
     }
 
     pub(crate) fn kick(&mut self, nick: &NickKey) -> bool {
-        let owner = self.nicks.owner(self.present_nick(nick)).cloned();
-        owner.is_some_and(|owner| self.order_kick(&owner))
+        let Some(owner) = self.nicks.owner(self.present_nick(nick)).cloned() else { return false };
+        self.order_kick(&owner);
+        self.sessions.revoke_tokens(&owner.session);
+        true
     }
 
-    /// Orders the gateway of a claim to end its session. Returns true if that gateway serves.
-    fn order_kick(&mut self, owner: &Owner) -> bool {
+    /// Orders the gateway of a claim to end its session, if that gateway serves.
+    fn order_kick(&mut self, owner: &Owner) {
         if !self.leases.serves(&owner.incarnation) {
-            return false;
+            return;
         }
         if let Some(row) = self.leases.row(&owner.incarnation) {
             row.mailbox.push(MailboxOrder::Kick(owner.session.clone()));
         }
         let channel = self.keys.node(&owner.incarnation).channel();
         self.channels.publish(&channel, format!("K {}", owner.session).as_bytes());
-        true
     }
 
     pub(crate) fn order_entry(&mut self, nick: &NickKey, room: &RoomName) -> bool {

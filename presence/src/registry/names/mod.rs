@@ -112,9 +112,9 @@ contract! {
             rooms: &[RoomKey],
         ) -> Result<bool, RegistryError>;
 
-        /// Orders the gateway of the nick's owner to end that session, at once over its channel and by its mailbox.
-        /// Returns true if the nick had an owner. A session that was renamed is found by its former nickname, until
-        /// another session has that.
+        /// Orders the gateway of the nick's owner to end that session, at once over its channel and by its mailbox. No
+        /// token resumes it any more, also if that gateway has failed. Returns true if the nick had an owner. A session
+        /// that was renamed is found by its former nickname, until another session has that.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.

@@ -76,7 +76,7 @@ if not room_shown then
   room_shown = display
   redis.call('HSET', meta, 'display', display)
 end
-if not exists and rules and rules.roles then
+if not exists and rules and rules.roles and may_create ~= '2' then
   redis.call('HSET', meta .. ':roles', identity, 'owner')
   redis.call('HSET', meta, 'moderated', '1')
   moderated = '1'

@@ -84,7 +84,7 @@ impl StoreState {
             return;
         }
         let mut room = RoomState::new(request.room);
-        if self.rules_of(key).roles {
+        if self.rules_of(key).roles && request.entry != JoinEntry::Ordered {
             let owner = Identity::of(request.user, request.nick.key());
             room.moderation.get_or_insert_default().roles.insert(owner, (RoomRole::Owner, 0));
         }

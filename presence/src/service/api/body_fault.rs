@@ -55,7 +55,9 @@ impl BodyFault {
         let detail = match self {
             Self::NoObject => format!("{what} is not a JSON object"),
             Self::Missing(field) => format!("{what} lacks the field {field}"),
-            Self::Invalid(field) => format!("the field {field} of {what} is not of the type that it has here"),
+            Self::Invalid(field) => {
+                format!("the field {field} of {what} has a value of another type, or beyond its range")
+            }
             Self::Unknown(field) => format!("{what} has an unknown field, {field}"),
             Self::Other => format!("{what} is not the JSON object that this path expects"),
         };
@@ -108,13 +110,19 @@ mod tests {
         for (text, detail) in [
             (r#"{"to":1}"#, "the body lacks the field key"),
             (r#"{"to":1,"key":"k","hunter2":1}"#, "the body has an unknown field, hunter2"),
-            (r#"{"to":1,"key":7}"#, "the field key of the body is not of the type that it has here"),
-            (r#"{"to":1,"seconds":"hunter2"}"#, "the field seconds of the body is not of the type that it has here"),
+            (r#"{"to":1,"key":7}"#, "the field key of the body has a value of another type, or beyond its range"),
+            (
+                r#"{"to":1,"seconds":"hunter2"}"#,
+                "the field seconds of the body has a value of another type, or beyond its range",
+            ),
             (
                 r#"{"to":1,"key":"k","seconds":256}"#,
-                "the field seconds of the body is not of the type that it has here",
+                "the field seconds of the body has a value of another type, or beyond its range",
             ),
-            (r#"{"to":1,"key":7,"seconds":"x"}"#, "the field key of the body is not of the type that it has here"),
+            (
+                r#"{"to":1,"key":7,"seconds":"x"}"#,
+                "the field key of the body has a value of another type, or beyond its range",
+            ),
             (r#"{"to":1,"key":"k","key":"k"}"#, "the body is not the JSON object that this path expects"),
             ("{\"to\":1,\"key\":\"k\",\"a\\u0007\":1}", "the body is not the JSON object that this path expects"),
             (r#"{"to":1,"#, "the body is not a JSON object"),

@@ -7,24 +7,26 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::body_fault::BodyFault;
 use super::extract::{RoomPath, body_text};
 use super::keys::{ApiKey, Moderate};
-use super::problem::{ChangeRefusals, RuleRefusals, refused, refused_as};
+use super::problem::{ChangeRefusals, RuleRefusals, refused};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
-use crate::model::RoomRules;
 use crate::model::codes::ErrorCode;
+use crate::model::{RoomRules, RoomRulesError};
 use crate::registry::{RegistryError, RuledRoom};
 
-/// The rules in the body. A malformed one is named.
+/// The rules in the body.
 pub(super) struct RulesBody(RoomRules);
 
 impl<S: Send + Sync> FromRequest<S> for RulesBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let rules = RoomRules::from_json(&body_text(request, state).await?);
-        rules.map(Self).map_err(|error| refused_as(ErrorCode::BadRequest, format!("the rules: {error}")))
+        let text = body_text(request, state).await?;
+        let fault = |error: RoomRulesError| BodyFault::find::<RoomRules>(&text, &error.to_string());
+        RoomRules::from_json(&text).map(Self).map_err(|error| fault(error).refusal("the body"))
     }
 }
 

@@ -17,7 +17,7 @@ use super::problem::{MemberRefusals, refused, refused_as};
 use crate::host::client_address::ClientAddress;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{Nick, NickKey, RoomName};
+use crate::model::{Nick, RoomName};
 
 /// Longest wait until an order is carried out.
 const ENTRY_WAIT: Duration = Duration::from_secs(2);
@@ -77,28 +77,27 @@ pub(super) async fn enter(
     MemberPath(room, nick): MemberPath,
     Extension(client): Extension<ClientAddress>,
 ) -> Result<(StatusCode, Json<OrderedEntry>), Problem> {
-    let present = api.read(client, api.registry.renamed(nick.key())).await?;
-    let present = present.as_ref().unwrap_or(&nick).key();
     let until = Instant::now() + ENTRY_WAIT;
-    let mut joined = api.is_member(client, &room, present).await?;
-    if !joined {
-        if !api.change(client, api.registry.order_entry(present, &room)).await? {
-            return Err(refused(ErrorCode::NoSuchUser));
-        }
+    let mut joined = api.is_member(client, &room, &nick).await?;
+    // Also for a member: its connection may have ended before it learned of the room.
+    if api.change(client, api.registry.order_entry(nick.key(), &room)).await? {
         tracing::info!(event = "rooms", action = "enter", room = room.as_str(), by = key.name(), "room changed");
+    } else if !joined {
+        return Err(refused(ErrorCode::NoSuchUser));
     }
     while !joined && Instant::now() < until {
         sleep(ENTRY_PAUSE).await;
-        joined = api.is_member(client, &room, present).await?;
+        joined = api.is_member(client, &room, &nick).await?;
     }
     let entry = OrderedEntry { room: room.as_str().to_owned(), nick: nick.as_str().to_owned(), joined };
     Ok((if joined { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(entry)))
 }
 
 impl Api {
-    /// Returns true if the user is online and in the room.
-    async fn is_member(&self, client: ClientAddress, room: &RoomName, nick: &NickKey) -> Result<bool, Problem> {
-        let user = self.read(client, self.registry.user(nick)).await?;
+    /// Returns true if the user, who may have another nickname now, is online and in the room.
+    async fn is_member(&self, client: ClientAddress, room: &RoomName, nick: &Nick) -> Result<bool, Problem> {
+        let present = self.read(client, self.registry.renamed(nick.key())).await?;
+        let user = self.read(client, self.registry.user(present.as_ref().unwrap_or(nick).key())).await?;
         let is_room = |shown: &String| RoomName::parse(shown).is_ok_and(|shown| shown.key() == room.key());
         Ok(user.is_some_and(|user| user.online && user.rooms.iter().any(is_room)))
     }

@@ -1,4 +1,4 @@
-//! Rows for the HTTP ports: heads that are not HTTP, refused upgrades, origins, and parameters of the presence API.
+//! Rows for the HTTP ports: heads that are not HTTP, refused upgrades, origins, and parameters of the server API.
 
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ pub(super) fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// A `GET` of the presence API that is refused.
+/// A `GET` of the server API that is refused.
 pub(super) fn api(path: &str, status: u16, code: &'static str) -> BadInput {
     get(Surface::PresenceApi, path, status, code)
 }

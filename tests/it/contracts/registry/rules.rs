@@ -116,7 +116,7 @@ pub(super) async fn moderator_by_token_needs_no_invite(arm: &RegistryArm) {
 }
 
 async fn ordered_entry_needs_no_invite_and_creates(arm: &RegistryArm) {
-    let rules = r##"[{"match":"#club","invite_only":true,"members_max":2},{"match":"#made","create":"api"},
+    let rules = r##"[{"match":"#club","invite_only":true,"members_max":2},{"match":"#made","create":"api","roles":true},
         {"match":"#team","create":"token"}]"##;
     let node = arm.ruled_node(rules).await;
     let (ann, bob, eve) = (node.user("ann").await, node.user("bob").await, node.user("eve").await);
@@ -127,7 +127,7 @@ async fn ordered_entry_needs_no_invite_and_creates(arm: &RegistryArm) {
     for made in ["#made", "#team"] {
         assert_eq!(ann.try_new(made).await, Err(RegistryError::NotAllowed));
         let joined = ann.try_join(made, JoinEntry::Ordered).await.unwrap();
-        assert_eq!((joined.member_count, joined.role), (1, None));
+        assert_eq!((joined.member_count, joined.role), (1, None), "it becomes no owner");
         bob.try_new(made).await.expect("the room exists");
     }
     let ban = ModerationOrder::new(ModerationAction::Ban, Some(ModerationTarget::Nick(nick("eve"))));

@@ -1,4 +1,4 @@
-//! The presence API through nginx under `/api/v1/`: keys, names with escapes, event streams and an absent presence.
+//! The server API through nginx under `/api/v1/`: keys, names with escapes, event streams and an absent presence.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -30,7 +30,7 @@ async fn killed_gateway_is_reported_and_rolled_back_in() {
     let [g1, g2] = ["g1", "g2"].map(|name| pid_of(&runner, name));
     printed(&runner, &format!("  PARLEY__REDIS__URL=redis://{}/ ", folder.address("REDIS_PORT"))).await;
     let stats = http::get(folder.address("HTTP_PORT"), "/api/v1/stats").await.unwrap();
-    assert_eq!(stats.status, 200, "nginx carries the presence API: {stats:?}");
+    assert_eq!(stats.status, 200, "nginx carries the server API: {stats:?}");
     kill9(g1);
     let line = printed(&runner, "g1 ended (killed by signal 9)").await;
     assert!(line.contains("reconnect to the other gateway") && line.contains("`make roll` starts it again"), "{line}");
@@ -49,7 +49,7 @@ async fn killed_gateway_is_reported_and_rolled_back_in() {
     .await;
     for (name, words) in [
         ("nginx", "ports "),
-        ("presence", "the chat continues without the presence API"),
+        ("presence", "the chat continues without the server API"),
         ("prometheus", "the chat continues without its metrics"),
     ] {
         kill9(pid_of(&runner, name));

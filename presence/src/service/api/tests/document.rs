@@ -1,6 +1,7 @@
 //! The OpenAPI document and the router have the same routes, codes and examples.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -10,12 +11,13 @@ use super::keys::GuardedApi;
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::{ApiMetrics, registry as metrics_registry};
 use crate::host::reloadable::Reloadable;
-use crate::registry::{MemoryRegistry, Registry};
+use crate::registry::{MemoryRegistry, Registry, WebhookLead, WebhookSettlement};
 use crate::service::access::ApiAccess;
 use crate::service::api::problem::CODES;
 use crate::service::api::{ApiClients, router};
 use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
+use crate::webhooks::DeliveryReport;
 
 /// Paths of the pages and of the document itself, which the document does not contain.
 const UNDOCUMENTED: &[&str] = &[
@@ -63,7 +65,7 @@ async fn every_route_is_documented() {
     // Axum lists fallbacks as routes with private names.
     let routes: BTreeSet<&str> = routes.into_iter().filter(|route| !route.contains("__private")).collect();
     assert_eq!(routes, expected);
-    assert_eq!(documented.len(), 25);
+    assert_eq!(documented.len(), 27);
 }
 
 #[tokio::test]
@@ -72,6 +74,11 @@ async fn every_documented_operation_is_served() {
     let served = &api.served;
     served.user("ann", &["#lobby"]).await;
     served.sign_in("anna", "user:1").await;
+    let lead = WebhookLead { process: "presence-1", lasts: Duration::from_secs(60) };
+    served.registry.lead_webhooks(&lead, "", &["push"]).await.unwrap();
+    let about = serde_json::to_string(&DeliveryReport::default()).unwrap();
+    let settlement = WebhookSettlement { webhook: "push", from: 0, to: 0, about: &about, dead: &[] };
+    assert!(served.registry.settle_webhook("presence-1", &settlement).await.unwrap());
     let document = served.get("/openapi.json").await.json();
     for (path, method, about) in operations(&document) {
         if path == "/v1/events" {

@@ -1,7 +1,7 @@
 //! The contract of sessions that an order ends: the event names the order, and no token resumes them.
 
 use presence::model::OfflineReason;
-use presence::registry::{MailboxOrder, ReleaseCause, ResumeError};
+use presence::registry::{BeatReport, CarriedOut, MailboxOrder, ReleaseCause, ResumeError};
 
 use super::super::{NickSession, RegistryArm, on_both_arms};
 use super::HOLD;
@@ -10,6 +10,8 @@ on_both_arms! {
     offline_event_names_its_reason,
     ordered_end_revokes_the_tokens,
     ordered_end_follows_a_resumed_session,
+    kick_needs_no_living_gateway,
+    orders_outlive_the_loss_of_an_answer,
     other_ends_keep_the_tokens,
 }
 
@@ -61,6 +63,43 @@ async fn ordered_end_revokes_the_tokens(arm: &RegistryArm) {
             assert!(next.release().await);
         }
     }
+}
+
+async fn kick_needs_no_living_gateway(arm: &RegistryArm) {
+    let (dead, other) = (arm.node("g1").await, arm.node("g2").await);
+    let (ann, bob) = (dead.user("ann").await, dead.user("bob").await);
+    assert!(arm.registry.kick(ann.nick.key()).await.unwrap(), "its gateway does not answer any more");
+    dead.fence().await;
+    assert!(arm.registry.kick(bob.nick.key()).await.unwrap(), "its gateway is fenced");
+    for user in [&ann, &bob] {
+        let refused = other.resume(user, user.nick.as_str(), 0, 1).await.err();
+        assert_eq!(refused, Some(ResumeError::UnknownToken));
+    }
+}
+
+async fn orders_outlive_the_loss_of_an_answer(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let beat = async |carried_out| {
+        let report = BeatReport { carried_out: Some(carried_out), ..BeatReport::default() };
+        let beat = arm.registry.send_beat(&node.incarnation, report).await.unwrap();
+        (beat.mailbox, beat.handed_out)
+    };
+    let kick = async |name| {
+        let user = node.user(name).await;
+        assert!(arm.registry.kick(user.nick.key()).await.unwrap());
+        MailboxOrder::Kick(user.owner.session)
+    };
+    let (_, first) = beat(CarriedOut::default()).await;
+    let ann = kick("ann").await;
+    assert_eq!(beat(first).await.0, [ann.clone()], "this answer is lost");
+    let bob = kick("bob").await;
+    let (orders, second) = beat(first).await;
+    assert_eq!(orders, [ann, bob]);
+    assert_eq!(beat(second).await.0, [], "it has carried them out, and this answer is lost");
+    let eve = kick("eve").await;
+    let (orders, third) = beat(second).await;
+    assert_eq!(orders, [eve]);
+    assert_eq!(beat(third).await.0, []);
 }
 
 async fn ordered_end_follows_a_resumed_session(arm: &RegistryArm) {
