@@ -320,7 +320,6 @@ calls! {
     sample_keys = |s| outcome(s.redis.sample_keys().await);
     read = |s| outcome(s.names.read(&s.owner.session, 1).await);
     confirm = |s| outcome(s.names.confirm(&s.owner.session, &s.tokens[0]).await);
-    kick = |s| outcome(s.names.kick(s.nick.key()).await);
     order_entry = |s| outcome(s.names.order_entry(s.nick.key(), &s.room).await);
     renamed = |s| outcome(s.names.renamed(s.nick.key()).await);
     drain = |s| outcome(s.names.drain(&s.owner.incarnation).await);
@@ -331,6 +330,7 @@ calls! {
         let ticket = ResumeTicket { session, presented, user };
         outcome(s.names.resume(&s.owner.incarnation, &ticket, &s.nick, &s.tokens[1]).await)
     };
+    kick = |s| outcome(s.names.kick(s.nick.key()).await);
     leave = |s| {
         let (nick, owner, reason, intent) = (&s.nick, &s.owner, LeftReason::Left, LeaveIntent::ForGood);
         outcome(s.names.leave(LeaveRequest { room: &s.room, nick, owner, reason, intent }).await)

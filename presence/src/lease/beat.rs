@@ -100,7 +100,7 @@ pub struct LeaseSample {
 #[derive(Debug)]
 pub enum BeatOutcome {
     /// The store renewed the lease.
-    Answered(LeaseSample, Beat),
+    Answered(LeaseSample, Box<Beat>),
     /// The store did not answer. The lease may still be held.
     Unanswered,
     /// The lease is lost for good.
@@ -144,7 +144,8 @@ impl<'a> Heartbeat<'a> {
                     tracing::info!("beats restored");
                 }
                 let table = LeaseTable { generation: beat.generation, leases: beat.leases.clone() };
-                BeatOutcome::Answered(LeaseSample { sent, received: Instant::now(), table, accepts_beats: true }, beat)
+                let sample = LeaseSample { sent, received: Instant::now(), table, accepts_beats: true };
+                BeatOutcome::Answered(sample, Box::new(beat))
             }
             Err(RegistryError::Fenced) => {
                 health.record_lost();
