@@ -10,7 +10,7 @@ local key, channel = ARGV[1] .. 'probe', ARGV[1] .. 'ch:probe'
 local ON_KEY = {
   'EXISTS', 'DEL', 'EXPIRE', 'PEXPIREAT', 'TTL', 'PERSIST', 'GET', 'SET', 'SETNX', 'INCR',
   'HGET', 'HSET', 'HSETNX', 'HDEL', 'HEXISTS', 'HGETALL', 'HINCRBY', 'HKEYS', 'HLEN', 'HMGET',
-  'LRANGE', 'RPUSH',
+  'LRANGE', 'LTRIM', 'RPUSH',
   'SADD', 'SREM', 'SCARD', 'SISMEMBER', 'SMEMBERS', 'SRANDMEMBER', 'SSCAN',
   'XADD', 'XDEL', 'XRANGE', 'XREVRANGE', 'XTRIM',
   'ZADD', 'ZREM', 'ZCARD', 'ZSCORE', 'ZRANGEBYSCORE', 'ZRANGEBYLEX',
