@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod binary;
 mod clients;
 mod contracts;
 mod failures;

@@ -100,6 +100,9 @@ pub enum MembershipOrder {
 }
 
 #[derive(Debug, Default)]
+struct StaleRooms(BTreeSet<String>);
+
+#[derive(Debug, Default)]
 struct QueuedOrders(Vec<MembershipOrder>);
 
 #[derive(Debug, Default)]
@@ -125,8 +128,9 @@ struct OutboxQueue {
     queued_accepted: Accepted,
     /// Acceptance time of the oldest message that the transport has taken and not written yet.
     unwritten_accepted: Accepted,
-    /// Display names of the rooms whose presence was dropped since the transport last took the queue.
-    stale_rooms: BTreeSet<String>,
+    /// Display names of the rooms whose presence was dropped since the transport last took the queue. Boxed: few
+    /// connections have any.
+    stale_rooms: Option<Box<StaleRooms>>,
     close: Option<CloseCode>,
     /// Orders that the driver has not taken yet. Boxed: few sessions have any.
     orders: Option<Box<QueuedOrders>>,
@@ -173,10 +177,13 @@ impl OutboxQueue {
         }
         match policy {
             DropPolicy::Never => return false,
-            DropPolicy::WithResync(room) if !self.stale_rooms.contains(room) => {
-                _ = self.stale_rooms.insert(room.to_owned());
+            DropPolicy::WithResync(room) => {
+                let StaleRooms(rooms) = &mut **self.stale_rooms.get_or_insert_default();
+                if !rooms.contains(room) {
+                    rooms.insert(room.to_owned());
+                }
             }
-            DropPolicy::WithResync(_) | DropPolicy::Silently => {}
+            DropPolicy::Silently => {}
         }
         true
     }
@@ -420,7 +427,7 @@ impl Outbox {
         queue.queued_since = None;
         queue.largest_reply_bytes = 0;
         queue.unwritten_reservation = queue.queued_reservation.take().or(queue.unwritten_reservation.take());
-        let (mut items, stale_rooms) = (mem::take(&mut queue.items), mem::take(&mut queue.stale_rooms));
+        let (mut items, stale_rooms) = (mem::take(&mut queue.items), queue.stale_rooms.take());
         let close = queue.close;
         if let Some(remainder) = queue.remainder.take() {
             items.push_front(Outgoing::Remainder(*remainder));
@@ -428,7 +435,7 @@ impl Outbox {
         queue.unwritten_accepted = queue.unwritten_accepted.earlier(mem::take(&mut queue.queued_accepted));
         let has_messages = !queue.unwritten_accepted.is_unknown();
         drop(queue);
-        for room in stale_rooms {
+        for room in stale_rooms.into_iter().flat_map(|stale| stale.0) {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
             items.push_back(Outgoing::Event(self.dialect().encode(&resync)));
         }
@@ -485,7 +492,7 @@ impl Outbox {
         if counted_bytes > SLOW_READER.queue_bytes_max
             && (queue.is_overdue() || counted_bytes > SLOW_READER.burst_bytes_max)
         {
-            (queue.items, queue.stale_rooms, queue.close) = (VecDeque::new(), BTreeSet::new(), Some(CloseCode::Slow));
+            (queue.items, queue.stale_rooms, queue.close) = (VecDeque::new(), None, Some(CloseCode::Slow));
             (queue.bytes, queue.queued_since, queue.largest_reply_bytes) = (0, None, 0);
             queue.queued_reservation = None;
         } else {

@@ -1,6 +1,7 @@
 //! Clients for tests: they send requests, wait with deadlines, and keep everything they receive.
 
 mod line;
+mod packed;
 mod person;
 mod raw;
 mod transcript;

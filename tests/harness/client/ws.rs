@@ -1,4 +1,5 @@
-//! A client of the JSON protocol over a real WebSocket: requests and expectations.
+//! A client of the protocol over a real WebSocket: requests and expectations. `packed.rs` opens the same client with
+//! packed messages, over a WebSocket or TCP frames.
 //!
 //! A task reads all the time, so pings are answered and every event has its time of arrival. Requests panic if they are
 //! refused; their `try_` forms return the refusal.
@@ -11,7 +12,9 @@ use std::time::Duration;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -22,10 +25,22 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::RESPONSE_TIMEOUT;
 use super::transcript::{ReceivedItem, Transcript, TranscriptEnd};
+use crate::packed::{self, PackedWire};
 
-type WsStream = WebSocketStream<TcpStream>;
+pub(super) type WsStream = WebSocketStream<TcpStream>;
 /// Write half of the socket; `None` after the server has closed. Both halves must be dropped to close the socket.
-type WsSink = Arc<tokio::sync::Mutex<Option<SplitSink<WsStream, Message>>>>;
+pub(super) type SharedSink = Arc<tokio::sync::Mutex<Option<ClientSink>>>;
+
+/// The write half of a client.
+#[derive(Debug)]
+pub(super) enum ClientSink {
+    /// JSON in text frames.
+    Text(SplitSink<WsStream, Message>),
+    /// Packed messages in binary frames.
+    Binary(PackedWire, SplitSink<WsStream, Message>),
+    /// Packed messages in TCP frames.
+    Frames(PackedWire, OwnedWriteHalf),
+}
 
 /// A reply, or the refusal.
 pub type RequestResult = Result<Value, RefusedRequest>;
@@ -43,7 +58,7 @@ pub struct RefusedRequest {
 #[derive(Debug)]
 pub struct WsClient {
     name: Mutex<String>,
-    sink: WsSink,
+    sink: SharedSink,
     transcript: Arc<Transcript<Value>>,
     reader: JoinHandle<()>,
     next_id: AtomicU64,
@@ -101,11 +116,19 @@ impl WsClient {
         };
         let (socket, _) = timeout(RESPONSE_TIMEOUT, connecting).await.map_err(|late| Error::Io(late.into()))??;
         let (sink, stream) = socket.split();
+        Ok(Self::over(ClientSink::Text(sink), |sink, transcript| read(stream, sink, transcript)))
+    }
+
+    /// Creates the client of an open connection. `read` runs until its end.
+    pub(super) fn over<R: Future<Output = ()> + Send + 'static>(
+        sink: ClientSink,
+        read: impl FnOnce(SharedSink, Arc<Transcript<Value>>) -> R,
+    ) -> Self {
         let transcript = Arc::new(Transcript::new());
         let sink = Arc::new(tokio::sync::Mutex::new(Some(sink)));
-        let reader = tokio::spawn(read(stream, sink.clone(), transcript.clone()));
+        let reader = tokio::spawn(read(sink.clone(), transcript.clone()));
         let name = Mutex::new("unregistered".to_owned());
-        Ok(Self { name, sink, transcript, reader, next_id: AtomicU64::new(1) })
+        Self { name, sink, transcript, reader, next_id: AtomicU64::new(1) }
     }
 
     /// Registers a nickname; returns the `registered` reply.
@@ -251,13 +274,40 @@ impl WsClient {
 
     /// Sends an object unchanged. A closed connection is reported by the expectations, not here.
     pub async fn send(&self, value: Value) {
-        self.send_message(Message::text(value.to_string())).await;
+        if let Some(sink) = self.sink.lock().await.as_mut() {
+            match sink {
+                ClientSink::Text(sink) => drop(sink.send(Message::text(value.to_string())).await),
+                ClientSink::Binary(wire, sink) => drop(sink.send(Message::binary(packed::encode(*wire, &value))).await),
+                ClientSink::Frames(wire, sink) => {
+                    drop(sink.write_all(&packed::frame(*wire, &packed::encode(*wire, &value))).await);
+                }
+            }
+        }
     }
 
     /// Sends any WebSocket message.
+    ///
+    /// # Panics
+    /// If the client uses TCP frames.
     pub async fn send_message(&self, message: Message) {
         if let Some(sink) = self.sink.lock().await.as_mut() {
-            let _ = sink.send(message).await;
+            match sink {
+                ClientSink::Text(sink) | ClientSink::Binary(_, sink) => drop(sink.send(message).await),
+                ClientSink::Frames(..) => panic!("no WebSocket"),
+            }
+        }
+    }
+
+    /// Sends any bytes.
+    ///
+    /// # Panics
+    /// If the client uses no TCP frames.
+    pub async fn send_bytes(&self, bytes: &[u8]) {
+        if let Some(sink) = self.sink.lock().await.as_mut() {
+            match sink {
+                ClientSink::Frames(_, sink) => drop(sink.write_all(bytes).await),
+                ClientSink::Text(_) | ClientSink::Binary(..) => panic!("a WebSocket"),
+            }
         }
     }
 
@@ -391,7 +441,7 @@ fn presence<'a>(event: &'a Value, room: &str, kind: &str) -> impl Iterator<Item 
     event[kind].as_array().filter(|_| is_expected).into_iter().flatten()
 }
 
-async fn read(mut stream: SplitStream<WsStream>, sink: WsSink, transcript: Arc<Transcript<Value>>) {
+async fn read(mut stream: SplitStream<WsStream>, sink: SharedSink, transcript: Arc<Transcript<Value>>) {
     let mut close = (None, "the connection broke".to_owned());
     while let Some(Ok(message)) = stream.next().await {
         match message {

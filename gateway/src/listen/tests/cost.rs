@@ -9,11 +9,12 @@ use super::super::tcp::{self, LineSocket};
 use super::super::ws;
 use super::*;
 
-/// Maximum size of a connection task without its driver, 8 bytes of it to count partial requests.
-const TASK_BYTES_MAX: usize = 1032;
+/// Maximum size of a connection task without its driver, 8 bytes of it to count partial requests and 16 for the two
+/// inputs of the TCP port.
+const TASK_BYTES_MAX: usize = 1048;
 /// Maximum size of a driver, 16 bytes of it for tokens, and 16 for the quotas of its address and its user, which their
 /// connections share. The limits of a session are boxed at its first request, in 56 bytes more.
-const DRIVER_BYTES_MAX: usize = 496;
+const DRIVER_BYTES_MAX: usize = 480;
 /// Maximum size of a WebSocket task with its driver: with the runtime's part it is just below a size class of the
 /// allocator, and the next one has 256 bytes more.
 const WEBSOCKET_TASK_BYTES_MAX: usize = 1424;

@@ -28,14 +28,18 @@ async fn rfc_handshake_receives_the_rfc_answer() {
 async fn handshake_selects_only_the_offered_parley_subprotocol() {
     let fixture = ListenFixture::open();
     for (offer, selected) in [
-        ("Sec-WebSocket-Protocol: parley.v1\r\n", true),
-        ("Sec-WebSocket-Protocol: parley.v9, parley.v1\r\n", true),
-        ("Sec-WebSocket-Protocol: parley.v9\r\nSec-WebSocket-Protocol: parley.v1\r\n", true),
-        ("Sec-WebSocket-Protocol: parley.v10\r\n", false),
+        ("Sec-WebSocket-Protocol: parley.v1\r\n", Some("parley.v1")),
+        ("Sec-WebSocket-Protocol: parley.v9, parley.v1\r\n", Some("parley.v1")),
+        ("Sec-WebSocket-Protocol: parley.v9\r\nSec-WebSocket-Protocol: parley.v1\r\n", Some("parley.v1")),
+        ("Sec-WebSocket-Protocol: parley.v1.msgpack, parley.v1\r\n", Some("parley.v1.msgpack")),
+        ("Sec-WebSocket-Protocol: parley.v1.cbor,parley.v1.protobuf\r\n", Some("parley.v1.protobuf")),
+        ("Sec-WebSocket-Protocol: parley.v1\r\nSec-WebSocket-Protocol: parley.v1.msgpack\r\n", Some("parley.v1")),
+        ("Sec-WebSocket-Protocol: parley.v10\r\n", None),
     ] {
         let head = response_head(&fixture, &upgrade_request(offer)).await;
         assert!(head.starts_with("HTTP/1.1 101"), "{offer}: {head}");
-        assert_eq!(head.contains("sec-websocket-protocol: parley.v1\r\n"), selected, "{offer}: {head}");
+        let answered = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+        assert_eq!(answered, selected, "{offer}: {head}");
     }
 }
 

@@ -49,17 +49,6 @@ async fn invalid_utf8_line_is_refused_and_connection_continues() {
 }
 
 #[tokio::test]
-async fn binary_input_closes_with_an_error_line() {
-    let fixture = ListenFixture::open();
-    let mut client = RawClient::connect(fixture.tcp).await;
-    client.send(&[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0, 0, 0, 0, 1]).await;
-    let output = client.rest().await;
-    assert_eq!(output.matches("! bad_request: ").count(), 1, "{output:?}");
-    assert!(output.ends_with("* closing: unsupported_data\n"), "{output:?}");
-    fixture.permits_returned().await;
-}
-
-#[tokio::test]
 async fn reader_accepts_lines_sent_bytewise() {
     let fixture = ListenFixture::open();
     let mut client = fixture.line_client().await;

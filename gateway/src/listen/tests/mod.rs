@@ -12,6 +12,7 @@ mod frames;
 mod handshake;
 mod lines;
 mod metrics;
+mod packed;
 mod page;
 mod pressure;
 mod tls;
@@ -106,6 +107,10 @@ impl ConnectionSession for EchoSession {
     }
 
     fn present(&mut self, _: Token) {}
+
+    fn speak(&mut self, dialect: Dialect, _: Option<Duration>) {
+        self.outbox.speak(dialect);
+    }
 
     async fn apply_room_orders(&mut self) {
         drop(self.outbox.take_orders());
