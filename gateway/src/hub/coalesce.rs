@@ -99,14 +99,14 @@ mod tests {
         delta
     }
 
-    /// Applies a part as a client does whose list may hold the change already.
+    /// Applies a part as a client does whose list may hold the change already: then what it has is newer.
     fn apply_late(list: &mut BTreeMap<String, Status>, part: &PresenceDelta) {
         for left in &part.left {
             list.remove(&left.nick);
         }
         for rename in &part.renamed {
             if let Some(status) = list.remove(&rename.from) {
-                list.insert(rename.to.clone(), status);
+                list.entry(rename.to.clone()).or_insert(status);
             }
         }
         for member in part.joined.iter().chain(&part.status) {
