@@ -72,7 +72,7 @@ async fn read_messages(
     let mut close = (None, "the connection broke".to_owned());
     while let Some(Ok(message)) = stream.next().await {
         match message {
-            Message::Binary(message) => transcript.push(packed::decode(wire, &message)),
+            Message::Binary(message) => transcript.push(shown(wire, &message)),
             Message::Text(text) => transcript.push(json!({"not binary": text.as_str()})),
             Message::Close(frame) => {
                 close = frame.map_or((None, String::new()), |f| (Some(f.code.into()), f.reason.to_string()));
@@ -96,7 +96,7 @@ async fn read_frames(wire: PackedWire, mut input: OwnedReadHalf, sink: SharedSin
         }
         while let Some((version, message)) = take_frame(&mut received) {
             // A frame that was refused at its first byte is answered in JSON.
-            let value = packed::decode(PackedWire::of_version(version).unwrap_or(wire), &message);
+            let value = shown(PackedWire::of_version(version).unwrap_or(wire), &message);
             match value["type"].as_str() {
                 Some("heartbeat") => {
                     if let Some(ClientSink::Frames(wire, sink)) = sink.lock().await.as_mut() {
@@ -114,6 +114,15 @@ async fn read_frames(wire: PackedWire, mut input: OwnedReadHalf, sink: SharedSin
     }
     transcript.end(close.0, close.1);
     sink.lock().await.take();
+}
+
+/// Decodes a message, with `compressed` in addition if its payload was.
+fn shown(wire: PackedWire, message: &[u8]) -> Value {
+    let mut value = packed::decode(wire, message);
+    if message.first().is_some_and(|byte| byte & 0x80 != 0) {
+        value["compressed"] = json!(true);
+    }
+    value
 }
 
 /// Returns the version and the packed message of the first frame, once it is whole.

@@ -71,8 +71,7 @@ async fn compressed_requests_are_read() {
         client.join("#lobby").await;
         let body = "zip".repeat(1000);
         let plain = packed::encode(way.1, &json!({"type": "send", "to": "#lobby", "body": body}));
-        let compressed = snap::raw::Encoder::new().compress_vec(&plain[2..]).unwrap();
-        send(&client, way, &[&[0x80, 4][..], &compressed].concat()).await;
+        send(&client, way, &packed::compressed(&plain)).await;
         let message = client.expect_event(PATIENCE, "message", |frame| frame["type"] == "message").await.value;
         assert_eq!(message["body"], body, "{}", way.0);
     }
