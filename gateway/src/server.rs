@@ -361,12 +361,9 @@ impl Connections {
             quotas: Arc::clone(&services.quotas),
             sanctions: Arc::clone(&services.sanctions),
             log_addresses: services.log_addresses,
-            open_session: move |dialect, quota| {
+            open_session: move |dialect: Dialect, quota| {
                 let limits = session_limits.get();
-                let sign_within = match dialect {
-                    Dialect::Json => limits.proxy_idle,
-                    Dialect::Line => limits.line_sign,
-                };
+                let sign_within = if dialect.is_line() { limits.line_sign } else { limits.proxy_idle };
                 Driver::new(&services, dialect, sign_within).of_address(quota)
             },
             admission: Arc::clone(&self.admission),

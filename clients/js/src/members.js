@@ -46,7 +46,7 @@ export class Members {
     const changes = { joined: joined.map(toMember), left, renamed, status: status.map(toMember), resync: false };
     for (const { nick } of left) this.map.delete(nick);
     for (const { from, to } of renamed) {
-      const member = this.map.get(from) ?? this.map.get(to) ?? toMember({});
+      const member = this.map.get(to) ?? this.map.get(from) ?? toMember({});
       this.map.delete(from);
       this.map.set(to, { ...member, nick: to });
     }

@@ -1,84 +1,59 @@
-//! The sum of several changes of a room's members.
+//! The changes of a room's members that wait for the next flush of presence.
 //!
-//! [`add`] takes one change at a time; the hub flushes the sum as one presence event. Invariant: applied in the order
-//! left, renamed, joined, status, the sum turns a list of members before the changes into the list after them. A member
-//! that joined and left within one sum is not in it. Pure.
+//! [`add`] takes one change at a time; the hub flushes each part as one presence event. Invariant: a part has each
+//! nickname once, so no part hides a step: a client that loads the list at any moment between the changes, and then
+//! receives all parts, has the list after them. Only a new status replaces an earlier one. Pure.
 
-use presence::model::{MemberInfo, MemberLeft, PresenceDelta, Rename};
+use presence::model::{MemberInfo, PresenceDelta};
 
-/// Adds a later change.
-pub fn add(sum: &mut PresenceDelta, next: PresenceDelta) {
-    for member in next.left {
-        add_left(sum, member);
+/// Adds a later change: to the last part, or as a new part if the last one has its nickname.
+pub fn add(parts: &mut Vec<PresenceDelta>, next: PresenceDelta) {
+    for left in next.left {
+        part_without(parts, &[&left.nick]).left.push(left);
     }
     for rename in next.renamed {
-        add_renamed(sum, rename);
+        part_without(parts, &[&rename.from, &rename.to]).renamed.push(rename);
     }
     for member in next.joined {
-        add_joined(sum, member);
+        part_without(parts, &[&member.nick]).joined.push(member);
     }
     for member in next.status {
-        add_status(sum, member);
+        match parts.last_mut().and_then(|part| status_of(part, &member.nick)) {
+            Some(earlier) => *earlier = member,
+            None => part_without(parts, &[&member.nick]).status.push(member),
+        }
     }
 }
 
-/// Returns the number of changes in the sum.
+/// Returns the number of changes in all parts.
 #[must_use]
-pub fn count(sum: &PresenceDelta) -> usize {
-    sum.joined.len() + sum.left.len() + sum.renamed.len() + sum.status.len()
+pub fn count(parts: &[PresenceDelta]) -> usize {
+    parts.iter().map(|part| part.joined.len() + part.left.len() + part.renamed.len() + part.status.len()).sum()
 }
 
-fn add_left(sum: &mut PresenceDelta, mut left: MemberLeft) {
-    sum.status.retain(|member| member.nick != left.nick);
-    if remove_first(&mut sum.joined, |member| member.nick == left.nick).is_some() {
-        return;
+/// Returns the last part, or a new one if the last one has one of these nicknames.
+fn part_without<'a>(parts: &'a mut Vec<PresenceDelta>, nicks: &[&str]) -> &'a mut PresenceDelta {
+    if parts.last().is_none_or(|part| nicks.iter().any(|nick| has_nick(part, nick))) {
+        parts.push(PresenceDelta::default());
     }
-    if let Some(rename) = remove_first(&mut sum.renamed, |rename| rename.to == left.nick) {
-        left.nick = rename.from;
-    }
-    sum.left.push(left);
+    parts.last_mut().expect("a part was pushed if there was none")
 }
 
-fn add_joined(sum: &mut PresenceDelta, member: MemberInfo) {
-    if remove_first(&mut sum.left, |left| left.nick == member.nick).is_some() {
-        sum.status.push(member);
-    } else {
-        sum.joined.push(member);
-    }
+fn has_nick(part: &PresenceDelta, nick: &str) -> bool {
+    part.joined.iter().chain(&part.status).any(|member| member.nick == nick)
+        || part.left.iter().any(|left| left.nick == nick)
+        || part.renamed.iter().any(|rename| rename.from == nick || rename.to == nick)
 }
 
-fn add_renamed(sum: &mut PresenceDelta, mut rename: Rename) {
-    for member in sum.status.iter_mut().chain(&mut sum.joined).filter(|member| member.nick == rename.from) {
-        member.nick.clone_from(&rename.to);
-    }
-    if sum.joined.iter().any(|member| member.nick == rename.to) {
-        return;
-    }
-    if let Some(earlier) = remove_first(&mut sum.renamed, |earlier| earlier.to == rename.from) {
-        rename.from = earlier.from;
-    }
-    if rename.from != rename.to {
-        sum.renamed.push(rename);
-    }
-}
-
-fn add_status(sum: &mut PresenceDelta, member: MemberInfo) {
-    match sum.joined.iter_mut().chain(&mut sum.status).find(|known| known.nick == member.nick) {
-        Some(known) => *known = member,
-        None => sum.status.push(member),
-    }
-}
-
-fn remove_first<T>(list: &mut Vec<T>, matches: impl Fn(&T) -> bool) -> Option<T> {
-    let index = list.iter().position(matches)?;
-    Some(list.remove(index))
+fn status_of<'a>(part: &'a mut PresenceDelta, nick: &str) -> Option<&'a mut MemberInfo> {
+    part.joined.iter_mut().chain(&mut part.status).find(|member| member.nick == nick)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use presence::model::{Availability, LeftReason, Status};
+    use presence::model::{Availability, LeftReason, MemberLeft, Rename, Status};
     use proptest::prelude::*;
 
     use super::*;
@@ -107,68 +82,90 @@ mod tests {
     }
 
     /// Makes a change that is valid for this list of members.
-    fn change(list: &BTreeMap<String, Status>, kind: u8, a: usize, b: usize) -> PresenceDelta {
-        let nick = format!("n{a}");
-        let other = format!("n{b}");
+    fn change(list: &BTreeMap<String, Status>, kind: u8, nick: &str, other: &str) -> PresenceDelta {
+        let (nick, other) = (nick.to_owned(), other.to_owned());
         let mut delta = PresenceDelta::default();
         match kind {
             _ if !list.contains_key(&nick) => {
                 delta.joined.push(MemberInfo { nick, user: None, status: Status::default() });
             }
             0 => delta.left.push(MemberLeft { nick, reason: LeftReason::Left }),
-            1 if !list.contains_key(&other) => delta.renamed.push(Rename { from: nick, to: other }),
+            1 => delta.renamed.push(Rename { from: nick, to: other }),
             _ => {
-                let status = Status { status: Availability::Away, text: format!("{b}") };
+                let status = Status { status: Availability::Away, text: other };
                 delta.status.push(MemberInfo { nick, user: None, status });
             }
         }
         delta
     }
 
+    /// Applies a part as a client does whose list may hold the change already.
+    fn apply_late(list: &mut BTreeMap<String, Status>, part: &PresenceDelta) {
+        for left in &part.left {
+            list.remove(&left.nick);
+        }
+        for rename in &part.renamed {
+            if let Some(status) = list.remove(&rename.from) {
+                list.insert(rename.to.clone(), status);
+            }
+        }
+        for member in part.joined.iter().chain(&part.status) {
+            list.insert(member.nick.clone(), member.status.clone());
+        }
+    }
+
     proptest! {
-        /// The sum of any changes leads to the same list as the changes one by one.
+        /// The parts lead to the same list as the changes, also for a client that loaded its list between two of them.
+        /// A new nickname was not in use before: a nickname that changes hands needs a new list.
         #[test]
-        fn sum_equals_its_changes_one_by_one(
-            changes in prop::collection::vec((0_u8..3, 0_usize..4, 0_usize..4), 0..40),
+        fn parts_lead_from_every_moment_to_the_end(
+            changes in prop::collection::vec((0_u8..3, 0_usize..4, 4_usize..40), 0..40),
             split in 0_usize..40,
         ) {
-            let mut members = BTreeMap::new();
-            let mut members_before = None;
-            let mut sum = PresenceDelta::default();
-            for (index, (kind, a, b)) in changes.into_iter().enumerate() {
-                let delta = change(&members, kind, a, b);
-                if index == split {
-                    members_before = Some(members.clone());
+            let (mut members, mut parts) = (BTreeMap::new(), Vec::new());
+            let mut moments = Vec::new();
+            let mut names = 4;
+            for (index, (kind, a, _)) in changes.into_iter().enumerate() {
+                let nicks: Vec<String> = members.keys().cloned().collect();
+                let nick = nicks.get(a).cloned().unwrap_or_else(|| format!("n{a}"));
+                names += 1;
+                let delta = change(&members, kind, &nick, &format!("n{names}"));
+                if index >= split {
+                    moments.push(members.clone());
+                    add(&mut parts, delta.clone());
                 }
                 apply(&mut members, &delta);
-                if members_before.is_some() {
-                    add(&mut sum, delta);
-                }
             }
-            if let Some(mut shown) = members_before {
-                apply(&mut shown, &sum);
-                prop_assert_eq!(shown, members);
+            if let Some(mut strict) = moments.first().cloned() {
+                parts.iter().for_each(|part| apply(&mut strict, part));
+                prop_assert_eq!(&strict, &members);
+            }
+            for mut list in moments {
+                parts.iter().for_each(|part| apply_late(&mut list, part));
+                prop_assert_eq!(&list, &members);
             }
         }
     }
 
+    fn joined(nick: &str) -> PresenceDelta {
+        let member = MemberInfo { nick: nick.into(), user: None, status: Status::default() };
+        PresenceDelta { joined: vec![member], ..Default::default() }
+    }
+
     #[test]
-    fn sum_omits_member_that_joins_and_leaves() {
-        let mut sum = PresenceDelta::default();
-        add(
-            &mut sum,
-            PresenceDelta {
-                joined: vec![MemberInfo { nick: "bob".into(), user: None, status: Status::default() }],
-                ..Default::default()
-            },
-        );
-        add(
-            &mut sum,
-            PresenceDelta {
-                left: vec![MemberLeft { nick: "bob".into(), reason: LeftReason::Left }],
-                ..Default::default()
-            },
-        );
-        assert_eq!(count(&sum), 0);
+    fn change_of_known_nick_begins_a_part() {
+        let mut parts = Vec::new();
+        let renamed =
+            PresenceDelta { renamed: vec![Rename { from: "ann".into(), to: "anna".into() }], ..Default::default() };
+        for change in [joined("bob"), joined("ann"), renamed.clone(), joined("eve")] {
+            add(&mut parts, change);
+        }
+        let together = |one: PresenceDelta, two: PresenceDelta| PresenceDelta {
+            joined: [one.joined, two.joined].concat(),
+            renamed: [one.renamed, two.renamed].concat(),
+            ..Default::default()
+        };
+        assert_eq!(parts, [together(joined("bob"), joined("ann")), together(renamed, joined("eve"))]);
+        assert_eq!(count(&parts), 4);
     }
 }

@@ -64,8 +64,8 @@ pub(super) struct StreamFeed {
     pub(super) written: WrittenSeq,
     /// The members version of the last change.
     members_version: Option<u64>,
-    /// The sum of the changes since the last presence event. Rare and large, so boxed.
-    members_delta: Option<Box<PresenceDelta>>,
+    /// The changes since the last presence event.
+    members_changes: Vec<PresenceDelta>,
     resync: bool,
 }
 
@@ -104,7 +104,7 @@ impl StreamFeed {
             pending: PendingEvents::default(),
             written: WrittenSeq::default(),
             members_version: None,
-            members_delta: None,
+            members_changes: Vec::new(),
             resync: false,
         }
     }
@@ -219,10 +219,9 @@ impl StreamFeed {
     pub(super) fn change_members(&mut self, version: u64, delta: PresenceDelta) {
         self.resync |= self.members_version.is_some_and(|last| version != last + 1);
         self.members_version = Some(version);
-        let sum = self.members_delta.get_or_insert_default();
-        coalesce::add(sum, delta);
-        if coalesce::count(sum) > SLOW_READER.presence_changes_max {
-            self.members_delta = None;
+        coalesce::add(&mut self.members_changes, delta);
+        if coalesce::count(&self.members_changes) > SLOW_READER.presence_changes_max {
+            self.members_changes = Vec::new();
             self.resync = true;
         }
     }
@@ -233,12 +232,15 @@ impl StreamFeed {
         self.resync = true;
     }
 
-    /// Pushes the summed member changes as one event.
+    /// Pushes the member changes: as one event, unless a nickname changed more than once.
     pub(super) fn flush_presence(&mut self) {
-        let delta = self.members_delta.take().map_or_else(PresenceDelta::default, |delta| *delta);
+        let mut parts = std::mem::take(&mut self.members_changes);
         let resync = std::mem::take(&mut self.resync);
-        if coalesce::count(&delta) > 0 || resync {
-            let event = Event::Presence { room: (*self.display).to_owned(), delta, resync };
+        if resync && parts.is_empty() {
+            parts.push(PresenceDelta::default());
+        }
+        for (index, delta) in parts.into_iter().enumerate() {
+            let event = Event::Presence { room: (*self.display).to_owned(), delta, resync: resync && index == 0 };
             self.pending.push(Sequenced::unnumbered(Broadcast::new(event)));
         }
     }

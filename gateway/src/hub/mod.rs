@@ -48,7 +48,7 @@ use crate::message::ChatMessage;
 use crate::metrics::Counts;
 use crate::outbound::outbox::{MembershipOrder, Outbox};
 
-/// Interval between two coalesced presence events of a room.
+/// Interval between two flushes of the changes of a room's members.
 const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The sessions and streams of one node.

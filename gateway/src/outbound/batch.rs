@@ -10,23 +10,29 @@ use bytes::{Bytes, BytesMut};
 
 use crate::listen::frame::header;
 use crate::message::Accepted;
+use crate::outbound::outbox::{Outbox, OutboxId};
 use crate::outbound::policy::DropPolicy;
-use crate::wire::{Dialect, Event};
+use crate::wire::{Dialect, Event, PackedCarrier, PackedDialect, frame as wire_frame};
 
-/// Bytes in each dialect, encoded on first use.
+/// Bytes in each dialect that was asked for, encoded once. A further dialect is a further link of the chain.
 #[derive(Debug, Default)]
-struct BytesByDialect {
-    json: OnceLock<Bytes>,
-    line: OnceLock<Bytes>,
+struct BytesByDialect(OnceLock<EncodedBytes>);
+
+#[derive(Debug)]
+struct EncodedBytes {
+    dialect: Dialect,
+    bytes: Bytes,
+    next: OnceLock<Box<EncodedBytes>>,
 }
 
 impl BytesByDialect {
-    fn get_or_encode(&self, dialect: Dialect, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        let cell = match dialect {
-            Dialect::Json => &self.json,
-            Dialect::Line => &self.line,
-        };
-        cell.get_or_init(encode)
+    fn get_or_encode(&self, dialect: Dialect, encode: impl Fn() -> Bytes) -> &Bytes {
+        let make = || EncodedBytes { dialect, bytes: encode(), next: OnceLock::new() };
+        let mut encoded = self.0.get_or_init(make);
+        while encoded.dialect != dialect {
+            encoded = encoded.next.get_or_init(|| Box::new(make()));
+        }
+        &encoded.bytes
     }
 }
 
@@ -35,19 +41,31 @@ impl BytesByDialect {
 pub struct Broadcast {
     event: Event,
     encoded: BytesByDialect,
+    /// The connection that does not receive it.
+    except: Option<OutboxId>,
 }
 
 impl Broadcast {
     /// Wraps an event for sharing.
     #[must_use]
     pub fn new(event: Event) -> Arc<Self> {
-        Arc::new(Self { event, encoded: BytesByDialect::default() })
+        Arc::new(Self { event, encoded: BytesByDialect::default(), except: None })
+    }
+
+    /// Wraps an event for all connections but one: its sender, if it wants no echo.
+    #[must_use]
+    pub fn except(event: Event, left_out: OutboxId) -> Arc<Self> {
+        Arc::new(Self { event, encoded: BytesByDialect::default(), except: Some(left_out) })
+    }
+
+    pub(super) fn leaves_out(&self, outbox: &Outbox) -> bool {
+        self.except.as_ref().is_some_and(|left_out| outbox.has_id(left_out))
     }
 
     /// The encoded event, without a frame.
     #[must_use]
     pub fn bytes(&self, dialect: Dialect) -> Bytes {
-        self.encoded.get_or_encode(dialect, || dialect.encode(&self.event)).clone()
+        self.encoded.get_or_encode(dialect.unframed(), || dialect.encode(&self.event)).clone()
     }
 
     pub(super) fn accepted(&self) -> Accepted {
@@ -64,13 +82,16 @@ impl Broadcast {
 pub struct FanOutBatch {
     events: Vec<Arc<Broadcast>>,
     framed: BytesByDialect,
+    /// True if an event leaves out a connection.
+    has_exception: bool,
 }
 
 impl FanOutBatch {
     /// Joins events, oldest first. An event that may be dropped must be alone in its batch.
     #[must_use]
     pub fn new(events: Vec<Arc<Broadcast>>) -> Self {
-        Self { events, framed: BytesByDialect::default() }
+        let has_exception = events.iter().any(|event| event.except.is_some());
+        Self { events, framed: BytesByDialect::default(), has_exception }
     }
 
     /// The events, oldest first.
@@ -82,13 +103,22 @@ impl FanOutBatch {
     /// The events with their frames, ready for the socket.
     #[must_use]
     pub fn bytes(&self, dialect: Dialect) -> &Bytes {
-        self.framed.get_or_encode(dialect, || {
-            let mut framed = BytesMut::new();
-            for event in &self.events {
-                frame(dialect, &event.bytes(dialect), &mut framed);
-            }
-            framed.freeze()
-        })
+        self.framed.get_or_encode(dialect, || self.frame_events(dialect, |_| true))
+    }
+
+    /// The events for a connection that some of them leave out, with their frames. `None` if it receives all: then
+    /// [`FanOutBatch::bytes`] has them.
+    pub(super) fn bytes_without(&self, outbox: &Outbox) -> Option<Bytes> {
+        let leaves_out = self.has_exception && self.events.iter().any(|event| event.leaves_out(outbox));
+        leaves_out.then(|| self.frame_events(outbox.dialect(), |event| !event.leaves_out(outbox)))
+    }
+
+    fn frame_events(&self, dialect: Dialect, includes: impl Fn(&Broadcast) -> bool) -> Bytes {
+        let mut framed = BytesMut::new();
+        for event in self.events.iter().filter(|event| includes(event)) {
+            frame(dialect, &event.bytes(dialect), &mut framed);
+        }
+        framed.freeze()
     }
 
     /// The acceptance time of the oldest message.
@@ -110,6 +140,8 @@ pub fn frame(dialect: Dialect, encoded: &[u8], out: &mut BytesMut) {
     match dialect {
         Dialect::Json => header::put_text(encoded, out),
         Dialect::Line => out.extend_from_slice(encoded),
+        Dialect::Packed(PackedDialect { carrier: PackedCarrier::WebSocket, .. }) => header::put_binary(encoded, out),
+        Dialect::Packed(dialect) => wire_frame::put_frame(dialect.format, encoded, out),
     }
 }
 

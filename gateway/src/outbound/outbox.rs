@@ -10,8 +10,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ const ITEM_OVERHEAD_BYTES: usize = 64;
 pub enum PushOutcome {
     /// The socket accepted all of it.
     Written,
-    /// It is queued, or ignored because the connection has ended.
+    /// It is queued, or ignored: the connection has ended, or the event leaves it out.
     Queued,
     /// It was dropped: too much is queued already.
     Dropped,
@@ -61,9 +61,12 @@ pub enum Outgoing {
 /// The queue of one connection. Cheap to clone: driver, hub and transport share it.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    dialect: Dialect,
     shared: Arc<OutboxShared>,
 }
+
+/// The identity of a connection's queue, to leave the connection out of a broadcast.
+#[derive(Debug, Clone)]
+pub struct OutboxId(Weak<OutboxShared>);
 
 #[derive(Debug, Default)]
 struct OutboxShared {
@@ -72,6 +75,8 @@ struct OutboxShared {
     ready: Notify,
     /// Wakes the driver that waits for space.
     taken: Notify,
+    /// [`Dialect::bits`]. A client sets it with its first frame and with `options`; earlier frames are still whole.
+    dialect: AtomicU8,
 }
 
 /// The right to write to the socket.
@@ -193,13 +198,28 @@ impl Outbox {
     /// Creates an empty queue for a connection of this dialect.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, shared: Arc::default() }
+        Self { shared: Arc::new(OutboxShared { dialect: AtomicU8::new(dialect.bits()), ..OutboxShared::default() }) }
+    }
+
+    /// Returns the identity of this queue.
+    #[must_use]
+    pub fn id(&self) -> OutboxId {
+        OutboxId(Arc::downgrade(&self.shared))
+    }
+
+    pub(super) fn has_id(&self, id: &OutboxId) -> bool {
+        id.0.as_ptr() == Arc::as_ptr(&self.shared)
     }
 
     /// Returns the dialect of the connection.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        self.dialect
+        Dialect::of_bits(self.shared.dialect.load(Ordering::Relaxed))
+    }
+
+    /// Sets the dialect of everything that is queued from now on.
+    pub fn speak(&self, dialect: Dialect) {
+        self.shared.dialect.store(dialect.bits(), Ordering::Relaxed);
     }
 
     /// Returns true if both are the queue of one connection.
@@ -232,10 +252,13 @@ impl Outbox {
 
     /// Queues an event or drops it.
     pub fn push_event(&self, event: &Broadcast) -> PushOutcome {
+        if event.leaves_out(self) {
+            return PushOutcome::Queued;
+        }
         if self.lock().drops(event.drop_policy()) {
             return PushOutcome::Dropped;
         }
-        let encoded = event.bytes(self.dialect);
+        let encoded = event.bytes(self.dialect());
         let bytes = encoded.len() + ITEM_OVERHEAD_BYTES;
         let mut queue = self.lock();
         queue.queued_accepted = queue.queued_accepted.earlier(event.accepted());
@@ -248,7 +271,8 @@ impl Outbox {
     /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued
     /// afterwards.
     pub fn push_batch(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
-        let bytes = batch.bytes(self.dialect);
+        let without = batch.bytes_without(self);
+        let bytes = without.as_ref().unwrap_or_else(|| batch.bytes(self.dialect()));
         let mut queue = self.lock();
         if queue.close.is_some() || bytes.is_empty() || !is_subscribed.load(Ordering::Acquire) {
             return PushOutcome::Queued;
@@ -406,7 +430,7 @@ impl Outbox {
         drop(queue);
         for room in stale_rooms {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
-            items.push_back(Outgoing::Event(self.dialect.encode(&resync)));
+            items.push_back(Outgoing::Event(self.dialect().encode(&resync)));
         }
         Some(TakenItems { items, close, has_messages })
     }

@@ -43,7 +43,6 @@ pub type DecodedRequest = Result<Request, (CorrelationId, Refusal)>;
 pub struct Driver {
     pub(super) core: Core,
     pub(super) performer: Performer,
-    pub(super) dialect: Dialect,
     sends: SendsInFlight,
 }
 
@@ -51,14 +50,10 @@ impl Driver {
     /// A connection that has not registered. `sign_within` is the interval of its dialect in [`HeartbeatPolicy`].
     #[must_use]
     pub fn new(services: &Arc<Services>, dialect: Dialect, sign_within: Option<Duration>) -> Self {
-        let pings = match dialect {
-            Dialect::Json => true,
-            Dialect::Line => false,
-        };
+        let policy = HeartbeatPolicy { pings: !dialect.is_line(), sign_within };
         Self {
-            core: Core::new(Arc::clone(&services.node), Instant::now(), HeartbeatPolicy { pings, sign_within }),
+            core: Core::new(Arc::clone(&services.node), Instant::now(), policy),
             performer: Performer::new(Arc::clone(services), dialect),
-            dialect,
             sends: SendsInFlight::default(),
         }
     }
@@ -68,6 +63,16 @@ impl Driver {
     pub fn of_address(mut self, quota: Arc<Quota>) -> Self {
         self.core.count_for_address(quota);
         self
+    }
+
+    /// Changes the dialect of a connection whose first bytes have shown it. `sign_within` is as for [`Driver::new`].
+    pub fn speak(&mut self, dialect: Dialect, sign_within: Option<Duration>) {
+        self.performer.outbox.speak(dialect);
+        self.core.liveness_mut().follow(HeartbeatPolicy { pings: !dialect.is_line(), sign_within });
+    }
+
+    fn is_line(&self) -> bool {
+        self.performer.outbox.dialect().is_line()
     }
 
     /// Returns the connection's outbox. The transport empties it, also while a request is performed.
@@ -129,11 +134,8 @@ impl Driver {
     /// Begins to publish a message, without a wait. [`Driver::poll_progress`] adds its answer. Returns any other
     /// request, and a message that has to wait: [`Driver::request`] handles it.
     pub fn begin(&mut self, decoded: DecodedRequest) -> Option<DecodedRequest> {
-        match self.dialect {
-            Dialect::Json => self.begin_send(decoded),
-            // A line is decoded with what the replies before it have changed.
-            Dialect::Line => Some(decoded),
-        }
+        // A line is decoded with what the replies before it have changed.
+        if self.is_line() { Some(decoded) } else { self.begin_send(decoded) }
     }
 
     /// Handles one request, or the refusal of a frame that could not be decoded. Its whole output is in the outbox when
@@ -146,7 +148,7 @@ impl Driver {
                 poll_fn(|context| self.poll_progress(context)).await;
                 decoded = waiting;
             }
-            if self.dialect == Dialect::Line {
+            if self.is_line() {
                 self.conclude().await;
             }
             return;
@@ -188,7 +190,7 @@ impl Driver {
             let quota = self.performer.services.quotas.of_user(user);
             self.core.count_for_user(quota);
         }
-        if self.dialect == Dialect::Line {
+        if self.is_line() {
             self.conclude().await;
         }
         if is_resume {

@@ -79,11 +79,8 @@ fn session_fate(ending: ConnectionEnd, dialect: Dialect) -> SessionFate {
         ConnectionEnd::Closed(CloseCode::TokenExpired) => OfflineReason::TokenExpired,
         ConnectionEnd::Gone | ConnectionEnd::Closed(_) => OfflineReason::Closed,
     };
-    match dialect {
-        // Line clients have no token to resume with.
-        Dialect::Line => SessionFate::Ends(reason),
-        Dialect::Json => SessionFate::Detaches(reason),
-    }
+    // Line clients have no token to resume with.
+    if dialect.is_line() { SessionFate::Ends(reason) } else { SessionFate::Detaches(reason) }
 }
 
 impl Driver {
@@ -95,14 +92,14 @@ impl Driver {
             self.performer.stop_receiving_everything(&me.owner);
         }
         self.conclude().await;
-        let Self { core, mut performer, dialect, .. } = self;
+        let Self { core, mut performer, .. } = self;
         performer.resolve_claims().await;
         let Some(me) = core.identity() else {
             return performer.release_all(OfflineReason::Closed).await;
         };
         let services = &performer.services;
         let holds_lease = services.health.incarnation().as_ref() == Some(&me.owner.incarnation);
-        match session_fate(ending, dialect) {
+        match session_fate(ending, performer.outbox.dialect()) {
             SessionFate::Elsewhere => services.claims.release(&me.owner),
             // A client without a token of its session would find its nickname in use by itself.
             SessionFate::Detaches(reason) if !core.is_resumable() => performer.release_all(reason).await,

@@ -56,11 +56,26 @@ pub struct Liveness {
 impl Liveness {
     /// A connection opened now.
     #[must_use]
-    pub fn new(now: Instant, HeartbeatPolicy { pings, sign_within }: HeartbeatPolicy) -> Self {
-        let millis = |within: Duration| NonZeroU32::new(u32::try_from(within.as_millis()).unwrap_or(u32::MAX));
-        let sign_within_ms = sign_within.and_then(millis);
+    pub fn new(now: Instant, policy: HeartbeatPolicy) -> Self {
         let [opened_at, received_at, acted_at, pinged_at] = [now; 4];
-        Self { pings, is_registered: false, sign_within_ms, opened_at, received_at, acted_at, pinged_at }
+        let mut liveness = Self {
+            pings: false,
+            is_registered: false,
+            sign_within_ms: None,
+            opened_at,
+            received_at,
+            acted_at,
+            pinged_at,
+        };
+        liveness.follow(policy);
+        liveness
+    }
+
+    /// Follows another policy from now on.
+    pub fn follow(&mut self, HeartbeatPolicy { pings, sign_within }: HeartbeatPolicy) {
+        let millis = |within: Duration| NonZeroU32::new(u32::try_from(within.as_millis()).unwrap_or(u32::MAX));
+        self.pings = pings;
+        self.sign_within_ms = sign_within.and_then(millis);
     }
 
     fn sign_within(&self) -> Option<Duration> {

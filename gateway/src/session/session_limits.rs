@@ -111,6 +111,7 @@ impl RequestCost {
             | Command::Read { .. }
             | Command::Typing { .. }
             | Command::Refresh { .. }
+            | Command::Options { .. }
             | Command::Ping => (None, None),
         };
         let is_registration = matches!(command, Command::Register { resume: None, .. });

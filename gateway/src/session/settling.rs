@@ -10,7 +10,7 @@ use presence::model::codes::ErrorCode;
 use presence::model::stream::StreamId;
 use tokio::time::timeout;
 
-use crate::wire::{Answer, Dialect, Refusal, Reply};
+use crate::wire::{Answer, Refusal, Reply};
 
 use super::performer::Performer;
 
@@ -36,7 +36,7 @@ impl Performer {
                 self.services.hub.written(&stream, seq).await;
             }
         };
-        if timeout(RETURN_WAIT, returned).await.is_err() && self.outbox.dialect() == Dialect::Line {
+        if timeout(RETURN_WAIT, returned).await.is_err() && self.outbox.dialect().is_line() {
             // A JSON client has the ack.
             let refusal = Refusal::from(ErrorCode::Unavailable)
                 .with_detail("your last message is stored, but it did not come back to you in time");

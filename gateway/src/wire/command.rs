@@ -179,6 +179,11 @@ pub enum Command {
     },
     /// Moderates a room. Boxed: large and rare.
     Moderate(Box<ModerationCommand>),
+    /// Sets options of the connection.
+    Options {
+        /// True if the gateway may compress what it sends.
+        snappy: bool,
+    },
     /// Requests a pong.
     Ping,
     /// Ends the session.

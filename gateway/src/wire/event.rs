@@ -183,6 +183,11 @@ pub enum Answer {
         /// The action, as the room receives it.
         notice: Box<Moderation>,
     },
+    /// The options of the connection are set.
+    Options {
+        /// True if the gateway may compress what it sends.
+        snappy: bool,
+    },
     /// The reply to a ping.
     Pong,
     /// The request was refused.
@@ -226,6 +231,7 @@ impl Answer {
             | Self::Read { .. }
             | Self::Typing { .. }
             | Self::Refreshed { .. }
+            | Self::Options { .. }
             | Self::Pong
             | Self::Refused(_) => 2 * FIELDS_BYTES,
         }

@@ -18,6 +18,17 @@ pub enum Availability {
     Away,
 }
 
+impl Availability {
+    /// Returns the word used on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Away => "away",
+        }
+    }
+}
+
 /// Status of a user. The text is at most 256 bytes of free text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {

@@ -194,3 +194,27 @@ async fn operator_may_allow_lookalikes_within_ascii() {
     cluster.person_on(1, "paypaI").await;
     cluster.finish().await;
 }
+
+/// A client that loads its list of members between two of the changes would otherwise keep the former nickname.
+#[tokio::test]
+async fn each_step_of_a_member_is_reported() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let (bob, ann) = (cluster.ws_on(1).await, cluster.ws_on(0).await);
+    bob.register("bob").await;
+    bob.join("#lobby").await;
+    ann.register("ann").await;
+    for request in [
+        json!({"type": "join", "room": "#lobby"}),
+        json!({"type": "nick", "nick": "anna"}),
+        json!({"type": "leave", "room": "#lobby"}),
+    ] {
+        ann.post(request).await;
+    }
+    let steps = [
+        bob.sees_join("#lobby", "ann").await.at,
+        bob.sees_rename("#lobby", "ann", "anna").await.at,
+        bob.sees_left("#lobby", "anna", "left").await.at,
+    ];
+    assert!(steps.is_sorted_by(|one, two| one < two), "in this order: {steps:?}");
+    cluster.finish().await;
+}

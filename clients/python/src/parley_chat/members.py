@@ -52,9 +52,8 @@ class Members:
         for nick, _reason in change.left:
             self.by_nick.pop(nick, None)
         for former, nick in change.renamed:
-            member = self.by_nick.pop(former, None)
-            if member is not None:
-                self.by_nick[nick] = replace(member, nick=nick)
+            member = self.by_nick.pop(former, Member(nick, "online", "", None))
+            self.by_nick.setdefault(nick, replace(member, nick=nick))
         for member in change.joined:
             self.by_nick[member.nick] = member
         for member in change.status:

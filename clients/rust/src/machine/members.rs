@@ -14,8 +14,9 @@ pub(crate) fn apply_change(members: &mut MemberMap, change: &MembersChange) {
         members.remove(nick);
     }
     for (from, to) in &change.renamed {
-        let former = members.remove(from).or_else(|| members.remove(to));
-        let (user, status, text) = former.map(|member| (member.user, member.status, member.text)).unwrap_or_default();
+        let (former, known) = (members.remove(from), members.remove(to));
+        let (user, status, text) =
+            known.or(former).map(|member| (member.user, member.status, member.text)).unwrap_or_default();
         members.insert(to.clone(), Member { nick: to.clone(), user, status, text });
     }
     for member in &change.joined {

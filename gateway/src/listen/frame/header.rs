@@ -1,6 +1,6 @@
 //! The headers of frames that a gateway sends (RFC 6455, 5.2): unmasked and never fragmented.
 //!
-//! [`put_text`] frames an encoded event once for many sockets; [`FrameWriter`](super::FrameWriter) frames what goes to
+//! [`put_text`] and [`put_binary`] frame an encoded event once for many sockets; [`FrameWriter`](super::FrameWriter) frames what goes to
 //! one connection. Received headers are read in `reader.rs`.
 
 use bytes::{BufMut, BytesMut};
@@ -48,10 +48,19 @@ impl EncodedHeader {
 
 /// Appends a whole text frame.
 pub fn put_text(text: &[u8], out: &mut BytesMut) {
-    let header = EncodedHeader::new(OpCode::Data(Data::Text), text.len());
-    out.reserve(HEADER_BYTES_MAX + text.len());
+    put(Data::Text, text, out);
+}
+
+/// Appends a whole binary frame.
+pub fn put_binary(payload: &[u8], out: &mut BytesMut) {
+    put(Data::Binary, payload, out);
+}
+
+fn put(data: Data, payload: &[u8], out: &mut BytesMut) {
+    let header = EncodedHeader::new(OpCode::Data(data), payload.len());
+    out.reserve(HEADER_BYTES_MAX + payload.len());
     out.put_slice(header.as_bytes());
-    out.put_slice(text);
+    out.put_slice(payload);
 }
 
 #[cfg(test)]
@@ -74,6 +83,7 @@ mod tests {
         }
         let mut out = BytesMut::new();
         put_text(b"hi", &mut out);
-        assert_eq!(out[..], [0x81, 2, b'h', b'i']);
+        put_binary(&[7], &mut out);
+        assert_eq!(out[..], [0x81, 2, b'h', b'i', 0x82, 1, 7]);
     }
 }

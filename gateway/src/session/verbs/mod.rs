@@ -14,6 +14,7 @@ mod leave;
 mod members;
 pub(super) mod moderate;
 pub(super) mod nick;
+mod options;
 mod ping;
 mod read;
 pub(super) mod refresh;
@@ -72,6 +73,8 @@ pub enum Operation {
     Moderate(Box<moderate::ModerateRoom>),
     /// Verifies a newer token of the user.
     Refresh(refresh::RefreshToken),
+    /// Sets options of the connection.
+    SetOptions(options::SetOptions),
 }
 
 /// The result of an [`Operation`] that succeeded.
@@ -139,6 +142,9 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
     match command {
         Command::Ping => return Ok(ping::decide()),
         Command::Bye => return Ok(bye::decide()),
+        Command::Options { snappy } => {
+            return Ok(Decision::Perform(Operation::SetOptions(options::SetOptions { snappy })));
+        }
         // A ping keeps the connection open but does not count as activity.
         _ => state.liveness.acted(now),
     }
@@ -181,7 +187,9 @@ fn decide_registered(
         Command::Typing { to } => return typing::decide(state, now, me, to),
         Command::Moderate(command) => Operation::Moderate(moderate::decide(state, me, *command)?),
         Command::Refresh { token } => return Ok(refresh::decide(state, me, token)),
-        Command::Register { .. } | Command::Ping | Command::Bye => return Err(ErrorCode::Internal),
+        Command::Register { .. } | Command::Options { .. } | Command::Ping | Command::Bye => {
+            return Err(ErrorCode::Internal);
+        }
     }))
 }
 
@@ -268,6 +276,7 @@ mod perform {
                 Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Moderate(operation) => Box::pin(operation.perform(performer)).await.map(OperationOutcome::Answer),
                 Self::Refresh(operation) => operation.perform(performer).await.map(OperationOutcome::Refreshed),
+                Self::SetOptions(operation) => operation.perform(performer).map(OperationOutcome::Answer),
             }
         }
     }

@@ -124,7 +124,7 @@ mod perform {
     use crate::session::performer::{ClaimAttempt, Performer, unix_ms};
     use crate::session::refusal::unavailable;
     use crate::session::token;
-    use crate::wire::{Dialect, Refusal, Token};
+    use crate::wire::{Refusal, Token};
 
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
@@ -141,9 +141,9 @@ mod perform {
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
             // A text client cannot present a token.
-            let (token, hash) = match performer.outbox.dialect() {
-                Dialect::Json => token::issue(&session, user_token.as_ref().map(|token| &token.grant.user)),
-                Dialect::Line => (Token::new(""), TokenHash::none()),
+            let (token, hash) = match performer.outbox.dialect().is_line() {
+                true => (Token::new(""), TokenHash::none()),
+                false => token::issue(&session, user_token.as_ref().map(|token| &token.grant.user)),
             };
             services.hub.open_inbox(&session, &nick, &performer.outbox);
             let user = user_token.as_ref().map(|token| token.grant.user.clone());

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use presence::model::moderation::Moderation;
 use serde::Serialize;
 
-use crate::wire::{Answer, DeliveryStatus, Event, Refusal, Reply};
-
-use super::INBOX;
+use crate::wire::{Answer, DeliveryStatus, Event, INBOX, Refusal, Reply};
 
 /// Encodes a reply as the text of one frame.
 #[must_use]
@@ -70,6 +68,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             object("refreshed").optional("expires_in_ms", expires_in_ms.as_ref()).field("left", left)
         }
         Answer::Moderated { room, notice } => with_notice(object(notice.action.as_str()).field("room", room), notice),
+        Answer::Options { snappy } => object("options").field("snappy", snappy),
         Answer::Pong => object("pong"),
         Answer::Refused(refusal) => object("error").refusal(refusal),
     }

@@ -7,7 +7,7 @@ use crate::wire::Refusal;
 use crate::wire::syntax::bad_request;
 
 /// Refuses a value that some JSON readers cannot read. `field` names it to the client.
-pub(super) fn check(field: &str, value: &RawValue) -> Result<(), Refusal> {
+pub(in crate::wire) fn check(field: &str, value: &RawValue) -> Result<(), Refusal> {
     if is_interoperable(value) {
         return Ok(());
     }

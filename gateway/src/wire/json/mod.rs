@@ -10,8 +10,7 @@ mod interoperable;
 #[cfg(test)]
 mod tests;
 
-/// The name of the inbox, in place of a room.
-const INBOX: &str = "@";
-
 pub use self::decode::decode;
+pub(super) use self::decode::decode_as;
 pub use self::encode::{encode_event, encode_reply};
+pub(super) use self::interoperable::check as check_interoperable;

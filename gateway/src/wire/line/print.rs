@@ -150,7 +150,7 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             items.iter().for_each(|chat| message(&mut lines, chat));
         }
         // No line asks for them.
-        Answer::Read { .. } | Answer::Typing { .. } => {}
+        Answer::Read { .. } | Answer::Typing { .. } | Answer::Options { .. } => {}
         Answer::Refreshed { left, .. } => {
             lines.add(format_args!("* token renewed"));
             for room in left {
