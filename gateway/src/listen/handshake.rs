@@ -19,14 +19,22 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
 use crate::metrics::SeatLimit;
-use crate::wire::Token;
+use crate::wire::{Dialect, PackedCarrier, PackedDialect, PackedFormat, Token};
 
 use super::origins::AllowedOrigins;
 
 /// The only path of a WebSocket.
 const PATH: &str = "/ws";
-/// The only subprotocol; a client that offers none uses it too.
-const SUBPROTOCOL: &str = "parley.v1";
+/// The subprotocols and their dialects. A client that offers none uses the first.
+const SUBPROTOCOLS: [(&str, Dialect); 3] = [
+    ("parley.v1", Dialect::Json),
+    ("parley.v1.msgpack", packed(PackedFormat::MessagePack)),
+    ("parley.v1.protobuf", packed(PackedFormat::Protobuf)),
+];
+
+const fn packed(format: PackedFormat) -> Dialect {
+    Dialect::Packed(PackedDialect { format, carrier: PackedCarrier::WebSocket, compresses: false })
+}
 /// Text for a person that opens the address in a browser.
 const NOT_A_PAGE: &str = "this is a WebSocket address: connect to it with a WebSocket client (RFC 6455, version 13)";
 
@@ -169,8 +177,8 @@ pub(super) fn accept<B: Body, R>(
     if !request.body().is_end_stream() {
         return Err(HandshakeRefusal::HasBody);
     }
-    if offers_subprotocol(request.headers()) {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if let Some((name, _)) = selected_subprotocol(request.headers()) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
     Ok(response)
 }
@@ -202,9 +210,16 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
     scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim()))
 }
 
-fn offers_subprotocol(headers: &HeaderMap) -> bool {
+/// Returns the dialect of a WebSocket: that of the selected subprotocol, or JSON.
+pub(super) fn dialect(headers: &HeaderMap) -> Dialect {
+    selected_subprotocol(headers).map_or(Dialect::Json, |(_, dialect)| dialect)
+}
+
+/// Returns the first subprotocol of the client's list that the gateway has.
+fn selected_subprotocol(headers: &HeaderMap) -> Option<(&'static str, Dialect)> {
     let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
-    offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
+    let known = |offer: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| *name == offer.trim());
+    offers.flat_map(|offer| offer.split(',')).find_map(known)
 }
 
 #[cfg(test)]

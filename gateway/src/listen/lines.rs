@@ -56,6 +56,11 @@ impl LineSplitter {
         Self { bytes: read_ahead.into(), ..Self::default() }
     }
 
+    /// Takes what was read of a connection that is not text.
+    pub(super) fn take_bytes(&mut self) -> BytesMut {
+        mem::take(&mut self.bytes)
+    }
+
     /// Returns the bytes of partial input that are stored.
     pub(super) fn held(&self) -> usize {
         self.bytes.capacity()
@@ -72,8 +77,11 @@ impl LineSplitter {
         }
         let read = poll_fn(|cx| stream.poll_fill(cx, READ_BYTES, &mut self.bytes)).await?;
         let mut answers = Vec::new();
-        let from = self.bytes.len() - read;
-        self.telnet.strip(&mut self.bytes, from, &mut answers);
+        // A command of telnet may be anywhere in text, but a binary frame has any bytes.
+        if self.begun || self.bytes.first() != BINARY_MAGIC.first() {
+            let from = self.bytes.len() - read;
+            self.telnet.strip(&mut self.bytes, from, &mut answers);
+        }
         Ok((read, answers))
     }
 

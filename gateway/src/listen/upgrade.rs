@@ -161,9 +161,9 @@ fn upgrade<S: ConnectionSession, A: AcceptedStream>(
         context.origin_refusals.record(request.headers(), permit.address());
     }
     let response = accepted?;
-    let bearer = handshake::bearer(request.headers());
+    let (bearer, dialect) = (handshake::bearer(request.headers()), handshake::dialect(request.headers()));
     let upgrade = hyper::upgrade::on(&mut request);
-    let opening = Box::new(ws::Opening { upgrade, bearer });
+    let opening = Box::new(ws::Opening { upgrade, bearer, dialect });
     context.tasks.spawn(ws::serve::<S, A>(opening, Arc::clone(context), Arc::clone(permit)));
     Ok(response)
 }

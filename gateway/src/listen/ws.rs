@@ -1,7 +1,7 @@
-//! The WebSocket transport: RFC 6455 frames of JSON text on an upgraded socket.
+//! The WebSocket transport: RFC 6455 frames on an upgraded socket, of JSON text or of packed messages.
 //!
-//! Text frames are requests; the framing answers pings; a violation of the RFC ends the connection with the RFC's code.
-//! Knows nothing about the JSON's contents.
+//! A frame of the connection's kind is a request, one of the other kind ends the connection; the framing answers pings;
+//! a violation of the RFC ends the connection with the RFC's code. Knows nothing about the contents of frames.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::outbound::outbox::Outgoing;
 use crate::quota::Quota;
-use crate::wire::{Answer, DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Reply, Token, json};
+use crate::wire::{Answer, DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Reply, Token, json, packed};
 
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
@@ -33,6 +33,8 @@ pub(super) struct Opening {
     pub(super) upgrade: OnUpgrade,
     /// The token of its `Authorization` header.
     pub(super) bearer: Option<Token>,
+    /// The dialect of its subprotocol.
+    pub(super) dialect: Dialect,
 }
 
 /// Runs an upgraded connection.
@@ -52,15 +54,16 @@ pub(super) async fn serve<S: ConnectionSession, A: AcceptedStream>(
     let Some(quota) = permit.quota() else { return };
     let stream = io.into_inner().into_inner().into_client();
     let socket = FrameSocket::over(stream, read_buf.into(), LIMITS);
-    let transport = WebSocketTransport { socket, permit: &permit };
+    let transport = WebSocketTransport { socket, permit: &permit, dialect: opening.dialect };
     let session = open(&context, *opening, quota);
     permit.opened();
     permit.ended(connection::run(transport, session, &permit, &context).await);
 }
 
 /// Opens the session. Not a part of [`serve`], whose task would have space for it twice.
-fn open<S: ConnectionSession>(context: &ConnectionContext<S>, Opening { bearer, .. }: Opening, quota: Arc<Quota>) -> S {
-    let mut session = (context.open_session)(Dialect::Json, quota);
+fn open<S: ConnectionSession>(context: &ConnectionContext<S>, opening: Opening, quota: Arc<Quota>) -> S {
+    let Opening { bearer, dialect, .. } = opening;
+    let mut session = (context.open_session)(dialect, quota);
     if let Some(token) = bearer {
         session.present(token);
     }
@@ -70,17 +73,19 @@ fn open<S: ConnectionSession>(context: &ConnectionContext<S>, Opening { bearer, 
 struct WebSocketTransport<'a, C> {
     socket: FrameSocket<C>,
     permit: &'a ConnectionPermit,
+    dialect: Dialect,
 }
 
 impl<C: ClientStream> WebSocketTransport<'_, C> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<TransportInput> {
-        let Poll::Ready(input) = self.socket.poll_next(cx, &mut decode) else {
+        let dialect = self.dialect;
+        let Poll::Ready(input) = self.socket.poll_next(cx, &mut |event| decode(dialect, event)) else {
             if self.permit.holds_partial(self.socket.held_input()) {
                 return Poll::Pending;
             }
             // At once: the close waits for the client.
             self.socket.discard_input();
-            self.socket.output().text(json::encode_reply(&no_space()));
+            self.reply(&no_space());
             return Poll::Ready(TransportInput::Unacceptable(CloseCode::RegisterTimeout));
         };
         Poll::Ready(match input {
@@ -88,6 +93,16 @@ impl<C: ClientStream> WebSocketTransport<'_, C> {
             Err(SocketEnd::Broken(violation)) => TransportInput::Unacceptable(violation.close_code()),
             Err(SocketEnd::Gone) => TransportInput::Gone,
         })
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        match &mut self.dialect {
+            Dialect::Packed(dialect) => {
+                dialect.follow(reply);
+                self.socket.output().binary(packed::encode_reply(*dialect, reply));
+            }
+            Dialect::Json | Dialect::Line => self.socket.output().text(json::encode_reply(reply)),
+        }
     }
 }
 
@@ -101,14 +116,15 @@ impl<C: ClientStream> Transport for WebSocketTransport<'_, C> {
     }
 
     fn queue(&mut self, items: VecDeque<Outgoing>) {
-        let output = self.socket.output();
+        let is_text = self.dialect == Dialect::Json;
         for item in items {
             match item {
-                Outgoing::Reply(reply) => output.text(json::encode_reply(&reply)),
-                Outgoing::Event(encoded) => output.text(encoded),
-                Outgoing::Batch(framed) => output.framed(framed),
-                Outgoing::Remainder(framed) => output.rest(framed),
-                Outgoing::Ping => output.ping(),
+                Outgoing::Reply(reply) => self.reply(&reply),
+                Outgoing::Event(encoded) if is_text => self.socket.output().text(encoded),
+                Outgoing::Event(encoded) => self.socket.output().binary(encoded),
+                Outgoing::Batch(framed) => self.socket.output().framed(framed),
+                Outgoing::Remainder(framed) => self.socket.output().rest(framed),
+                Outgoing::Ping => self.socket.output().ping(),
             }
         }
     }
@@ -132,17 +148,21 @@ fn is_goodbye(code: Option<u16>) -> bool {
     code.is_none_or(|code| code == CloseCode::Normal.number())
 }
 
-fn decode(event: FrameEvent<'_>) -> TransportInput {
-    match event {
-        FrameEvent::Text(text) => TransportInput::Request(json::decode(&text)),
-        FrameEvent::TooLarge(DataKind::Text) => TransportInput::Request(Err((None, ErrorCode::TooLarge.into()))),
-        FrameEvent::Binary(_) | FrameEvent::TooLarge(DataKind::Binary) => {
+fn decode(dialect: Dialect, event: FrameEvent<'_>) -> TransportInput {
+    match (event, dialect) {
+        (FrameEvent::Text(text), Dialect::Json) => TransportInput::Request(json::decode(&text)),
+        (FrameEvent::Binary(message), Dialect::Packed(dialect)) => packed::decode(dialect.format, &message).into(),
+        (FrameEvent::TooLarge(DataKind::Text), Dialect::Json)
+        | (FrameEvent::TooLarge(DataKind::Binary), Dialect::Packed(_)) => {
+            TransportInput::Request(Err((None, ErrorCode::TooLarge.into())))
+        }
+        (FrameEvent::Text(_) | FrameEvent::Binary(_) | FrameEvent::TooLarge(_), _) => {
             TransportInput::Unacceptable(CloseCode::Unsupported)
         }
-        FrameEvent::Ping(_) | FrameEvent::Pong(_) => TransportInput::Handled,
+        (FrameEvent::Ping(_) | FrameEvent::Pong(_), _) => TransportInput::Handled,
         // The frame limits bound the parts of a message; the whole message is charged as a request.
-        FrameEvent::Fragment => TransportInput::Activity,
-        FrameEvent::Close { code, .. } if is_goodbye(code) => TransportInput::Goodbye,
-        FrameEvent::Close { .. } => TransportInput::Gone,
+        (FrameEvent::Fragment, _) => TransportInput::Activity,
+        (FrameEvent::Close { code, .. }, _) if is_goodbye(code) => TransportInput::Goodbye,
+        (FrameEvent::Close { .. }, _) => TransportInput::Gone,
     }
 }

@@ -20,6 +20,8 @@ pub use self::input::{PackedInput, decode};
 pub use self::output::{encode_closing, encode_event, encode_reply, heartbeat};
 pub use self::packed_type::{COMPRESSED, PackedType};
 
+use super::{Answer, Reply};
+
 /// The format of the payloads of a connection. Its number is the version of TCP frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackedFormat {
@@ -74,6 +76,13 @@ const WEB_SOCKET_BIT: u8 = 2;
 const VERSION_SHIFT: u32 = 2;
 
 impl PackedDialect {
+    /// Follows the options that a reply confirms, beginning with that reply.
+    pub fn follow(&mut self, reply: &Reply) {
+        if let Answer::Options { snappy } = reply.answer {
+            self.compresses = snappy;
+        }
+    }
+
     pub(super) const fn bits(self) -> u8 {
         let carrier = match self.carrier {
             PackedCarrier::Frames => 0,
