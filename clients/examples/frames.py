@@ -2,13 +2,14 @@
 
 Usage: frames.py HOST PORT NICK ROOM
 
-It registers, joins the room, sends each line of its input and prints each message. The end of the input ends the session.
+It registers, joins the room, sends each line of its input and prints each message. The end of the input ends it.
 `protoc --python_out=. gateway/parley.proto` makes classes for all messages; the few of this program are read by hand.
 """
 
+import itertools
 import json
 import os
-import selectors
+import select
 import socket
 import struct
 import sys
@@ -19,8 +20,7 @@ MAGIC, PROTOBUF = b"\xca\xfe\xba\xbe", 3
 REGISTER, JOIN, SEND, BYE = 1, 2, 4, 15
 REGISTERED, JOINED, ERROR, MESSAGE, CLOSING, HEARTBEAT = 257, 258, 511, 513, 769, 770
 ID, TO, FROM, BODY, ROOM, NICK, CODE, HEARTBEAT_MS, TEXT = 1, 2, 3, 4, 8, 9, 11, 22, 51
-PAYLOAD_MAX = 2 * 1024 * 1024
-GREETING_MAX = 4096
+PAYLOAD_MAX, GREETING_MAX = 2 * 1024 * 1024, 4096
 
 
 def varint(number: int) -> bytes:
@@ -48,14 +48,16 @@ def read_fields(payload: bytes) -> Iterator[tuple[int, int | bytes]]:
         if key & 7 == 0:
             value, at = read_varint(payload, at)
             yield key >> 3, value
-        elif key & 7 == 2:
-            length, at = read_varint(payload, at)
-            if length > len(payload) - at:
-                raise ValueError("a field is cut off")
-            yield key >> 3, payload[at : at + length]
-            at += length
-        else:
-            raise ValueError("no message of Parley has this kind of field")
+            continue
+        length, at = read_varint(payload, at)
+        if key & 7 != 2 or length > len(payload) - at:
+            raise ValueError("a field is cut off, or of an unknown kind")
+        yield key >> 3, payload[at : (at := at + length)]
+
+
+def show(text: str) -> None:
+    """Prints a line. Text of others must not control a terminal."""
+    print("".join(sign if sign.isprintable() else "?" for sign in text), flush=True)
 
 
 class Client:
@@ -63,11 +65,8 @@ class Client:
 
     def __init__(self, host: str, port: int, nick: str, room: str) -> None:
         self.socket = socket.create_connection((host, port), timeout=10)
-        self.room = room
-        self.arrived = b""
-        self.is_greeted = self.is_joined = self.is_leaving = False
-        self.silence_max = 30.0
-        self.ids = 0
+        self.room, self.arrived, self.ids, self.silence_max = room, b"", itertools.count(1), 30.0
+        self.is_greeted = self.is_joined = self.is_refused = self.is_leaving = False
         self.request(REGISTER, {NICK: nick.encode()})
 
     def transmit(self, type: int, payload: bytes = b"") -> None:
@@ -75,10 +74,9 @@ class Client:
         self.socket.sendall(HEADER.pack(MAGIC, PROTOBUF, len(payload), type) + payload)
 
     def request(self, type: int, fields: dict[int, bytes]) -> None:
-        """Sends a request with an id."""
-        self.ids += 1
+        """Sends a request: an id, and these texts."""
         texts = [varint(number << 3 | 2) + varint(len(value)) + value for number, value in fields.items()]
-        self.transmit(type, varint(ID << 3) + varint(self.ids) + b"".join(texts))
+        self.transmit(type, varint(ID << 3) + varint(next(self.ids)) + b"".join(texts))
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Yields the frames that have arrived as a whole: type and payload."""
@@ -91,48 +89,38 @@ class Client:
             magic, version, length, type = HEADER.unpack_from(self.arrived)
             if magic != MAGIC or version != PROTOBUF or length > PAYLOAD_MAX:
                 raise ValueError("these are no frames of Parley")
-            end = HEADER.size + length
-            if len(self.arrived) < end:
-                break
-            payload, self.arrived = self.arrived[HEADER.size : end], self.arrived[end:]
+            if len(self.arrived) < HEADER.size + length:
+                return
+            payload, self.arrived = self.arrived[HEADER.size :][:length], self.arrived[HEADER.size + length :]
             yield type, payload
 
     def handle(self, type: int, payload: bytes) -> None:
         """Prints an event, and answers what needs an answer. Ignores all that is not used here."""
-        fields = dict(read_fields(payload))
-
-        def text(number: int) -> str:
-            value = fields.get(number, b"")
-            shown = value.decode() if isinstance(value, bytes) else str(value)
-            # Text of others must not control a terminal.
-            return "".join(sign if sign.isprintable() else "?" for sign in shown)
-
+        fields = list(read_fields(payload))
+        texts = {number: value.decode("utf-8", "replace") for number, value in fields if isinstance(value, bytes)}
         if type == REGISTERED:
-            self.silence_max = 3 * int(fields[HEARTBEAT_MS]) / 1000
+            self.silence_max = 3 * int(dict(fields)[HEARTBEAT_MS]) / 1000
             self.request(JOIN, {ROOM: self.room.encode()})
         elif type == JOINED:
             self.is_joined = True
-            print("* you are in", text(ROOM), flush=True)
+            show(f"* you are in {texts[ROOM]}")
         elif type == MESSAGE:
-            body = json.loads(fields[BODY])
-            fields[BODY] = body.encode("utf-8", "replace") if isinstance(body, str) else fields[BODY]
-            print(f"<{text(FROM)}> {text(BODY)}", flush=True)
+            body = json.loads(texts[BODY])
+            show(f"<{texts[FROM]}> {body if isinstance(body, str) else texts[BODY]}")
         elif type == ERROR:
-            print(f"! {text(CODE)}: {text(TEXT)}", flush=True)
-            self.is_leaving |= not self.is_joined
+            show(f"! {texts[CODE]}: {texts[TEXT]}")
+            self.is_refused = not self.is_joined
         elif type == HEARTBEAT:
             self.transmit(HEARTBEAT)
         elif type == CLOSING:
-            print("* closing:", text(CODE), flush=True)
+            show(f"* closing: {texts[CODE]}")
 
     def run(self) -> bool:
         """Talks until the connection ends. Returns true if this client has ended it."""
-        lines, waiting = b"", selectors.DefaultSelector()
-        waiting.register(self.socket, selectors.EVENT_READ)
+        lines = b""
         while True:
-            if self.is_joined and not self.is_leaving and len(waiting.get_map()) == 1:
-                waiting.register(0, selectors.EVENT_READ)
-            ready = [key.fd for key, _ in waiting.select(self.silence_max)]
+            sources = [self.socket.fileno(), 0] if self.is_joined and not self.is_leaving else [self.socket.fileno()]
+            ready, _, _ = select.select(sources, [], [], self.silence_max)
             if not ready:
                 raise ValueError("the server is silent")
             if self.socket.fileno() in ready:
@@ -140,8 +128,8 @@ class Client:
                 self.arrived += arrived
                 for type, payload in self.frames():
                     self.handle(type, payload)
-                if not arrived or (self.is_leaving and not self.is_joined):
-                    return self.is_leaving and self.is_joined
+                if not arrived or self.is_refused:
+                    return self.is_leaving
             if 0 in ready:
                 typed = os.read(0, 4096)
                 *whole, lines = (lines + typed).split(b"\n")
@@ -149,14 +137,13 @@ class Client:
                     body = json.dumps(line.decode("utf-8", "replace"))
                     self.request(SEND, {TO: self.room.encode(), BODY: body.encode()})
                 if not typed:
-                    waiting.unregister(0)
                     self.is_leaving = True
                     self.transmit(BYE)
 
 
 if __name__ == "__main__":
     try:
-        ended = Client(sys.argv[1], int(sys.argv[2]), *sys.argv[3:5]).run()
+        has_ended = Client(sys.argv[1], int(sys.argv[2]), *sys.argv[3:5]).run()
+        sys.exit(0 if has_ended else "! the connection is lost")
     except (OSError, LookupError, ValueError) as problem:
         sys.exit(f"! {problem}")
-    sys.exit(0 if ended else "! the connection is lost")

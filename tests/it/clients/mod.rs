@@ -5,6 +5,7 @@ mod conversations;
 mod echo_bot;
 mod faults;
 mod formats;
+mod frames;
 mod names;
 mod restarts;
 mod sign_in;
