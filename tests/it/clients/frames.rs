@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{ChildProgram, Cluster, Process, WsClient, eventually, repository};
+use harness::{ChildProgram, Cluster, Process, eventually, repository};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -97,13 +97,13 @@ async fn chat(words: &[&str]) {
     device.types("bye");
     assert_eq!(device.end().await, (Some(0), Vec::new()));
     ann.receives("#lobby", "device", "bye").await;
-    ann.sees_left("#lobby", "device", "left").await;
-    refused(words, &cluster, &ann).await;
+    ann.sees_left("#lobby", "device", "closed").await;
+    refused(words, &cluster).await;
     cluster.finish().await;
 }
 
 /// Begins under a nickname in use.
-async fn refused(words: &[&str], cluster: &Cluster, _holder: &WsClient) {
+async fn refused(words: &[&str], cluster: &Cluster) {
     let mut refused = FrameExample::start(words, cluster.gateways[0].tcp(), "Ann");
     refused.prints("! nick_in_use: this nickname is in use").await;
     assert_eq!(refused.process.exit_code(SOON).await, Some(1));
@@ -162,7 +162,7 @@ async fn survive(words: &[&str], version: u8, [whole, cut]: [&[u8]; 2]) {
         assert_eq!((code, log.len()), (Some(1), 1), "{bytes:?} {log:?}");
         assert!(log[0].starts_with("! ") && log[0] != lost().1[0], "{bytes:?} {log:?}");
     }
-    assert_eq!(answer(words, &[GREETING, &registered[..20]].concat(), false).await, lost());
+    assert_eq!(answer(words, &[GREETING, &registered[..14]].concat(), false).await, lost());
 }
 
 fn python() -> String {
