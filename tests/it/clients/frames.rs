@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use harness::{ChildProgram, Cluster, Process, eventually, repository};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::SOON;
 
@@ -115,16 +116,19 @@ fn frame(version: u8, kind: u16, payload: &[u8]) -> Vec<u8> {
     [&MAGIC[..], &[version], &length.to_be_bytes(), &kind.to_be_bytes(), payload].concat()
 }
 
-/// Sends these bytes to a client, one by one if `is_slow`. Returns its exit code and its error.
-async fn answer(words: &[&str], bytes: &[u8], is_slow: bool) -> (Option<i32>, Vec<String>) {
+/// Sends these bytes to a client, one by one if `is_slow`. Returns its exit code, its error, and the bytes that it sent.
+async fn answer(words: &[&str], bytes: &[u8], is_slow: bool) -> (Option<i32>, Vec<String>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut example = FrameExample::start(words, listener.local_addr().unwrap(), "ann");
     let (mut stream, _) = listener.accept().await.unwrap();
     stream.set_nodelay(true).unwrap();
     write(&mut stream, bytes, is_slow).await;
-    stream.shutdown().await.unwrap();
+    let _ = stream.shutdown().await;
+    let mut received = Vec::new();
+    // A client that leaves input unread resets the connection.
+    let _ = timeout(SOON, stream.read_to_end(&mut received)).await.expect("in time");
     let code = example.process.exit_code(SOON).await;
-    (code, example.process.log().lines())
+    (code, example.process.log().lines(), received)
 }
 
 async fn write(stream: &mut TcpStream, bytes: &[u8], is_slow: bool) {
@@ -143,14 +147,18 @@ async fn survive(words: &[&str], version: u8, [whole, cut]: [&[u8]; 2]) {
     let registered = frame(version, 257, whole);
     for is_slow in [false, true] {
         let good = [GREETING, &registered, &frame(version, 770, b""), &frame(version, 700, whole)].concat();
-        assert_eq!(answer(words, &good, is_slow).await, lost());
+        let (code, log, received) = answer(words, &good, is_slow).await;
+        assert_eq!((code, log), lost());
+        assert!(received.ends_with(&frame(version, 770, b"")), "answered in the end: {received:?}");
     }
     let too_long = [&MAGIC[..], &[version], &u32::MAX.to_be_bytes(), &[2, 1]].concat();
     let random: Vec<u8> = (0..20_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let malformed: [&[u8]; 8] = [
+    let deep = [&[0x81, 4][..], &[0x91; 250_000]].concat();
+    let malformed: [&[u8]; 9] = [
         &frame(version, 257, cut),
         &frame(version, 513, &[0xDD; 3]),
-        &frame(version, 513, &[0x91; 5_000]),
+        &frame(version, 513, &deep),
+        &frame(version, 513, &[0xDF, 0xFF, 0xFF, 0xFF, 0xFF]),
         &frame(version, 513, &[0xFF; 64]),
         &frame(9, 257, whole),
         &[&registered[..], b"* a line\n and more of it"].concat(),
@@ -158,11 +166,12 @@ async fn survive(words: &[&str], version: u8, [whole, cut]: [&[u8]; 2]) {
         &random,
     ];
     for bytes in malformed {
-        let (code, log) = answer(words, &[GREETING, bytes].concat(), false).await;
+        let (code, log, _) = answer(words, &[GREETING, bytes].concat(), false).await;
         assert_eq!((code, log.len()), (Some(1), 1), "{bytes:?} {log:?}");
         assert!(log[0].starts_with("! ") && log[0] != lost().1[0], "{bytes:?} {log:?}");
     }
-    assert_eq!(answer(words, &[GREETING, &registered[..14]].concat(), false).await, lost());
+    let (code, log, _) = answer(words, &[GREETING, &registered[..14]].concat(), false).await;
+    assert_eq!((code, log), lost());
 }
 
 fn python() -> String {
