@@ -11,8 +11,8 @@ mod writer;
 
 use serde_json::{Map, Value};
 
-use self::reader::MapReader;
-use self::writer::MapWriter;
+use self::reader::PackedFrameReader;
+use self::writer::PackedRequestWriter;
 
 /// Name of the format in the handshake.
 pub(crate) const SUBPROTOCOL: &str = "parley.v1.msgpack";
@@ -139,7 +139,7 @@ pub(crate) fn encode(request: &Value) -> Option<Vec<u8>> {
     let fields = request.as_object()?;
     let kind = fields.get("type")?.as_str()?;
     let number = REQUESTS.iter().find(|(name, _)| *name == kind)?.1;
-    let mut writer = MapWriter(number.to_be_bytes().to_vec());
+    let mut writer = PackedRequestWriter(number.to_be_bytes().to_vec());
     let fields: Vec<_> = fields.iter().filter(|(name, _)| *name != "type").collect();
     if fields.is_empty() {
         return Some(writer.0);
@@ -159,7 +159,7 @@ pub(crate) fn encode(request: &Value) -> Option<Vec<u8>> {
 pub(crate) fn decode(message: &[u8]) -> Option<Value> {
     let (number, payload) = message.split_first_chunk()?;
     let number = u16::from_be_bytes(*number);
-    let mut reader = MapReader(payload);
+    let mut reader = PackedFrameReader(payload);
     let mut frame = match reader.0 {
         [] => Map::new(),
         _ => match reader.value(0)? {

@@ -1,4 +1,4 @@
-//! MessagePack to a value. [`MapReader`] holds the bytes that are not read yet.
+//! MessagePack to a value. [`PackedFrameReader`] holds the bytes that are not read yet.
 //!
 //! Invariant: no input panics, recurses deeper than [`NESTING_MAX`], or allocates more than its length allows.
 
@@ -10,9 +10,9 @@ use super::FIELDS;
 const NESTING_MAX: usize = 64;
 
 /// The rest of a message.
-pub(super) struct MapReader<'a>(pub(super) &'a [u8]);
+pub(super) struct PackedFrameReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> MapReader<'a> {
+impl<'a> PackedFrameReader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;

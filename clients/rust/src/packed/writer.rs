@@ -1,4 +1,4 @@
-//! A value to MessagePack. [`MapWriter`] holds the bytes that are written.
+//! A value to MessagePack. [`PackedRequestWriter`] holds the bytes that are written.
 //!
 //! Objects of the protocol have numbers as keys, and those of a body have names.
 
@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use super::FIELDS;
 
 /// The bytes so far.
-pub(super) struct MapWriter(pub(super) Vec<u8>);
+pub(super) struct PackedRequestWriter(pub(super) Vec<u8>);
 
-impl MapWriter {
+impl PackedRequestWriter {
     fn bytes(&mut self, first: u8, rest: &[u8]) {
         self.0.push(first);
         self.0.extend_from_slice(rest);
