@@ -1,6 +1,7 @@
 //! The examples of the protocol page, executed as printed: a wrong example fails a test.
 //!
-//! A fenced block `parley` is an exchange over WebSocket, a block `lines` one over the line port:
+//! A fenced block `parley` is an exchange over WebSocket, a block `lines` one over the line port, and a block `frames`
+//! one of binary frames in hexadecimal over that port:
 //!
 //! ```text
 //! ann+                                     ann connects
@@ -18,6 +19,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::client::{LineClient, RESPONSE_TIMEOUT, WsClient};
 use crate::node::Node;
@@ -28,6 +33,7 @@ use crate::pattern::json_fits;
 enum ExampleDialect {
     WebSocket,
     Lines,
+    Frames,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +74,12 @@ pub fn examples(page: &str) -> Vec<ProtocolExample> {
         let fence = line.trim_start().strip_prefix("```");
         match fence {
             Some(_) if is_open || is_foreign => (is_open, is_foreign) = (false, false),
-            Some(language @ ("parley" | "lines")) => {
-                let dialect = if language == "parley" { ExampleDialect::WebSocket } else { ExampleDialect::Lines };
+            Some(language @ ("parley" | "lines" | "frames")) => {
+                let dialect = match language {
+                    "parley" => ExampleDialect::WebSocket,
+                    "lines" => ExampleDialect::Lines,
+                    _ => ExampleDialect::Frames,
+                };
                 examples.push(ProtocolExample { line: number, dialect, steps: Vec::new() });
                 is_open = true;
             }
@@ -129,6 +139,7 @@ impl ProtocolExample {
 enum ExampleClient {
     Json(WsClient),
     Text(LineClient),
+    Frames(Mutex<TcpStream>),
 }
 
 impl ExampleClient {
@@ -136,6 +147,9 @@ impl ExampleClient {
         match dialect {
             ExampleDialect::WebSocket => Self::Json(WsClient::connect(gateway.ws()).await),
             ExampleDialect::Lines => Self::Text(LineClient::connect(gateway.tcp()).await),
+            ExampleDialect::Frames => {
+                Self::Frames(Mutex::new(TcpStream::connect(gateway.tcp()).await.expect("a connection")))
+            }
         }
     }
 
@@ -156,6 +170,23 @@ impl ExampleClient {
             (Self::Text(line), ExampleAction::Receives(text)) => {
                 line.try_read(RESPONSE_TIMEOUT, text).await?;
             }
+            (Self::Frames(stream), ExampleAction::Sends(text)) => {
+                let sent = stream.lock().await.write_all(&bytes_of(text)?).await;
+                sent.map_err(|error| error.to_string())?;
+            }
+            (Self::Frames(stream), ExampleAction::Receives(text)) => {
+                let mut stream = stream.lock().await;
+                let frame =
+                    timeout(RESPONSE_TIMEOUT, next_frame(&mut stream)).await.map_err(|late| late.to_string())?;
+                let frame = frame.map_err(|error| error.to_string())?;
+                if frame != bytes_of(text)? {
+                    return Err(format!("received {frame:02X?}, but the page has {text}"));
+                }
+            }
+            (Self::Frames(stream), ExampleAction::IsDisconnected) => {
+                let end = timeout(RESPONSE_TIMEOUT, stream.lock().await.read_to_end(&mut Vec::new())).await;
+                end.map_err(|late| late.to_string())?.map_err(|error| error.to_string())?;
+            }
             (Self::Json(ws), ExampleAction::IsDisconnected) => drop(ws.closed().await),
             (Self::Text(line), ExampleAction::IsDisconnected) => drop(line.closed().await),
         }
@@ -167,8 +198,34 @@ impl ExampleClient {
         match self {
             Self::Json(ws) => ws.unused(|value| value["type"] != "presence").iter().map(Value::to_string).collect(),
             Self::Text(line) => line.unused(|line| !line.starts_with("* ")),
+            // Each frame is compared where it is received.
+            Self::Frames(_) => Vec::new(),
         }
     }
+}
+
+/// Returns the bytes of a line in hexadecimal.
+fn bytes_of(text: &str) -> Result<Vec<u8>, String> {
+    text.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).map_err(|error| format!("{byte}: {error}")))
+        .collect()
+}
+
+/// Reads the next binary frame. Lines of text may precede it.
+async fn next_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    const MAGIC: [u8; 4] = [0xCA, 0xFE, 0xBA, 0xBE];
+    const HEADER_BYTES: usize = 11;
+    let mut frame = Vec::new();
+    while !frame.ends_with(&MAGIC) {
+        frame.push(stream.read_u8().await?);
+    }
+    frame.drain(..frame.len() - MAGIC.len());
+    frame.resize(HEADER_BYTES, 0);
+    stream.read_exact(&mut frame[MAGIC.len()..]).await?;
+    let length = u32::from_be_bytes([frame[5], frame[6], frame[7], frame[8]]);
+    frame.resize(HEADER_BYTES + length as usize, 0);
+    stream.read_exact(&mut frame[HEADER_BYTES..]).await?;
+    Ok(frame)
 }
 
 /// Returns the text with each bound name replaced by its value.
@@ -212,11 +269,11 @@ mod tests {
     #[test]
     fn parser_reads_only_protocol_example_blocks() {
         let page = "Text\n```json\nann+\n```\n```parley\nann+\nann> {\"a\":1}\n\nann< {\"b\":\"*\"}\n```\n\
-                    ```lines\nbob+\nbob> /nick bob\nbob< * bob*\nbob-\n```\n";
+                    ```lines\nbob+\nbob> /nick bob\nbob< * bob*\nbob-\n```\n```frames\neve+\neve> 0A ff\n```\n";
         let found = examples(page);
         assert_eq!(
             found.iter().map(|example| (example.line, example.dialect)).collect::<Vec<_>>(),
-            [(5, ExampleDialect::WebSocket), (11, ExampleDialect::Lines)]
+            [(5, ExampleDialect::WebSocket), (11, ExampleDialect::Lines), (17, ExampleDialect::Frames)]
         );
         assert_eq!(
             found[0].steps[1],
@@ -224,6 +281,7 @@ mod tests {
         );
         assert_eq!(found[1].steps[2].action, ExampleAction::Receives("* bob*".to_owned()));
         assert_eq!(found[1].steps[3].action, ExampleAction::IsDisconnected);
+        assert_eq!(bytes_of("0A ff"), Ok(vec![10, 255]));
     }
 
     #[test]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
+from typing import TypeAlias
 
 from parley_chat import FeedIterator, Message, Online, Parley, Room
+
+NewParley: TypeAlias = Callable[..., Parley]
+"""The constructor of a client, with the format of a test."""
 
 
 async def take(messages: FeedIterator[Message], count: int) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Rooms, direct messages, requests and iterators against a real cluster."""
+"""Rooms, direct messages, requests and iterators against a real cluster, in each format."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, eventually
-from talking import bodies, send_all, take
+from talking import NewParley, bodies, send_all, take
 
 from parley_chat import FileStorage, Gap, MembersChanged, Message, Online, Parley, ParleyError, User
 
 
-async def test_members_talk_across_two_gateways(cluster: Cluster) -> None:
-    async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
+async def test_members_talk_across_two_gateways(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls[0], nick="ann") as ann, parley(cluster.urls[1], nick="bob") as bob:
         here, there = await ann.join("#lobby"), await bob.join("#lobby")
         await eventually(lambda: set(here.members) == {"ann", "bob"}, "both are members")
         acks = await asyncio.gather(*(here.send(number) for number in range(20)))
@@ -30,8 +30,8 @@ async def test_members_talk_across_two_gateways(cluster: Cluster) -> None:
         assert (await here.history(limit=1)).items[0].body == {"text": "hi", "at": [12, 30]}
 
 
-async def test_direct_messages_reach_both_conversations(cluster: Cluster) -> None:
-    async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
+async def test_direct_messages_reach_both_conversations(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls[0], nick="ann") as ann, parley(cluster.urls[1], nick="bob") as bob:
         inbox, conversation = bob.directs(), bob.direct("ANN")
         ack = await ann.direct("bob").send("psst")
         assert ack.delivered == "online"
@@ -44,8 +44,8 @@ async def test_direct_messages_reach_both_conversations(cluster: Cluster) -> Non
         assert refusal.value.code == "no_such_user"
 
 
-async def test_requests_return_what_the_server_answers(cluster: Cluster) -> None:
-    async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
+async def test_requests_return_what_the_server_answers(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls[0], nick="ann") as ann, parley(cluster.urls[1], nick="bob") as bob:
         room = await ann.join("#Garden")
         await send_all(room, 3)
         other = await bob.join("#garden", history=2)
@@ -68,25 +68,27 @@ async def test_requests_return_what_the_server_answers(cluster: Cluster) -> None
         assert dict(ann.joined) == {}
 
 
-async def test_restarted_program_continues_after_handled_message(cluster: Cluster, tmp_path: Path) -> None:
+async def test_restarted_program_continues_after_handled_message(
+    cluster: Cluster, parley: NewParley, tmp_path: Path
+) -> None:
     storage = FileStorage(tmp_path / "session.json")
-    async with Parley(cluster.urls[1], nick="bob") as bob:
+    async with parley(cluster.urls[1], nick="bob") as bob:
         there = await bob.join("#lobby")
-        async with Parley(cluster.urls[0], nick="ann", storage=storage) as ann:
+        async with parley(cluster.urls[0], nick="ann", storage=storage) as ann:
             here = await ann.join("#lobby")
             await send_all(there, 4)
             async for message in here:
                 if message.body == 1:
                     break
         await bob.direct("ann").send("while you were away")
-        async with Parley(cluster.urls[1], nick="ann", storage=storage) as again:
+        async with parley(cluster.urls[1], nick="ann", storage=storage) as again:
             assert bodies(await take(again.directs(), 1)) == ["while you were away"]
             here = await again.join("#lobby")
             assert bodies(await take(aiter(here), 2)) == [2, 3]
 
 
-async def test_cancelled_calls_leave_the_client_sound(cluster: Cluster) -> None:
-    async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
+async def test_cancelled_calls_leave_the_client_sound(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls[0], nick="ann") as ann, parley(cluster.urls[1], nick="bob") as bob:
         here, there = await ann.join("#lobby"), await bob.join("#lobby")
         for delay in range(10):
             await cancel_after(here.send(delay), delay)
@@ -121,8 +123,8 @@ async def check_rooms(chat: Parley, expected: list[str]) -> None:
     await eventually(are_listed, f"the rooms are {expected}")
 
 
-async def test_join_cancelled_with_its_answer_is_undone(cluster: Cluster) -> None:
-    async with Parley(cluster.urls[0], nick="ann") as ann:
+async def test_join_cancelled_with_its_answer_is_undone(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls[0], nick="ann") as ann:
         joining = asyncio.create_task(ann.join("#other"))
         async with asyncio.timeout(10):
             while not ("#other" in ann.joined and ann.joined["#other"]._room.claims):
@@ -135,9 +137,11 @@ async def test_join_cancelled_with_its_answer_is_undone(cluster: Cluster) -> Non
         assert not ann.joined
 
 
-async def test_slow_iterator_loses_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_iterator_loses_nothing(
+    cluster: Cluster, parley: NewParley, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("parley_chat.feed.FEED_EVENTS_MAX", 50)
-    async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
+    async with parley(cluster.urls[0], nick="ann") as ann, parley(cluster.urls[1], nick="bob") as bob:
         here, there = await ann.join("#lobby"), await bob.join("#lobby")
         await eventually(lambda: "bob" in here.members, "both are members")
         messages = aiter(there)
@@ -154,9 +158,11 @@ async def test_slow_iterator_loses_nothing(cluster: Cluster, monkeypatch: pytest
                     break
 
 
-async def test_unread_room_keeps_its_newest_messages(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unread_room_keeps_its_newest_messages(
+    cluster: Cluster, parley: NewParley, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("parley_chat.feed.FEED_EVENTS_MAX", 50)
-    async with Parley(cluster.urls, nick="ann") as ann:
+    async with parley(cluster.urls, nick="ann") as ann:
         room = await ann.join("#lobby")
         await send_all(room, 100)
         await eventually(lambda: room.seq == 100, "all have arrived")
@@ -167,9 +173,9 @@ async def test_unread_room_keeps_its_newest_messages(cluster: Cluster, monkeypat
         assert first.seq == gap.to_seq + 1
 
 
-async def test_whois_shows_presence_across_gateways(cluster: Cluster) -> None:
-    async with Parley(cluster.urls[0], nick="ann") as ann:
-        async with Parley(cluster.urls[1], nick="Bob") as bob:
+async def test_whois_shows_presence_across_gateways(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls[0], nick="ann") as ann:
+        async with parley(cluster.urls[1], nick="Bob") as bob:
             assert await ann.whois("bob") == User("Bob", online=True, status="online", text="")
             await bob.status("away", "tea")
             assert await ann.whois("bob") == User("Bob", online=True, status="away", text="tea")
@@ -178,11 +184,11 @@ async def test_whois_shows_presence_across_gateways(cluster: Cluster) -> None:
             await ann.whois("stranger")
 
 
-async def test_half_of_a_surrogate_pair_is_refused(cluster: Cluster) -> None:
+async def test_half_of_a_surrogate_pair_is_refused(cluster: Cluster, parley: NewParley) -> None:
     with pytest.raises(ParleyError, match="bad_request"):
-        async with asyncio.timeout(10), Parley(cluster.urls, nick="\ud800"):
+        async with asyncio.timeout(10), parley(cluster.urls, nick="\ud800"):
             raise AssertionError("registered")
-    async with asyncio.timeout(10), Parley(cluster.urls, nick="ann") as ann:
+    async with asyncio.timeout(10), parley(cluster.urls, nick="ann") as ann:
         room = await ann.join("#lobby")
         ann.direct("\udfff").typing()
         for refused in (ann.join("#\ud800"), ann.whois("\ud800"), room.send("\ud83d"), room.send({"\ud83d": 1})):

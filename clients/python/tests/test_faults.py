@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, eventually
-from talking import bodies, node, read_to_the_end, send_all, take
+from talking import NewParley, bodies, node, read_to_the_end, send_all, take
 
 from parley_chat import FileStorage, MembersChanged, Message, Offline, Online, Parley, ParleyError, Room
 
 
-async def test_killed_gateway_loses_and_doubles_nothing(cluster: Cluster) -> None:
-    async with Parley(cluster.urls, nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
+async def test_killed_gateway_loses_and_doubles_nothing(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls, nick="ann") as ann, parley(cluster.urls[1], nick="bob") as bob:
         here, there = await ann.join("#lobby"), await bob.join("#lobby")
         messages, heard = aiter(there), aiter(here)
         sending = asyncio.create_task(send_all(here, 300))
@@ -85,8 +85,8 @@ async def test_sends_wait_while_redis_is_away(cluster: Cluster) -> None:
         assert bodies(await take(messages, 4)) == ["before", 0, 1, 2]
 
 
-async def test_kick_rejects_every_pending_call(cluster: Cluster) -> None:
-    async with Parley(cluster.urls, nick="ann") as ann:
+async def test_kick_rejects_every_pending_call(cluster: Cluster, parley: NewParley) -> None:
+    async with parley(cluster.urls, nick="ann") as ann:
         room = await ann.join("#lobby")
         endings = [asyncio.create_task(ending) for ending in (read_to_the_end(room), read_to_the_end(ann.directs()))]
         states = asyncio.create_task(_last_state(ann))

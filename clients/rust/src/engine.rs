@@ -13,11 +13,10 @@ use crate::cores::{RoomCore, lock};
 use crate::error::ParleyError;
 use crate::events::{DirectEvent, Message, RoomEvent, State};
 use crate::handle::{Handle, HandleCommand, SharedView};
-use crate::link::Link;
+use crate::link::{Link, LinkOptions};
 use crate::machine::{CallId, Input, Machine, SessionEffect};
 use crate::sign_in::{TokenAnswer, TokenOptions, TokenQuestion, TokenSource};
 use crate::storage::{SavedSession, Storage};
-use crate::tls::Connector;
 use crate::wire::{ClientRequest, INBOX, fold};
 
 /// Maximum time until changed positions are stored.
@@ -26,7 +25,7 @@ const SAVE: Duration = Duration::from_millis(200);
 /// A session machine with its connection, storage and callers.
 pub(crate) struct Engine {
     urls: Vec<String>,
-    connector: Connector,
+    options: LinkOptions,
     machine: Machine,
     begin: Instant,
     link: Option<Link>,
@@ -42,7 +41,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(
-        (urls, connector): (Vec<String>, Connector),
+        (urls, options): (Vec<String>, LinkOptions),
         (nick, tokens): (String, TokenOptions),
         mut saved: SavedSession,
         storage: Option<Box<dyn Storage>>,
@@ -52,7 +51,7 @@ impl Engine {
         let engine = Self {
             machine: Machine::new(nick, urls.len(), saved).with_user_token(tokens.token, tokens.source.is_some()),
             urls,
-            connector,
+            options,
             begin: Instant::now(),
             link: None,
             token_source: tokens.source,
@@ -145,16 +144,16 @@ impl Engine {
         match effect {
             SessionEffect::Connect(address) => {
                 let url = self.urls.get(address).cloned();
-                self.link = url.map(|url| Link::open(url, self.connector.clone()));
+                self.link = url.map(|url| Link::open(url, self.options.clone()));
             }
             SessionEffect::Drop => {
                 self.link = None;
                 self.question = None;
             }
             SessionEffect::AskToken => self.question = self.token_source.clone().map(TokenQuestion::ask),
-            SessionEffect::Transmit(text) => {
+            SessionEffect::Transmit(frame) => {
                 if let Some(link) = &self.link {
-                    link.transmit(text);
+                    link.transmit(frame);
                 }
             }
             SessionEffect::Save { at_once: true } => self.save(),

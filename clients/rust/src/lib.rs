@@ -11,6 +11,7 @@ mod feed;
 mod handle;
 mod link;
 mod machine;
+mod packed;
 mod parley;
 mod reading;
 mod room;

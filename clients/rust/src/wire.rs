@@ -131,7 +131,7 @@ impl ClientRequest {
     }
 
     /// Returns the frame with this `id`.
-    pub(crate) fn encode(&self, id: Option<u64>) -> serde_json::Result<String> {
+    pub(crate) fn encode(&self, id: Option<u64>) -> serde_json::Result<Value> {
         #[derive(Serialize)]
         struct RequestFrame<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +139,7 @@ impl ClientRequest {
             #[serde(flatten)]
             request: &'a ClientRequest,
         }
-        serde_json::to_string(&RequestFrame { id, request: self })
+        serde_json::to_value(RequestFrame { id, request: self })
     }
 }
 
@@ -318,8 +318,7 @@ pub(crate) struct NickFrame {
 }
 
 /// Reads a frame of the server; `None` if it has no meaning for this client.
-pub(crate) fn parse(text: &str) -> Option<IncomingFrame> {
-    let value: Value = serde_json::from_str(text).ok()?;
+pub(crate) fn parse(value: Value) -> Option<IncomingFrame> {
     let id = value.get("id").and_then(Value::as_u64);
     match value.get("type")?.as_str()? {
         "error" => {

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::listen::frame::header;
 use crate::message::Accepted;
-use crate::outbound::outbox::{Outbox, OutboxId};
+use crate::outbound::outbox_id::OutboxId;
 use crate::outbound::policy::DropPolicy;
 use crate::wire::{Dialect, Event, PackedCarrier, PackedDialect, frame as wire_frame};
 
@@ -58,8 +58,9 @@ impl Broadcast {
         Arc::new(Self { event, encoded: BytesByDialect::default(), except: Some(left_out) })
     }
 
-    pub(super) fn leaves_out(&self, outbox: &Outbox) -> bool {
-        self.except.as_ref().is_some_and(|left_out| outbox.has_id(left_out))
+    /// Returns true if it leaves out the outbox with this state.
+    pub(super) fn leaves_out<T>(&self, state: &Arc<T>) -> bool {
+        self.except.as_ref().is_some_and(|left_out| left_out.is_of(state))
     }
 
     /// The encoded event, without a frame.
@@ -106,11 +107,11 @@ impl FanOutBatch {
         self.framed.get_or_encode(dialect, || self.frame_events(dialect, |_| true))
     }
 
-    /// The events for a connection that some of them leave out, with their frames. `None` if it receives all: then
-    /// [`FanOutBatch::bytes`] has them.
-    pub(super) fn bytes_without(&self, outbox: &Outbox) -> Option<Bytes> {
-        let leaves_out = self.has_exception && self.events.iter().any(|event| event.leaves_out(outbox));
-        leaves_out.then(|| self.frame_events(outbox.dialect(), |event| !event.leaves_out(outbox)))
+    /// The events for the outbox with this state, if some of them leave it out, with their frames. `None` if it
+    /// receives all: then [`FanOutBatch::bytes`] has them.
+    pub(super) fn bytes_without<T>(&self, state: &Arc<T>, dialect: Dialect) -> Option<Bytes> {
+        let leaves_out = self.has_exception && self.events.iter().any(|event| event.leaves_out(state));
+        leaves_out.then(|| self.frame_events(dialect, |event| !event.leaves_out(state)))
     }
 
     fn frame_events(&self, dialect: Dialect, includes: impl Fn(&Broadcast) -> bool) -> Bytes {

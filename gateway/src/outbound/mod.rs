@@ -7,6 +7,8 @@
 
 pub mod batch;
 pub mod outbox;
+mod outbox_id;
+mod outgoing;
 pub mod policy;
 pub mod reply_budget;
 

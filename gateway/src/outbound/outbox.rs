@@ -11,7 +11,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ use tokio::sync::Notify;
 
 use crate::message::Accepted;
 pub use crate::outbound::batch::{Broadcast, FanOutBatch};
+pub use crate::outbound::outbox_id::OutboxId;
+pub use crate::outbound::outgoing::{Outgoing, TakenItems};
 use crate::outbound::policy::{DropPolicy, SLOW_READER};
 use crate::outbound::reply_budget::ReplyReservation;
 use crate::wire::{Dialect, Event, Reply};
@@ -42,31 +44,11 @@ pub enum PushOutcome {
     Dropped,
 }
 
-/// One thing to write.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// The answer to a request of this connection.
-    Reply(Reply),
-    /// An event, encoded in this connection's dialect, without a frame.
-    Event(Bytes),
-    /// A fan-out batch with its frames.
-    Batch(Bytes),
-    /// The remainder of a batch that is partly written. Nothing may precede it, and it is written even if the
-    /// connection ends.
-    Remainder(Bytes),
-    /// A ping; transports without pings skip it.
-    Ping,
-}
-
 /// The queue of one connection. Cheap to clone: driver, hub and transport share it.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     shared: Arc<OutboxShared>,
 }
-
-/// The identity of a connection's queue, to leave the connection out of a broadcast.
-#[derive(Debug, Clone)]
-pub struct OutboxId(Weak<OutboxShared>);
 
 #[derive(Debug, Default)]
 struct OutboxShared {
@@ -189,18 +171,6 @@ impl OutboxQueue {
     }
 }
 
-/// Everything that was queued, for the transport to write.
-#[derive(Debug)]
-pub struct TakenItems {
-    /// Items to write, in order.
-    pub items: VecDeque<Outgoing>,
-    /// The code to close with afterwards.
-    pub close: Option<CloseCode>,
-    /// Messages are among the items, or among earlier ones that are not written yet. Their transport reports the write
-    /// with [`Outbox::finish_write`].
-    pub has_messages: bool,
-}
-
 impl Outbox {
     /// Creates an empty queue for a connection of this dialect.
     #[must_use]
@@ -211,11 +181,7 @@ impl Outbox {
     /// Returns the identity of this queue.
     #[must_use]
     pub fn id(&self) -> OutboxId {
-        OutboxId(Arc::downgrade(&self.shared))
-    }
-
-    pub(super) fn has_id(&self, id: &OutboxId) -> bool {
-        id.0.as_ptr() == Arc::as_ptr(&self.shared)
+        OutboxId::of(&self.shared)
     }
 
     /// Returns the dialect of the connection.
@@ -259,7 +225,7 @@ impl Outbox {
 
     /// Queues an event or drops it.
     pub fn push_event(&self, event: &Broadcast) -> PushOutcome {
-        if event.leaves_out(self) {
+        if event.leaves_out(&self.shared) {
             return PushOutcome::Queued;
         }
         if self.lock().drops(event.drop_policy()) {
@@ -278,7 +244,7 @@ impl Outbox {
     /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued
     /// afterwards.
     pub fn push_batch(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
-        let without = batch.bytes_without(self);
+        let without = batch.bytes_without(&self.shared, self.dialect());
         let bytes = without.as_ref().unwrap_or_else(|| batch.bytes(self.dialect()));
         let mut queue = self.lock();
         if queue.close.is_some() || bytes.is_empty() || !is_subscribed.load(Ordering::Acquire) {

@@ -1,11 +1,11 @@
-//! Rooms, direct messages and requests.
+//! Rooms, direct messages and requests, in each format.
 
 use harness::{Cluster, eventually};
 use parley_client::{Delivered, DirectEvent, Events, History, Message, Room, UserStatus};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{SOON, session, take};
+use super::{ClientFormat, SOON, session_in, take};
 
 fn member_nicks(room: &Room) -> Vec<String> {
     room.members().into_keys().collect()
@@ -28,8 +28,15 @@ async fn next_direct(events: &mut Events<DirectEvent>) -> Message {
 
 #[tokio::test]
 async fn rust_members_talk_across_two_gateways() {
+    for format in ClientFormat::ALL {
+        talk(format).await;
+    }
+}
+
+async fn talk(format: ClientFormat) {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let (ann, bob) = (session(&cluster, 0, "ann").await, session(&cluster, 1, "bob").await);
+    let ann = session_in(format, &cluster, 0, "ann").await;
+    let bob = session_in(format, &cluster, 1, "bob").await;
     let (here, there) = (ann.join("#lobby", 0).await.unwrap(), bob.join("#Lobby", 0).await.unwrap());
     await_members(&here, &["ann", "bob"]).await;
     let mut messages = there.messages();
@@ -52,8 +59,15 @@ async fn rust_members_talk_across_two_gateways() {
 
 #[tokio::test]
 async fn rust_direct_messages_reach_both_conversations() {
+    for format in ClientFormat::ALL {
+        talk_in_private(format).await;
+    }
+}
+
+async fn talk_in_private(format: ClientFormat) {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let (ann, bob) = (session(&cluster, 0, "ann").await, session(&cluster, 1, "bob").await);
+    let ann = session_in(format, &cluster, 0, "ann").await;
+    let bob = session_in(format, &cluster, 1, "bob").await;
     let (mut inbox, conversation) = (bob.directs(), bob.direct("ANN"));
     let mut both = conversation.events();
     let ack = ann.direct("bob").send("psst").await.unwrap();
@@ -74,8 +88,15 @@ async fn rust_direct_messages_reach_both_conversations() {
 
 #[tokio::test]
 async fn rust_requests_return_server_answers() {
+    for format in ClientFormat::ALL {
+        request(format).await;
+    }
+}
+
+async fn request(format: ClientFormat) {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let (ann, bob) = (session(&cluster, 0, "ann").await, session(&cluster, 1, "bob").await);
+    let ann = session_in(format, &cluster, 0, "ann").await;
+    let bob = session_in(format, &cluster, 1, "bob").await;
     let mut joins = ann.joins();
     let room = ann.join("#Garden", 0).await.unwrap();
     ann.clone().join("#garden", 0).await.unwrap();

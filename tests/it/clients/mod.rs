@@ -4,6 +4,8 @@ mod application;
 mod conversations;
 mod echo_bot;
 mod faults;
+mod formats;
+mod frames;
 mod names;
 mod restarts;
 mod sign_in;
@@ -26,9 +28,31 @@ fn urls(cluster: &Cluster, first: usize) -> Vec<String> {
     urls
 }
 
+/// The format of a session's messages.
+#[derive(Debug, Clone, Copy)]
+enum ClientFormat {
+    Json,
+    MessagePack,
+}
+
+impl ClientFormat {
+    const ALL: [Self; 2] = [Self::Json, Self::MessagePack];
+
+    fn options(self, nick: &str) -> Options {
+        match self {
+            Self::Json => Options::new(nick),
+            Self::MessagePack => Options::new(nick).msgpack(),
+        }
+    }
+}
+
 /// Begins a session on this gateway, which knows all others.
 async fn session(cluster: &Cluster, gateway: usize, nick: &str) -> Parley {
-    connect(urls(cluster, gateway), Options::new(nick)).await
+    session_in(ClientFormat::Json, cluster, gateway, nick).await
+}
+
+async fn session_in(format: ClientFormat, cluster: &Cluster, gateway: usize, nick: &str) -> Parley {
+    connect(urls(cluster, gateway), format.options(nick)).await
 }
 
 async fn connect(urls: Vec<String>, options: Options) -> Parley {

@@ -14,7 +14,9 @@ from .engine import Engine
 from .errors import ParleyError
 from .events import Connecting, ListedRoom, Message, RoomsPage, State, User
 from .feed import FeedIterator
+from .link import LinkOptions
 from .names import fold
+from .packed import MessagePack
 from .router import EventName, Router
 from .storage import Storage
 from .user_token import GetToken, Identity
@@ -35,6 +37,7 @@ class Parley:
         get_token: GetToken | None = None,
         storage: Storage | None = None,
         ssl: ssl.SSLContext | None = None,
+        format: Literal["json", "msgpack"] = "json",
     ) -> None:
         """Describes a session.
 
@@ -46,7 +49,10 @@ class Parley:
         or no answer within 10 seconds, is a failed attempt. `nick` may be left out if the token names it. A token is
         never stored.
 
+        `format`: of the messages on the wire; nothing else depends on it. `msgpack` needs the extra of that name.
+
         Raises `ValueError` if an address is not valid, or if there is neither a nickname nor a token.
+        Raises `ImportError` if the package of the format is not installed.
         """
         self._urls = [urls] if isinstance(urls, str) else list(urls)
         for url in self._urls:
@@ -58,7 +64,9 @@ class Parley:
             raise ValueError("a nickname is needed, unless a token names it")
         self._identity = Identity(nick, token, get_token)
         self._storage = storage
-        self._ssl = ssl
+        if format not in ("json", "msgpack"):
+            raise ValueError(f"not a format: {format!r}")
+        self._options = LinkOptions(ssl, MessagePack() if format == "msgpack" else None)
         self._router = Router()
         self._entered: Engine | None = None
 
@@ -69,7 +77,7 @@ class Parley:
         """
         if self._entered is not None:
             raise RuntimeError("a session is entered only once")
-        engine = self._entered = Engine(self._urls, self._identity, self._storage, self._ssl, self._router)
+        engine = self._entered = Engine(self._urls, self._identity, self._storage, self._options, self._router)
         self._router.engine = engine
         engine.start()
         try:

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import random
-import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +31,7 @@ from .effects import (
 )
 from .errors import ParleyError
 from .events import Connecting, Offline, Online, State
-from .link import Link
+from .link import Link, LinkOptions
 from .listener import EngineListener
 from .question import Question
 from .session import Session
@@ -54,14 +53,14 @@ class Engine:
         urls: list[str],
         identity: Identity,
         storage: Storage | None,
-        context: ssl.SSLContext | None,
+        options: LinkOptions,
         listener: EngineListener,
     ) -> None:
         self._urls = urls
         self._get_token = identity.get_token
         self._question: Question | None = None
         self._storage = storage
-        self._context = context
+        self._options = options
         self._listener = listener
         stored = self._load()
         self.read_positions: dict[str, int] = dict(stored.get("read", {}))
@@ -214,8 +213,7 @@ class Engine:
             case ClearTimer(timer):
                 self._clear_timer(timer)
             case Connect(address):
-                url = self._urls[address]
-                self._link = Link(url, self._context if url.startswith("wss:") else None, self)
+                self._link = Link(self._urls[address], self._options, self)
             case Drop() if self._link is not None:
                 self._link.abort()
                 self._link = None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import ssl
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -13,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from .errors import ParleyError
+from .packed import MessagePack
 
 OPEN_SECONDS = 10.0
 """Time limit to open a connection."""
@@ -20,6 +22,34 @@ FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Maximum size of a received frame: lists have up to 1 MiB of messages, and their JSON around."""
 
 log = logging.getLogger("parley_chat")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """The properties of all connections of a session."""
+
+    context: ssl.SSLContext | None = None
+    """Context for `wss:` addresses; `None` for the usual one."""
+    codec: MessagePack | None = None
+    """`None` for JSON in text frames."""
+
+    @property
+    def subprotocol(self) -> Subprotocol:
+        """Name of the format in the handshake."""
+        return Subprotocol("parley.v1" if self.codec is None else self.codec.subprotocol)
+
+    def encode(self, text: str) -> str | bytes:
+        """Returns the message of a request, which is given as JSON."""
+        return text if self.codec is None else self.codec.encode(json.loads(text))
+
+    def decode(self, message: str | bytes) -> dict[str, Any]:
+        """Returns the frame of a message. Raises an error if it is not of this format."""
+        if self.codec is None:
+            frame: dict[str, Any] = json.loads(message)
+            return frame
+        if isinstance(message, str):
+            raise ValueError("a text message from a gateway that speaks MessagePack")
+        return self.codec.decode(message)
 
 
 class LinkListener(Protocol):
@@ -41,14 +71,15 @@ class LinkListener(Protocol):
 class Link:
     """A connection that is being opened, or is open."""
 
-    def __init__(self, url: str, context: ssl.SSLContext | None, listener: LinkListener) -> None:
+    def __init__(self, url: str, options: LinkOptions, listener: LinkListener) -> None:
+        self._options = options
         self._listener: LinkListener | None = listener
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._socket: ClientConnection | None = None
-        self._task = asyncio.create_task(self._run(url, context), name="parley connection")
+        self._task = asyncio.create_task(self._run(url), name="parley connection")
 
     def transmit(self, text: str) -> None:
-        """Queues a frame."""
+        """Queues a request."""
         self._outgoing.put_nowait(text)
 
     def abort(self) -> None:
@@ -62,18 +93,22 @@ class Link:
         """Waits until nothing of the connection runs any more."""
         await asyncio.wait([self._task])
 
-    async def _run(self, url: str, context: ssl.SSLContext | None) -> None:
-        options: dict[str, Any] = {} if context is None else {"ssl": context}
+    async def _run(self, url: str) -> None:
+        options, context = self._options, self._options.context if url.startswith("wss:") else None
+        secure: dict[str, Any] = {} if context is None else {"ssl": context}
         try:
             socket = self._socket = await connect(
                 url,
-                subprotocols=[Subprotocol("parley.v1")],
+                subprotocols=[options.subprotocol],
                 compression=None,
                 open_timeout=OPEN_SECONDS,
                 ping_interval=None,
                 max_size=FRAME_BYTES_MAX,
-                **options,
+                **secure,
             )
+            if socket.subprotocol != options.subprotocol and options.codec is not None:
+                socket.transport.abort()
+                raise UnknownFormat(f"the gateway does not know {options.subprotocol}")
         except Exception as error:
             log.info("connection to %s failed: %s", url, error)
             if self._listener is not None:
@@ -85,7 +120,7 @@ class Link:
             if self._listener is not None:
                 self._listener.opened()
             while self._listener is not None:
-                self._listener.received(json.loads(await socket.recv()))
+                self._listener.received(options.decode(await socket.recv()))
         except ConnectionClosed as end:
             number = end.rcvd.code if end.rcvd else None
         except Exception:
@@ -99,13 +134,19 @@ class Link:
     async def _write(self, socket: ClientConnection) -> None:
         try:
             while True:
-                await socket.send(await self._outgoing.get())
+                await socket.send(self._options.encode(await self._outgoing.get()))
         except ConnectionClosed:
             pass  # The reader reports it.
 
 
+class UnknownFormat(Exception):
+    """A gateway does not speak the format of this client."""
+
+
 def _refusal(error: Exception) -> ParleyError | None:
     """Reads a problem document (RFC 9457)."""
+    if isinstance(error, UnknownFormat):
+        return ParleyError("unsupported_data", str(error))
     if not isinstance(error, InvalidStatus):
         return None
     response = error.response

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::stream::StreamCursor;
 use super::{CallId, Machine, Purpose, SessionEffect};
@@ -119,9 +120,9 @@ impl Machine {
         self.transmit(&request, Purpose::Register);
     }
 
-    pub(super) fn received(&mut self, text: &str) {
+    pub(super) fn received(&mut self, frame: Value) {
         let is_connected = matches!(self.phase, MachinePhase::Registering | MachinePhase::Online);
-        let Some(frame) = parse(text).filter(|_| is_connected) else { return };
+        let Some(frame) = parse(frame).filter(|_| is_connected) else { return };
         self.due.pong = None;
         if self.phase == MachinePhase::Online {
             self.due.beat = Some(self.now + self.heartbeat);

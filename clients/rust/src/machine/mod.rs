@@ -41,7 +41,7 @@ pub(crate) enum Input {
     Start,
     /// The connection is open.
     Open,
-    Frame(String),
+    Frame(Value),
     /// The connection could not be opened, with the refusal of the server if there was one.
     Failed(Option<ParleyError>),
     /// The connection has ended, with the number of a close frame if there was one.
@@ -74,7 +74,7 @@ pub(crate) enum SessionEffect {
     Drop,
     /// Ask the application for a token of the user. Its answer to an earlier question is no input any more.
     AskToken,
-    Transmit(String),
+    Transmit(Value),
     /// Store the session: at once if the token changed, else soon.
     Save {
         at_once: bool,
@@ -211,7 +211,7 @@ impl Machine {
         match input {
             Input::Start => self.connect(),
             Input::Open => self.opened(),
-            Input::Frame(text) => self.received(&text),
+            Input::Frame(frame) => self.received(frame),
             Input::Failed(refusal) => self.failed(refusal),
             Input::Closed(number) => self.closed(number),
             Input::Tick => self.tick(),

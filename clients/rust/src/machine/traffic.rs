@@ -24,7 +24,7 @@ impl Machine {
         if let Some(error) = self.ended.clone().filter(|_| !begins_again) {
             return self.answer(id, Err(error));
         }
-        let bytes = request.encode(None).map_or(usize::MAX, |text| text.len());
+        let bytes = request.encode(None).map_or(usize::MAX, |frame| frame.to_string().len());
         if bytes > REQUEST_BYTES_MAX {
             let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
             return self.answer(id, Err(ParleyError::new("too_large", message)));
@@ -148,9 +148,9 @@ impl Machine {
         let id = self.wire_ids;
         // `bye` has no reply.
         let frame_id = (*request != ClientRequest::Bye).then_some(id);
-        if let Ok(text) = request.encode(frame_id) {
+        if let Ok(frame) = request.encode(frame_id) {
             self.wire.extend(frame_id.map(|id| InFlight { id, purpose }));
-            self.emit(SessionEffect::Transmit(text));
+            self.emit(SessionEffect::Transmit(frame));
         }
     }
 

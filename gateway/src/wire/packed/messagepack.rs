@@ -29,10 +29,7 @@ impl PayloadFormat for MessagePack {
         if payload.is_empty() {
             return Ok(Vec::new());
         }
-        let count = match reader.shape()? {
-            Shape::Map(count) => count,
-            _ => return Err(PayloadFault::Malformed),
-        };
+        let Shape::Map(count) = reader.shape()? else { return Err(PayloadFault::Malformed) };
         let mut values = Vec::with_capacity(USUAL_FIELDS.min(count as usize));
         for _ in 0..count {
             let FieldValue::Number(key) = reader.value(1)? else { return Err(PayloadFault::Key) };

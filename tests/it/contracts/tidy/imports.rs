@@ -36,6 +36,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
         files: &[
             "clients/rust/src/error.rs",
             "clients/rust/src/events.rs",
+            "clients/rust/src/packed/*",
             "clients/rust/src/reading.rs",
             "clients/rust/src/wire.rs",
         ],

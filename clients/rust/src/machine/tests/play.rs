@@ -80,9 +80,9 @@ impl Play {
                 assert!(is_alone, "one question at once, unless the one before has had its time");
                 self.asked_at = Some(self.now);
             }
-            SessionEffect::Transmit(text) => {
+            SessionEffect::Transmit(frame) => {
                 assert!(self.is_open, "frames need a connection");
-                self.requests.push_back(serde_json::from_str(&text).expect("JSON"));
+                self.requests.push_back(frame);
             }
             SessionEffect::Answer(id, outcome) => {
                 assert!(self.outcomes.insert(id, outcome).is_none(), "one answer");
@@ -150,7 +150,7 @@ impl Play {
 
     fn receive(&mut self) {
         if let Some(frame) = self.cluster.output.pop_front() {
-            self.input(Input::Frame(frame.to_string()));
+            self.input(Input::Frame(frame));
         }
     }
 

@@ -93,7 +93,7 @@ impl Stage {
     }
 
     pub(super) fn event(&mut self, frame: &Value) {
-        self.input(Input::Frame(frame.to_string()));
+        self.input(Input::Frame(frame.clone()));
     }
 
     /// Answers the newest request of a type.
@@ -125,11 +125,11 @@ impl Stage {
 
     /// Returns the requests that were transmitted.
     pub(super) fn requests(&self) -> Vec<Value> {
-        let text = |effect: &SessionEffect| match effect {
-            SessionEffect::Transmit(text) => Some(serde_json::from_str(text).expect("JSON")),
+        let request = |effect: &SessionEffect| match effect {
+            SessionEffect::Transmit(frame) => Some(frame.clone()),
             _ => None,
         };
-        self.effects.iter().filter_map(text).collect()
+        self.effects.iter().filter_map(request).collect()
     }
 
     pub(super) fn last_request(&self) -> Value {
