@@ -102,6 +102,28 @@ impl PackedSchema {
     }
 }
 
+/// Returns the types of the schema with their `type` in JSON, by number.
+#[must_use]
+pub fn types() -> Vec<(String, u64)> {
+    let types = SCHEMA.types.values().filter(|value| value.number() > 0);
+    let mut types: Vec<_> = types
+        .map(|value| {
+            let number = u16::try_from(value.number()).expect("16 bits");
+            (SCHEMA.message(number).0, number.into())
+        })
+        .collect();
+    types.sort_by_key(|(_, number)| *number);
+    types
+}
+
+/// Returns the fields of the schema with their numbers, by number.
+#[must_use]
+pub fn field_numbers() -> Vec<(String, u64)> {
+    let mut fields: Vec<_> = SCHEMA.names.iter().map(|(number, name)| (name.clone(), *number)).collect();
+    fields.sort_by_key(|(_, number)| *number);
+    fields
+}
+
 fn camel_case(name: &str) -> String {
     name.split('_').map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect()
 }
