@@ -1,7 +1,7 @@
 //! Packed messages of tests: JSON objects with names to bytes and back, apart from the gateway's own code.
 //!
-//! [`PackedWire`] is a format. Names and numbers come from `gateway/parley.proto`, through libraries that the gateway
-//! does not use. Invariant: [`decode`] panics at a message that the schema does not describe. Knows no socket.
+//! [`PackedWire`] is a format. Names and numbers come from `gateway/parley.proto`, through libraries that the
+//! gateway does not use. Invariant: [`decode`] panics at a message that the schema does not describe. Knows no socket.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -146,7 +146,7 @@ fn cut_messages_are_refused_at_every_byte() {
                 let is_plain = message[0] & 0x80 == 0;
                 for end in 0..message.len() {
                     let read = decode(format, &message[..end]);
-                    // A Protobuf message may end after each field, and an empty payload is a `register` without fields.
+                    // Protobuf may end after each field. An empty payload is a `register` without fields.
                     let may_be_whole = is_plain && (format == Protobuf || end == 2);
                     assert!(read.is_err() || may_be_whole, "{format:?}: {end} of {}", message.escape_ascii());
                 }

@@ -1,7 +1,7 @@
 //! Packed messages against what Parley promises about them: `gateway/frames.txt`, PROTOCOL.md and `parley.proto`.
 //!
-//! The harness reads and writes them with other libraries than the gateway. `PARLEY_RECORD_FRAMES=1` writes the bytes of
-//! new types into `frames.txt`; those of known types never change.
+//! The harness reads and writes them with other libraries than the gateway. `PARLEY_RECORD_FRAMES=1` writes
+//! `frames.txt` again: its diff may only add rows.
 
 mod samples;
 
