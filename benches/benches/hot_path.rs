@@ -12,7 +12,8 @@ use gateway::hub::{Hub, JoinProgress, FeedJoin};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::{Outbox, batch};
-use gateway::wire::{Event, Dialect, Request, json};
+use gateway::wire::packed::{self, PackedInput};
+use gateway::wire::{Dialect, Event, PackedCarrier, PackedDialect, PackedFormat, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use presence::model::stream::StreamEnd;
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
@@ -53,9 +54,38 @@ fn decode_a_send(request: String) -> Request {
     json::decode(black_box(&request)).unwrap_or_else(|_| panic!("a request"))
 }
 
+/// Returns the same `send` as a packed message.
+fn packed_request(format: PackedFormat) -> (PackedFormat, Vec<u8>) {
+    let text = text();
+    let payload = match format {
+        PackedFormat::Json => request().into_bytes(),
+        PackedFormat::MessagePack => [&b"\x83\x01\x11\x02\xa6#lobby\x04\xd9\x80"[..], text.as_bytes()].concat(),
+        PackedFormat::Protobuf => {
+            [&b"\x08\x11\x12\x06#lobby\x22\x82\x01\""[..], text.as_bytes(), b"\""].concat()
+        }
+    };
+    let number = packed::PackedType::Send.number().to_be_bytes();
+    (format, [&number[..], &payload].concat())
+}
+
+#[library_benchmark]
+#[bench::json(args = (PackedFormat::Json), setup = packed_request)]
+#[bench::messagepack(args = (PackedFormat::MessagePack), setup = packed_request)]
+#[bench::protobuf(args = (PackedFormat::Protobuf), setup = packed_request)]
+fn decode_a_packed_send((format, message): (PackedFormat, Vec<u8>)) -> PackedInput {
+    packed::decode(format, black_box(&message)).unwrap_or_else(|_| panic!("a request"))
+}
+
+/// Returns the dialect of TCP frames in this format.
+fn frames_of(format: PackedFormat) -> Dialect {
+    Dialect::Packed(PackedDialect { format, carrier: PackedCarrier::Frames, compresses: false })
+}
+
 #[library_benchmark]
 #[bench::json(Dialect::Json, Event::Message(said(1)))]
 #[bench::line(Dialect::Line, Event::Message(said(1)))]
+#[bench::messagepack(frames_of(PackedFormat::MessagePack), Event::Message(said(1)))]
+#[bench::protobuf(frames_of(PackedFormat::Protobuf), Event::Message(said(1)))]
 fn encode_and_frame(format: Dialect, event: Event) -> BytesMut {
     let mut out = BytesMut::new();
     batch::frame(format, &format.encode(black_box(&event)), &mut out);
@@ -126,7 +156,8 @@ fn fan_out_to_1000(crowd: BenchCrowd) -> BenchCrowd {
 
 library_benchmark_group!(
     name = hot_path;
-    benchmarks = decode_a_send, encode_and_frame, pack_for_the_script, read_from_the_channel, fan_out_to_1000
+    benchmarks = decode_a_send, decode_a_packed_send, encode_and_frame, pack_for_the_script, read_from_the_channel,
+        fan_out_to_1000
 );
 
 main!(library_benchmark_groups = hot_path);

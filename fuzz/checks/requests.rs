@@ -1,7 +1,7 @@
 //! A frame of JSON is decoded to valid names and bodies, or refused; white space around it changes nothing.
 
 use gateway::wire::json::{decode, encode_reply};
-use gateway::wire::{Answer, Command, REQUEST_BYTES_MAX, Reply, Request};
+use gateway::wire::{Answer, Command, REQUEST_BYTES_MAX, Refusal, Reply, Request};
 use presence::model::codes::ErrorCode;
 use presence::model::{Nick, RoomName};
 
@@ -22,8 +22,7 @@ pub(crate) fn check(input: &[u8]) {
             (id, Answer::Pong)
         }
         Err((id, refusal)) => {
-            assert!(CODES.contains(&refusal.code), "{refusal:?}");
-            assert!(refusal.message().len() < 512 && !refusal.message().contains(char::is_control), "{refusal:?}");
+            check_refusal(&refusal);
             (id, Answer::Refused(refusal))
         }
     };
@@ -33,6 +32,12 @@ pub(crate) fn check(input: &[u8]) {
     let reply = encode_reply(&Reply { id: id.clone(), answer });
     let reply: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&reply).expect("a reply is JSON");
     assert_eq!(reply.contains_key("id"), id.is_some());
+}
+
+/// Checks the code and the text of a refusal.
+pub(crate) fn check_refusal(refusal: &Refusal) {
+    assert!(CODES.contains(&refusal.code), "{refusal:?}");
+    assert!(refusal.message().len() < 512 && !refusal.message().contains(char::is_control), "{refusal:?}");
 }
 
 /// Checks the names and the body of a request.

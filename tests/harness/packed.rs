@@ -1,7 +1,7 @@
 //! Packed messages of tests: JSON objects with names to bytes and back, apart from the gateway's own code.
 //!
-//! [`PackedWire`] is a format. Names and numbers come from `gateway/parley.proto`, through libraries that the gateway
-//! does not use. Invariant: [`decode`] panics at a message that the schema does not describe. Knows no socket.
+//! [`PackedWire`] is a format. Names and numbers come from `gateway/parley.proto`, through libraries that the
+//! gateway does not use. Invariant: [`decode`] panics at a message that the schema does not describe. Knows no socket.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -100,6 +100,28 @@ impl PackedSchema {
         let found = self.pool.get_message_by_name(&format!("parley.v1.{message}"));
         (name.to_lowercase(), found.unwrap_or_else(|| panic!("{message} is not described")))
     }
+}
+
+/// Returns the types of the schema with their `type` in JSON, by number.
+#[must_use]
+pub fn types() -> Vec<(String, u64)> {
+    let types = SCHEMA.types.values().filter(|value| value.number() > 0);
+    let mut types: Vec<_> = types
+        .map(|value| {
+            let number = u16::try_from(value.number()).expect("16 bits");
+            (SCHEMA.message(number).0, number.into())
+        })
+        .collect();
+    types.sort_by_key(|(_, number)| *number);
+    types
+}
+
+/// Returns the fields of the schema with their numbers, by number.
+#[must_use]
+pub fn field_numbers() -> Vec<(String, u64)> {
+    let mut fields: Vec<_> = SCHEMA.names.iter().map(|(number, name)| (name.clone(), *number)).collect();
+    fields.sort_by_key(|(_, number)| *number);
+    fields
 }
 
 fn camel_case(name: &str) -> String {

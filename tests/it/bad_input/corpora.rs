@@ -2,6 +2,8 @@
 //!
 //! The corpora of the framing and of the PROXY header are read by the unit tests of these modules.
 
+#[path = "../../../fuzz/checks/bodies.rs"]
+mod bodies;
 #[path = "../../../fuzz/checks/claims.rs"]
 mod claims;
 #[path = "../../../fuzz/checks/cursors.rs"]
@@ -10,8 +12,14 @@ mod cursors;
 mod envelopes;
 #[path = "../../../fuzz/checks/lines.rs"]
 mod lines;
+#[path = "../../../fuzz/checks/packed_requests.rs"]
+mod packed_requests;
 #[path = "../../../fuzz/checks/requests.rs"]
 mod requests;
+#[path = "../../../fuzz/checks/snappy.rs"]
+mod snappy;
+#[path = "../../../fuzz/checks/tcp_frames.rs"]
+mod tcp_frames;
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -55,4 +63,24 @@ fn corpus_of_cursors_is_decoded_correctly() {
 #[test]
 fn corpus_of_envelopes_is_decoded_correctly() {
     check_corpus("envelopes", envelopes::check);
+}
+
+#[test]
+fn corpus_of_packed_requests_is_decoded_correctly() {
+    check_corpus("packed_requests", packed_requests::check);
+}
+
+#[test]
+fn corpus_of_tcp_frames_is_split_correctly() {
+    check_corpus("tcp_frames", tcp_frames::check);
+}
+
+#[test]
+fn corpus_of_bodies_is_transcoded_correctly() {
+    check_corpus("bodies", bodies::check);
+}
+
+#[test]
+fn corpus_of_compressed_payloads_is_decoded_correctly() {
+    check_corpus("snappy", snappy::check);
 }

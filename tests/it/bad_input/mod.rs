@@ -8,6 +8,7 @@ mod attacker;
 mod corpora;
 mod matrix;
 mod neighbours;
+mod packed;
 mod redis_garbage;
 mod replies;
 mod resources;

@@ -3,6 +3,7 @@
 mod backplane;
 mod chat_page;
 mod http_refusals;
+mod packed_messages;
 mod presence_api;
 mod protocol_doc;
 mod readme;
