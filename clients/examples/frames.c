@@ -141,6 +141,7 @@ static struct value head(struct reader *reader) {
     if (first <= 0xBF) return (struct value){STRING, first & 31};
     if (first >= 0xE0 || first == 0xC0 || first == 0xC2 || first == 0xC3) return (struct value){OTHER, 0};
     switch (first) {
+    case 0xC4: take(reader, big_endian(reader, 1)); return (struct value){OTHER, 0}; /* the id of a message */
     case 0xCA: take(reader, 4); return (struct value){OTHER, 0};
     case 0xCB: take(reader, 8); return (struct value){OTHER, 0};
     case 0xCC: case 0xCD: case 0xCE: case 0xCF:
@@ -151,7 +152,7 @@ static struct value head(struct reader *reader) {
     case 0xD9: case 0xDA: case 0xDB: return (struct value){STRING, big_endian(reader, (size_t)1 << (first - 0xD9))};
     case 0xDC: case 0xDD: return (struct value){LIST, big_endian(reader, first == 0xDC ? 2 : 4)};
     case 0xDE: case 0xDF: return (struct value){MAP, big_endian(reader, first == 0xDE ? 2 : 4)};
-    default: reader->is_broken = true; return (struct value){OTHER, 0}; /* `bin` and `ext` are in no frame */
+    default: reader->is_broken = true; return (struct value){OTHER, 0}; /* no frame has more */
     }
 }
 

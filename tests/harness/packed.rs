@@ -283,7 +283,11 @@ fn named_object(value: PackValue) -> Value {
     for (key, value) in pairs {
         let name = key.as_u64().and_then(|number| SCHEMA.names.get(&number));
         let name = name.unwrap_or_else(|| panic!("key {key} is not described"));
-        let value = if name == "body" { named_body(value) } else { named_value(value) };
+        let value = match value {
+            PackValue::Binary(bytes) if name == "msg_id" => json!(uuid_text(&bytes)),
+            value if name == "body" => named_body(value),
+            value => named_value(value),
+        };
         assert!(fields.insert(name.clone(), value).is_none(), "{name} is given twice");
     }
     Value::Object(fields)
@@ -327,6 +331,7 @@ fn proto_named(message: &DynamicMessage) -> Value {
     );
     let fields = message.fields().map(|(field, value)| {
         let value = match value {
+            ProtoValue::Bytes(bytes) if field.name() == "msg_id" => json!(uuid_text(bytes)),
             ProtoValue::Bytes(bytes) => serde_json::from_slice(bytes).expect("a JSON text"),
             value => proto_plain(value),
         };
@@ -344,6 +349,15 @@ fn proto_plain(value: &ProtoValue) -> Value {
         ProtoValue::Message(message) => proto_named(message),
         value => panic!("not in the schema: {value:?}"),
     }
+}
+
+/// Writes a UUID as JSON has it. Another id is its text.
+fn uuid_text(bytes: &[u8]) -> String {
+    if bytes.len() != 16 {
+        return String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    }
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Returns a packed message with a compressed payload.

@@ -7,6 +7,7 @@ JSON is refused before it gets here.
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID
 
 REQUESTS: Final = {
     name: number
@@ -41,6 +42,7 @@ FIELDS: Final = dict(
 _TYPES: Final = {**REPLIES, **EVENTS}
 _NUMBERS: Final = {name: number for number, name in FIELDS.items()}
 _BODY: Final = _NUMBERS["body"]
+_MSG_ID: Final = _NUMBERS["msg_id"]
 
 
 class MessagePack:
@@ -101,10 +103,15 @@ def _numbered(fields: dict[str, Any]) -> dict[int, Any]:
 
 def _named(fields: dict[Any, Any]) -> dict[str, Any]:
     return {
-        FIELDS[number]: value if number == _BODY else _inner(value, _named)
+        FIELDS[number]: _uuid(value) if number == _MSG_ID else value if number == _BODY else _inner(value, _named)
         for number, value in fields.items()
         if number in FIELDS
     }
+
+
+def _uuid(value: Any) -> Any:
+    """Returns the text of a UUID. Another id is a text already."""
+    return str(UUID(bytes=value)) if isinstance(value, bytes) and len(value) == 16 else value
 
 
 def _inner(value: Any, renamed: Any) -> Any:

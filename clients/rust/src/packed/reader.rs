@@ -83,9 +83,17 @@ impl<'a> PackedFrameReader<'a> {
                 let length = self.length32()?;
                 return self.map(length, level);
             }
-            // `bin` and `ext` are in no frame of the server.
+            0xC4 => return self.uuid(),
+            // Other `bin` and `ext` are in no frame of the server.
             _ => return None,
         })
+    }
+
+    /// Reads the id of a message as JSON writes it.
+    fn uuid(&mut self) -> Option<Value> {
+        let [16, bytes @ ..] = self.fixed::<17>()? else { return None };
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-").into())
     }
 
     fn text(&mut self, length: usize) -> Option<Value> {

@@ -242,6 +242,11 @@ impl PayloadWriter for MapWriter<'_> {
         put_text(self.out, text);
     }
 
+    fn bytes(&mut self, field: Field, bytes: &[u8]) {
+        self.key(field);
+        put(rmp::encode::write_bin(self.out, bytes));
+    }
+
     fn number(&mut self, field: Field, number: u64) {
         self.key(field);
         put(rmp::encode::write_uint(self.out, number));

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use presence::model::codes::CloseCode;
 use presence::model::moderation::{Moderation, ModerationAction, RoomTopic};
 use presence::model::{MemberInfo, PresenceDelta, Status};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::message::ChatMessage;
 use crate::wire::field::Field;
@@ -27,6 +29,8 @@ const TYPE_BYTES: usize = 2;
 pub(super) trait PayloadWriter {
     /// Adds a text.
     fn text(&mut self, field: Field, text: &str);
+    /// Adds bytes.
+    fn bytes(&mut self, field: Field, bytes: &[u8]);
     /// Adds a number.
     fn number(&mut self, field: Field, number: u64);
     /// Adds a number below 0.
@@ -41,6 +45,15 @@ pub(super) trait PayloadWriter {
     fn list<T>(&mut self, field: Field, items: &[T], write: impl Fn(&mut Self, &T));
     /// Adds a list of texts.
     fn texts(&mut self, field: Field, texts: &[String]);
+
+    /// Adds the id of a message: the 16 bytes of the UUID that JSON writes as text.
+    fn msg_id(&mut self, id: &str) {
+        let is_canonical = id.len() == Hyphenated::LENGTH && !id.bytes().any(|byte| byte.is_ascii_uppercase());
+        match Uuid::try_parse(id) {
+            Ok(uuid) if is_canonical => self.bytes(Field::MsgId, uuid.as_bytes()),
+            _ => self.text(Field::MsgId, id),
+        }
+    }
 
     /// Adds a text if there is one.
     fn optional_text(&mut self, field: Field, text: Option<&str>) {
@@ -184,7 +197,7 @@ fn write_reply(out: &mut impl PayloadWriter, reply: &Reply) {
         Answer::Left { room } => out.text(Field::Room, room),
         Answer::Ack { to, msg_id, delivery, time, duplicate } => {
             out.text(Field::To, to);
-            out.text(Field::MsgId, msg_id);
+            out.msg_id(msg_id);
             match delivery {
                 DeliveryStatus::Room { seq } => out.number(Field::Seq, *seq),
                 DeliveryStatus::Online => out.text(Field::Delivered, "online"),
@@ -300,7 +313,7 @@ fn write_event(out: &mut impl PayloadWriter, event: &Event) {
         }
         Event::Expiring { expires_in_ms } => out.number(Field::ExpiresInMs, *expires_in_ms),
         Event::Announcement { id, body, time } => {
-            out.text(Field::MsgId, id);
+            out.msg_id(id);
             out.body(Field::Body, body.json());
             out.number(Field::Time, *time);
         }
@@ -332,7 +345,7 @@ fn write_message(out: &mut impl PayloadWriter, message: &ChatMessage) {
     if message.from_api {
         out.flag(Field::FromApi, true);
     }
-    out.text(Field::MsgId, &message.msg_id);
+    out.msg_id(&message.msg_id);
     out.number(Field::Seq, message.seq);
     out.number(Field::Time, message.time);
     out.body(Field::Body, message.body.json());

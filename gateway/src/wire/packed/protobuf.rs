@@ -127,15 +127,15 @@ impl<'a> MessageWriter<'a> {
     fn tag(&mut self, field: Field, kind: u64) {
         put_varint(self.out, u64::from(field.number()) << 3 | kind);
     }
+}
 
+impl PayloadWriter for MessageWriter<'_> {
     fn bytes(&mut self, field: Field, bytes: &[u8]) {
         self.tag(field, LENGTH);
         put_varint(self.out, bytes.len() as u64);
         self.out.extend_from_slice(bytes);
     }
-}
 
-impl PayloadWriter for MessageWriter<'_> {
     fn text(&mut self, field: Field, text: &str) {
         self.bytes(field, text.as_bytes());
     }

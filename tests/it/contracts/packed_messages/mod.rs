@@ -139,15 +139,15 @@ fn web_socket_header(payload: usize) -> usize {
 }
 
 #[test]
-fn message_takes_eighty_percent_of_json() {
+fn message_takes_seventy_percent_of_json() {
     let event = Event::Message(message(Body::from_text(&"x".repeat(128))));
     let text = json_dialect::encode_event(&event).len();
-    // The text of `msg_id` alone takes 36 bytes in every format.
-    let most = (text + web_socket_header(text)) * 8 / 10;
+    let (most, most_in_frame) = ((text + web_socket_header(text)) * 7 / 10, (text + 11) * 7 / 10);
     for format in [PackedFormat::MessagePack, PackedFormat::Protobuf] {
         let message = packed::encode_event(dialect(format), &event).len();
         let (web_socket, frame) = (message + web_socket_header(message), message + 9);
-        assert!(web_socket <= most && frame <= most, "{format:?}: {web_socket} and {frame} of {most} bytes");
+        assert!(web_socket <= most, "{format:?}: {web_socket} of {most} bytes");
+        assert!(frame <= most_in_frame, "{format:?}: {frame} of {most_in_frame} bytes");
     }
 }
 
@@ -172,7 +172,7 @@ fn body() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        // Exact in a few digits: the reader of JSON may miss the nearest double of more digits by one.
+        (-1e300..1e300).prop_map(Value::from),
         any::<i16>().prop_map(|number| Value::from(f64::from(number) / 4.0)),
         "[a-z\"\\\\é\u{1f600}\n]{0,40}".prop_map(Value::from),
     ];
