@@ -1,7 +1,7 @@
 //! Splits the bytes of a TCP connection into frames.
 //!
-//! Stores at most one frame and one read, and nothing between frames: it waits for bytes before it allocates. Invariant:
-//! the input is the same however the bytes arrive. Knows no format.
+//! Stores at most one frame and one read, and nothing between frames: it waits for bytes before it allocates.
+//! Invariant: the input is the same however the bytes arrive. Knows no format.
 
 use std::future::poll_fn;
 use std::io;

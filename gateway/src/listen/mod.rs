@@ -1,10 +1,11 @@
 //! Listeners and connections: binds both ports, admits connections within the limits, and runs one task for each.
 //!
-//! One connection, by file: `accept` takes the socket, `forwarded` reads the header of a proxy, `tls_accept` encrypts,
-//! `upgrade` answers HTTP requests with files of the chat page (`page`) and turns one into a WebSocket by the rules of
-//! `handshake`, `ws` and `tcp` (over `frame`, and over `lines` or `frames_tcp`) are the two transports, on a bare socket or on `tls`,
-//! `connection` runs the loop between transport and session, `timer_wheel` keeps its deadlines, `drain` ends all of
-//! them. The server owns readiness ([`Admission`]) and begins the drain. Knows no rooms, nicknames or store.
+//! One connection, by file: `accept` takes the socket, `forwarded` reads the header of a proxy, `tls_accept`
+//! encrypts, `upgrade` answers HTTP requests with files of the chat page (`page`) and turns one into a WebSocket by
+//! the rules of `handshake`, `ws` and `tcp` (over `frame`, and over `lines` or `frames_tcp`) are the two
+//! transports, on a bare socket or on `tls`, `connection` runs the loop between transport and session,
+//! `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness ([`Admission`]) and
+//! begins the drain. Knows no rooms, nicknames or store.
 
 mod accept;
 mod admission;

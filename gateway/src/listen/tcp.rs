@@ -1,8 +1,8 @@
 //! The TCP transport: a request per line for people with `telnet` or `nc`, or binary frames for programs.
 //!
 //! The first bytes decide. An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the
-//! connection stays open; bytes that are no frame end it. Lines have no silence limit: the kernel's keepalive finds dead
-//! connections, and a ping is a visible line. Knows nothing about the contents of lines and frames.
+//! connection stays open; bytes that are no frame end it. Lines have no silence limit: the kernel's keepalive finds
+//! dead connections, and a ping is a visible line. Knows nothing about the contents of lines and frames.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

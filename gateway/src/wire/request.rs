@@ -1,7 +1,8 @@
 //! The fields of one request to its [`Command`], the same for every format.
 //!
-//! A format implements [`RequestFields`]: it finds a field and checks its kind. Here are the names that a request needs,
-//! the ranges and the texts of refusals. Invariant: a command is the same in every format, and so is a refusal.
+//! A format implements [`RequestFields`]: it finds a field and checks its kind. Here are the names that a request
+//! needs, the ranges and the texts of refusals. Invariant: a command is the same in every format, and so is a
+//! refusal.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

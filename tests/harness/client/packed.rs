@@ -1,7 +1,7 @@
 //! The client with packed messages: over a WebSocket with a subprotocol, or over TCP frames.
 //!
-//! It speaks named JSON objects; `crate::packed` turns them into messages, apart from the gateway's own code. It answers
-//! heartbeats. A `closing` frame is the close code of its transcript.
+//! It speaks named JSON objects; `crate::packed` turns them into messages, apart from the gateway's own code. It
+//! answers heartbeats. A `closing` frame is the close code of its transcript.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -116,7 +116,8 @@ fn frame(version: u8, kind: u16, payload: &[u8]) -> Vec<u8> {
     [&MAGIC[..], &[version], &length.to_be_bytes(), &kind.to_be_bytes(), payload].concat()
 }
 
-/// Sends these bytes to a client, one by one if `is_slow`. Returns its exit code, its error, and the bytes that it sent.
+/// Sends these bytes to a client, one by one if `is_slow`. Returns its exit code, its error, and the bytes that it
+/// sent.
 async fn answer(words: &[&str], bytes: &[u8], is_slow: bool) -> (Option<i32>, Vec<String>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut example = FrameExample::start(words, listener.local_addr().unwrap(), "ann");

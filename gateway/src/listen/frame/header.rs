@@ -1,7 +1,8 @@
 //! The headers of frames that a gateway sends (RFC 6455, 5.2): unmasked and never fragmented.
 //!
-//! [`put_text`] and [`put_binary`] frame an encoded event once for many sockets; [`FrameWriter`](super::FrameWriter) frames what goes to
-//! one connection. Received headers are read in `reader.rs`.
+//! [`put_text`] and [`put_binary`] frame an encoded event once for many sockets;
+//! [`FrameWriter`](super::FrameWriter) frames what goes to one connection. Received headers are read in
+//! `reader.rs`.
 
 use bytes::{BufMut, BytesMut};
 use tungstenite::protocol::frame::coding::{Data, OpCode};

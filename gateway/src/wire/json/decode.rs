@@ -1,8 +1,8 @@
 //! Text of a frame to [`Request`].
 //!
-//! The frame is read once into its fields, each still raw JSON; `request.rs` then takes the fields it needs. So the `id`
-//! survives errors in other fields, unknown fields cost nothing, and no tree of a body is built. Reading raw JSON
-//! does not recurse (serde_json skips values with a loop); the depth is checked before a body is read.
+//! The frame is read once into its fields, each still raw JSON; `request.rs` then takes the fields it needs. So the
+//! `id` survives errors in other fields, unknown fields cost nothing, and no tree of a body is built. Reading raw
+//! JSON does not recurse (serde_json skips values with a loop); the depth is checked before a body is read.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

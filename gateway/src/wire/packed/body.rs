@@ -15,7 +15,7 @@ use crate::wire::syntax::bad_request;
 use crate::wire::{Refusal, json};
 
 use super::fields::{FieldValue, PayloadFault};
-use super::messagepack::{Shape, ValueReader, put, put_text};
+use super::messagepack_values::{Shape, ValueReader, put, put_text};
 
 /// Reads the body of a request.
 pub(super) fn from_messagepack(value: FieldValue<'_>) -> Result<Body, Refusal> {

@@ -1,10 +1,8 @@
 //! Payloads in MessagePack: a map with the numbers of the fields as keys.
 //!
-//! [`ValueReader`] walks over values without a tree; [`MapWriter`] writes the maps of replies and events. Invariant:
-//! reading reserves nothing for a length that is only claimed, and goes no deeper than
-//! [`DEPTH_MAX`](presence::model::json_value::DEPTH_MAX).
+//! [`MessagePack`] finds the fields of requests; [`MapWriter`] writes the maps of replies and events. Invariant: reading
+//! reserves nothing for a length that is only claimed.
 
-use presence::model::json_value::DEPTH_MAX;
 use rmp::Marker;
 
 use crate::message::Body;
@@ -13,7 +11,8 @@ use crate::wire::field::Field;
 
 use super::body;
 use super::fields::{FieldValue, PayloadFault, PayloadFormat};
-use super::output::PayloadWriter;
+use super::messagepack_values::{Shape, ValueReader, put, put_text};
+use super::payload_writer::PayloadWriter;
 
 /// Number of fields for which space is reserved at once.
 const USUAL_FIELDS: usize = 8;
@@ -35,7 +34,7 @@ impl PayloadFormat for MessagePack {
             let FieldValue::Number(key) = reader.value(1)? else { return Err(PayloadFault::Key) };
             values.push((key, reader.value(1)?));
         }
-        if reader.rest.is_empty() { Ok(values) } else { Err(PayloadFault::Trailing) }
+        if reader.is_at_end() { Ok(values) } else { Err(PayloadFault::Trailing) }
     }
 
     fn body(value: FieldValue<'_>) -> Result<Body, Refusal> {
@@ -62,143 +61,6 @@ impl PayloadFormat for MessagePack {
             _ => None,
         }
     }
-}
-
-/// The begin of a value: all of it, or its length.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Shape<'a> {
-    Nil,
-    Flag(bool),
-    Number(u64),
-    Negative(i64),
-    Float(f64),
-    Text(&'a str),
-    Array(u32),
-    Map(u32),
-    /// Bytes or an extension, which JSON does not have.
-    Foreign,
-}
-
-/// A reader of values that follow each other.
-#[derive(Debug, Clone)]
-pub(super) struct ValueReader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> ValueReader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    /// Returns the next value whole, at this depth. A list or map is skipped and returned as it is written.
-    pub(super) fn value(&mut self, depth: usize) -> Result<FieldValue<'a>, PayloadFault> {
-        let start = self.rest;
-        Ok(match self.shape()? {
-            Shape::Number(number) => FieldValue::Number(number),
-            Shape::Negative(number) => FieldValue::Negative(number),
-            Shape::Flag(flag) => FieldValue::Flag(flag),
-            Shape::Text(text) => FieldValue::Text(text),
-            shape => {
-                self.skip_items(shape, depth)?;
-                FieldValue::Other(&start[..start.len() - self.rest.len()])
-            }
-        })
-    }
-
-    fn skip_items(&mut self, shape: Shape<'a>, depth: usize) -> Result<(), PayloadFault> {
-        let count = match shape {
-            Shape::Array(count) => u64::from(count),
-            Shape::Map(count) => 2 * u64::from(count),
-            _ => return Ok(()),
-        };
-        if depth >= DEPTH_MAX {
-            return Err(PayloadFault::TooDeep);
-        }
-        for _ in 0..count {
-            let shape = self.shape()?;
-            self.skip_items(shape, depth + 1)?;
-        }
-        Ok(())
-    }
-
-    /// Returns the next value, or the begin of a list or map.
-    pub(super) fn shape(&mut self) -> Result<Shape<'a>, PayloadFault> {
-        let marker = Marker::from_u8(self.take(1)?[0]);
-        Ok(match marker {
-            Marker::Null => Shape::Nil,
-            Marker::True => Shape::Flag(true),
-            Marker::False => Shape::Flag(false),
-            Marker::FixPos(number) => Shape::Number(number.into()),
-            Marker::U8 => Shape::Number(self.number::<1>()?),
-            Marker::U16 => Shape::Number(self.number::<2>()?),
-            Marker::U32 => Shape::Number(self.number::<4>()?),
-            Marker::U64 => Shape::Number(self.number::<8>()?),
-            Marker::FixNeg(number) => Shape::Negative(number.into()),
-            Marker::I8 => signed((self.number::<1>()? as i8).into()),
-            Marker::I16 => signed((self.number::<2>()? as i16).into()),
-            Marker::I32 => signed((self.number::<4>()? as i32).into()),
-            Marker::I64 => signed(self.number::<8>()? as i64),
-            Marker::F32 => Shape::Float(f32::from_bits(self.number::<4>()? as u32).into()),
-            Marker::F64 => Shape::Float(f64::from_bits(self.number::<8>()?)),
-            Marker::FixStr(length) => self.text(length.into())?,
-            Marker::Str8 => self.long_text::<1>()?,
-            Marker::Str16 => self.long_text::<2>()?,
-            Marker::Str32 => self.long_text::<4>()?,
-            Marker::FixArray(count) => Shape::Array(count.into()),
-            Marker::Array16 => Shape::Array(self.number::<2>()? as u32),
-            Marker::Array32 => Shape::Array(self.number::<4>()? as u32),
-            Marker::FixMap(count) => Shape::Map(count.into()),
-            Marker::Map16 => Shape::Map(self.number::<2>()? as u32),
-            Marker::Map32 => Shape::Map(self.number::<4>()? as u32),
-            Marker::Bin8 => self.foreign::<1>(0)?,
-            Marker::Bin16 => self.foreign::<2>(0)?,
-            Marker::Bin32 => self.foreign::<4>(0)?,
-            Marker::Ext8 => self.foreign::<1>(1)?,
-            Marker::Ext16 => self.foreign::<2>(1)?,
-            Marker::Ext32 => self.foreign::<4>(1)?,
-            Marker::FixExt1 => self.foreign::<0>(2)?,
-            Marker::FixExt2 => self.foreign::<0>(3)?,
-            Marker::FixExt4 => self.foreign::<0>(5)?,
-            Marker::FixExt8 => self.foreign::<0>(9)?,
-            Marker::FixExt16 => self.foreign::<0>(17)?,
-            Marker::Reserved => return Err(PayloadFault::Malformed),
-        })
-    }
-
-    fn text(&mut self, length: usize) -> Result<Shape<'a>, PayloadFault> {
-        std::str::from_utf8(self.take(length)?).map(Shape::Text).map_err(|_| PayloadFault::Malformed)
-    }
-
-    fn long_text<const N: usize>(&mut self) -> Result<Shape<'a>, PayloadFault> {
-        let length = self.number::<N>()? as usize;
-        self.text(length)
-    }
-
-    /// Skips a value that JSON does not have: as many bytes as its length says, and `more`.
-    fn foreign<const N: usize>(&mut self, more: usize) -> Result<Shape<'a>, PayloadFault> {
-        let length = self.number::<N>()? as usize;
-        self.take(length + more)?;
-        Ok(Shape::Foreign)
-    }
-
-    fn number<const N: usize>(&mut self) -> Result<u64, PayloadFault> {
-        Ok(self.take(N)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], PayloadFault> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(PayloadFault::Malformed)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    /// Returns true if nothing follows.
-    pub(super) fn is_at_end(&self) -> bool {
-        self.rest.is_empty()
-    }
-}
-
-fn signed<'a>(number: i64) -> Shape<'a> {
-    u64::try_from(number).map_or(Shape::Negative(number), Shape::Number)
 }
 
 /// A map under construction: it has at most 15 fields, so its length has a place of one byte.
@@ -287,14 +149,4 @@ impl PayloadWriter for MapWriter<'_> {
             put_text(self.out, text);
         }
     }
-}
-
-/// Appends a text.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
-    put(rmp::encode::write_str(out, text));
-}
-
-/// Takes the result of a write to a vector, which accepts every write.
-pub(super) fn put<T, E: std::fmt::Debug>(written: Result<T, E>) {
-    written.expect("a vector accepts every write");
 }

@@ -9,8 +9,10 @@ mod body;
 mod fields;
 mod input;
 mod messagepack;
+mod messagepack_values;
 mod output;
 mod packed_type;
+mod payload_writer;
 mod protobuf;
 mod snappy;
 #[cfg(test)]

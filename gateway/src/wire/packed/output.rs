@@ -8,8 +8,6 @@ use bytes::Bytes;
 use presence::model::codes::CloseCode;
 use presence::model::moderation::{Moderation, ModerationAction, RoomTopic};
 use presence::model::{MemberInfo, PresenceDelta, Status};
-use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
 use crate::message::ChatMessage;
 use crate::wire::field::Field;
@@ -17,6 +15,7 @@ use crate::wire::{Answer, CorrelationId, DeliveryStatus, Event, INBOX, PackedDia
 
 use super::messagepack::MapWriter;
 use super::packed_type::{COMPRESSED, PackedType};
+use super::payload_writer::PayloadWriter;
 use super::protobuf::MessageWriter;
 use super::snappy;
 
@@ -24,51 +23,6 @@ use super::snappy;
 const USUAL_BYTES: usize = 256;
 /// Length of the type of a message.
 const TYPE_BYTES: usize = 2;
-
-/// The fields of an object under construction.
-pub(super) trait PayloadWriter {
-    /// Adds a text.
-    fn text(&mut self, field: Field, text: &str);
-    /// Adds bytes.
-    fn bytes(&mut self, field: Field, bytes: &[u8]);
-    /// Adds a number.
-    fn number(&mut self, field: Field, number: u64);
-    /// Adds a number below 0.
-    fn negative(&mut self, field: Field, number: i64);
-    /// Adds a boolean.
-    fn flag(&mut self, field: Field, flag: bool);
-    /// Adds a JSON value.
-    fn body(&mut self, field: Field, json: &str);
-    /// Adds an object.
-    fn object(&mut self, field: Field, write: impl FnOnce(&mut Self));
-    /// Adds a list of objects.
-    fn list<T>(&mut self, field: Field, items: &[T], write: impl Fn(&mut Self, &T));
-    /// Adds a list of texts.
-    fn texts(&mut self, field: Field, texts: &[String]);
-
-    /// Adds the id of a message: the 16 bytes of the UUID that JSON writes as text.
-    fn msg_id(&mut self, id: &str) {
-        let is_canonical = id.len() == Hyphenated::LENGTH && !id.bytes().any(|byte| byte.is_ascii_uppercase());
-        match Uuid::try_parse(id) {
-            Ok(uuid) if is_canonical => self.bytes(Field::MsgId, uuid.as_bytes()),
-            _ => self.text(Field::MsgId, id),
-        }
-    }
-
-    /// Adds a text if there is one.
-    fn optional_text(&mut self, field: Field, text: Option<&str>) {
-        if let Some(text) = text {
-            self.text(field, text);
-        }
-    }
-
-    /// Adds a number if there is one.
-    fn optional_number(&mut self, field: Field, number: Option<u64>) {
-        if let Some(number) = number {
-            self.number(field, number);
-        }
-    }
-}
 
 /// Encodes an event as a packed message.
 #[must_use]

@@ -13,7 +13,7 @@ use crate::wire::json;
 use crate::wire::syntax::bad_request;
 
 use super::fields::{FieldValue, PayloadFault, PayloadFormat};
-use super::output::PayloadWriter;
+use super::payload_writer::PayloadWriter;
 
 /// Kinds of values on the wire.
 const VARINT: u64 = 0;
