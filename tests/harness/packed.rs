@@ -146,7 +146,7 @@ pub fn encode(wire: PackedWire, object: &Value) -> Vec<u8> {
         }
         PackedWire::Protobuf => {
             let kind = if number == UNKNOWN_TYPE { SCHEMA.request("ping") } else { number };
-            message.extend_from_slice(&proto_object(SCHEMA.message(kind).1, &fields).encode_to_vec());
+            message.extend_from_slice(&proto_object(&SCHEMA.message(kind).1, &fields).encode_to_vec());
         }
     }
     message
@@ -204,7 +204,7 @@ fn pack_body(value: &Value) -> PackValue {
     }
 }
 
-fn proto_object(descriptor: MessageDescriptor, fields: &Map<String, Value>) -> DynamicMessage {
+fn proto_object(descriptor: &MessageDescriptor, fields: &Map<String, Value>) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for (name, value) in fields {
         let Some(field) = descriptor.get_field_by_name(name) else { continue };
@@ -225,7 +225,7 @@ fn proto_value(field: &FieldDescriptor, value: &Value) -> ProtoValue {
         Value::String(text) => ProtoValue::String(text.clone()),
         Value::Array(items) => ProtoValue::List(items.iter().map(|item| proto_value(field, item)).collect()),
         Value::Object(fields) => match field.kind() {
-            Kind::Message(descriptor) => ProtoValue::Message(proto_object(descriptor, fields)),
+            Kind::Message(descriptor) => ProtoValue::Message(proto_object(&descriptor, fields)),
             kind => panic!("{} is {kind:?}, not an object", field.name()),
         },
         Value::Null => panic!("{} is null, which Protobuf does not have", field.name()),

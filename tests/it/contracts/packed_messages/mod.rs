@@ -61,13 +61,12 @@ fn bytes_of_every_message_stay_frozen() {
             rows.push(row(format, &message));
         }
     }
-    let all = FORMATS.map(|(format, _)| outputs(format));
-    for index in 0..all[0].len() {
-        for (at, (format, _)) in FORMATS.iter().enumerate() {
-            let message = &all[at][index];
-            assert_eq!(number(message), number(&all[0][index]));
+    let [json, messagepack, protobuf] = FORMATS.map(|(format, _)| outputs(format));
+    for ((json, messagepack), protobuf) in json.iter().zip(&messagepack).zip(&protobuf) {
+        for ((format, _), message) in FORMATS.into_iter().zip([json, messagepack, protobuf]) {
+            assert_eq!(number(message), number(json));
             types.insert(number(message));
-            rows.push(row(*format, message));
+            rows.push(row(format, message));
         }
     }
     let known: HashSet<_> = PackedType::ALL.iter().map(|kind| kind.number()).collect();
