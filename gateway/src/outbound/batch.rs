@@ -150,17 +150,23 @@ pub fn frame(dialect: Dialect, encoded: &[u8], out: &mut BytesMut) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::wire::PackedFormat;
 
     #[test]
     fn batch_is_framed_once_per_dialect_and_shared() {
         let gap = |to_seq| Broadcast::new(Event::Gap { to: "#lobby".into(), from_seq: 1, to_seq });
         let batch = FanOutBatch::new(vec![gap(1), gap(2)]);
-        for dialect in [Dialect::Json, Dialect::Line] {
+        let packed =
+            |carrier| Dialect::Packed(PackedDialect { format: PackedFormat::MessagePack, carrier, compresses: false });
+        let [frames, web_socket] = [PackedCarrier::Frames, PackedCarrier::WebSocket].map(packed);
+        for dialect in [Dialect::Json, Dialect::Line, frames, web_socket] {
             let framed = batch.bytes(dialect).clone();
             assert_eq!(framed.as_ptr(), batch.bytes(dialect).as_ptr(), "the second call returns the same buffer");
             let mut expected = BytesMut::new();
             batch.events().iter().for_each(|event| frame(dialect, &event.bytes(dialect), &mut expected));
             assert_eq!(framed, expected);
         }
+        let event = &batch.events()[0];
+        assert_eq!(event.bytes(frames).as_ptr(), event.bytes(web_socket).as_ptr(), "a message is encoded once");
     }
 }

@@ -23,6 +23,8 @@ const REACTION_MAX: Duration = Duration::from_secs(20);
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 /// The header of a trusted proxy for a client.
 pub(super) const PROXY_HEADER: &[u8] = b"PROXY TCP4 198.51.100.7 127.0.0.1 1 2\r\n";
+/// The first bytes of a connection with binary frames.
+const FRAME_START: [u8; 2] = [0xCA, 0xFE];
 /// Types of frames that are no replies.
 const EVENTS: [&str; 7] = ["message", "presence", "typing", "rewound", "gap", "epoch", "resync"];
 /// Parts of lines that answer no request of a row.
@@ -150,6 +152,11 @@ impl Attacker {
         };
         // A client that is being closed may be unable to send the rest.
         let _ = stream.get_mut().write_all(&row.bytes).await;
+        if let Reaction::Closed(code) = row.reaction
+            && row.bytes.starts_with(&FRAME_START)
+        {
+            return expect_closing(&mut stream, code).await;
+        }
         let first = next_line(&mut stream).await?;
         let refused = |code: &str| first.starts_with(&format!("! {code}: "));
         match row.reaction {
@@ -241,6 +248,15 @@ async fn expect_close(socket: &mut RawWs, code: CloseCode) -> Result<(), String>
             Some(_) => {}
         }
     }
+}
+
+/// Waits for the end of a connection after a `closing` frame in JSON.
+async fn expect_closing(stream: &mut BufReader<TcpStream>, code: CloseCode) -> Result<(), String> {
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).await.map_err(|error| error.to_string())?;
+    let (number, slug) = (code.number(), code.slug());
+    let payload = format!(r#"{{"type":"closing","close_code":{number},"code":"{slug}"}}"#);
+    if output.ends_with(payload.as_bytes()) { Ok(()) } else { Err(output.escape_ascii().to_string()) }
 }
 
 /// Returns the next line that answers something.

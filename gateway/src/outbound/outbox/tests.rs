@@ -200,3 +200,26 @@ proptest! {
         prop_assert_eq!(budget.reserved_bytes(), 0, "a reply after the end holds a part");
     }
 }
+
+#[test]
+fn left_out_connection_receives_all_other_events() {
+    let (sender, other) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    let gap = |to_seq| Event::Gap { to: "#lobby".into(), from_seq: 1, to_seq };
+    let echo = Broadcast::except(gap(1), sender.id());
+    let batch = FanOutBatch::new(vec![Arc::clone(&echo), Broadcast::new(gap(2))]);
+    let only_echo = FanOutBatch::new(vec![Arc::clone(&echo)]);
+    let seqs = |outbox: &Outbox| {
+        outbox.push_event(&echo);
+        outbox.push_batch(&batch, &AtomicBool::new(true));
+        outbox.push_batch(&only_echo, &AtomicBool::new(true));
+        let items = outbox.take().unwrap().items.into_iter();
+        let texts = items.map(|item| match item {
+            Outgoing::Event(bytes) | Outgoing::Batch(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            other => panic!("{other:?}"),
+        });
+        let text = texts.collect::<String>();
+        text.split("\"to_seq\":").skip(1).map(|rest| rest.starts_with('1')).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(&sender), [false]);
+    assert_eq!(seqs(&other), [true, true, false, true]);
+}

@@ -1,7 +1,7 @@
 //! Payloads in MessagePack: a map with the numbers of the fields as keys.
 //!
-//! [`MessagePack`] finds the fields of requests; [`MapWriter`] writes the maps of replies and events. Invariant: reading
-//! reserves nothing for a length that is only claimed.
+//! [`MessagePack`] finds the fields of requests; [`MapWriter`] writes the maps of replies and events. Invariant:
+//! reading reserves nothing for a length that is only claimed.
 
 use rmp::Marker;
 

@@ -1,4 +1,4 @@
-//! Rows for text lines: lines without an end, control characters, binary data and headers of proxies.
+//! Rows for the TCP port: lines without an end, control characters, broken frames and headers of proxies.
 
 use presence::model::codes::CloseCode;
 
@@ -81,7 +81,9 @@ fn header_rows() -> Vec<BadInput> {
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C\x0A\0\0\x01\x0A\0\0\x02\0\x01\0\x02";
     let closed = |name: &str, bytes: &[u8], code| BadInput::bytes(Surface::Lines, name, bytes, Reaction::Closed(code));
     let mut rows = vec![
-        closed("binary data", &[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0, 0, 0, 0, 1], CloseCode::Unsupported),
+        closed("a frame with another magic", &[0xCA, 0xFE, 0xBA, 0xBF], CloseCode::ProtocolError),
+        closed("a frame of an unknown version", &[0xCA, 0xFE, 0xBA, 0xBE, 9], CloseCode::ProtocolError),
+        closed("a frame of over 1 MiB", &[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0x10, 0, 1], CloseCode::TooBig),
         closed("a forged PROXY header, version 1", PROXY_HEADER, CloseCode::ProtocolError),
         closed("a forged PROXY header, version 2", v2, CloseCode::ProtocolError),
         closed("a forged PROXY header without an address", b"PROXY UNKNOWN\r\n", CloseCode::ProtocolError),
