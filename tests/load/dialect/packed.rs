@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::packed_fields::{FieldValue, FieldWriter, fields};
+use super::packed_fields::{FieldWriter, LoadFieldValue, fields};
 use super::parley::{self, JOIN, PING, REGISTER, SEND};
 use super::{ClientIdentity, DialectWriter, Framing, RequestPurpose, ServerMessage};
 use crate::stamp::Stamp;
@@ -184,13 +184,13 @@ pub(super) fn interpret(
         }
         message_type::CLOSING => refused("closing"),
         _ if packing.format == LoadFormat::Json => parley::interpret(payload, rooms),
-        kind => interpret_fields(kind, &PackedFields::read(packing.format, payload), rooms),
+        kind => interpret_fields(kind, &LoadFields::read(packing.format, payload), rooms),
     }
 }
 
 /// Fields that a client needs.
 #[derive(Debug, Default)]
-struct PackedFields<'a> {
+struct LoadFields<'a> {
     id: Option<u64>,
     seq: Option<u64>,
     to_seq: Option<u64>,
@@ -199,17 +199,17 @@ struct PackedFields<'a> {
     code: Option<&'a [u8]>,
 }
 
-impl<'a> PackedFields<'a> {
+impl<'a> LoadFields<'a> {
     fn read(format: LoadFormat, payload: &'a [u8]) -> Self {
         let mut read = Self::default();
         for (number, value) in fields(format, payload) {
             match (u8::try_from(number).unwrap_or_default(), value) {
-                (field::ID, FieldValue::Number(id)) => read.id = Some(id),
-                (field::SEQ, FieldValue::Number(seq)) => read.seq = Some(seq),
-                (field::TO_SEQ, FieldValue::Number(seq)) => read.to_seq = Some(seq),
-                (field::TO, FieldValue::Bytes(to)) => read.to = Some(to),
-                (field::BODY, FieldValue::Bytes(body)) => read.body = Some(body),
-                (field::CODE, FieldValue::Bytes(code)) => read.code = Some(code),
+                (field::ID, LoadFieldValue::Number(id)) => read.id = Some(id),
+                (field::SEQ, LoadFieldValue::Number(seq)) => read.seq = Some(seq),
+                (field::TO_SEQ, LoadFieldValue::Number(seq)) => read.to_seq = Some(seq),
+                (field::TO, LoadFieldValue::Bytes(to)) => read.to = Some(to),
+                (field::BODY, LoadFieldValue::Bytes(body)) => read.body = Some(body),
+                (field::CODE, LoadFieldValue::Bytes(code)) => read.code = Some(code),
                 _ => {}
             }
         }
@@ -217,7 +217,7 @@ impl<'a> PackedFields<'a> {
     }
 }
 
-fn interpret_fields(kind: u16, fields: &PackedFields<'_>, rooms: &dyn Fn() -> Vec<String>) -> ServerMessage {
+fn interpret_fields(kind: u16, fields: &LoadFields<'_>, rooms: &dyn Fn() -> Vec<String>) -> ServerMessage {
     let is_own_room = |name: &[u8]| rooms().iter().any(|room| room.as_bytes() == name);
     match kind {
         message_type::MESSAGE => ServerMessage::Delivery { seq: fields.seq, stamp: fields.body.and_then(Stamp::find) },

@@ -7,7 +7,7 @@ use super::LoadFormat;
 
 /// Value of an outermost field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FieldValue<'a> {
+pub(super) enum LoadFieldValue<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     /// An object, a list, or another value without use here.
@@ -73,7 +73,7 @@ fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Returns the outermost fields of a payload in MessagePack or Protobuf.
-pub(super) fn fields(format: LoadFormat, payload: &[u8]) -> impl Iterator<Item = (u64, FieldValue<'_>)> {
+pub(super) fn fields(format: LoadFormat, payload: &[u8]) -> impl Iterator<Item = (u64, LoadFieldValue<'_>)> {
     let mut rest = payload;
     let mut left = match format {
         LoadFormat::MessagePack => pack_head(&mut rest).map_or(0, |head| head.children / 2),
@@ -83,7 +83,7 @@ pub(super) fn fields(format: LoadFormat, payload: &[u8]) -> impl Iterator<Item =
         left = left.checked_sub(1)?;
         match format {
             LoadFormat::MessagePack => {
-                let FieldValue::Number(field) = pack_head(&mut rest)?.value else { return None };
+                let LoadFieldValue::Number(field) = pack_head(&mut rest)?.value else { return None };
                 Some((field, pack_value(&mut rest)?))
             }
             _ => proto_field(&mut rest),
@@ -93,12 +93,12 @@ pub(super) fn fields(format: LoadFormat, payload: &[u8]) -> impl Iterator<Item =
 
 /// First element of a value in MessagePack, and the number of values inside it.
 struct PackHead<'a> {
-    value: FieldValue<'a>,
+    value: LoadFieldValue<'a>,
     children: u64,
 }
 
 /// Reads a value with all values inside it.
-fn pack_value<'a>(rest: &mut &'a [u8]) -> Option<FieldValue<'a>> {
+fn pack_value<'a>(rest: &mut &'a [u8]) -> Option<LoadFieldValue<'a>> {
     let PackHead { value, children: mut open } = pack_head(rest)?;
     while open > 0 {
         open = open - 1 + pack_head(rest)?.children;
@@ -109,19 +109,19 @@ fn pack_value<'a>(rest: &mut &'a [u8]) -> Option<FieldValue<'a>> {
 fn pack_head<'a>(rest: &mut &'a [u8]) -> Option<PackHead<'a>> {
     let marker = take(rest, 1)?[0];
     let (value, children) = match marker {
-        0x00..=0x7f => (FieldValue::Number(marker.into()), 0),
-        0x80..=0x8f => (FieldValue::Skipped, 2 * u64::from(marker & 0x0f)),
-        0x90..=0x9f => (FieldValue::Skipped, u64::from(marker & 0x0f)),
-        0xa0..=0xbf => (FieldValue::Bytes(take(rest, usize::from(marker & 0x1f))?), 0),
-        0xc4..=0xc6 => (FieldValue::Bytes(pack_bytes(rest, 1 << (marker - 0xc4))?), 0),
+        0x00..=0x7f => (LoadFieldValue::Number(marker.into()), 0),
+        0x80..=0x8f => (LoadFieldValue::Skipped, 2 * u64::from(marker & 0x0f)),
+        0x90..=0x9f => (LoadFieldValue::Skipped, u64::from(marker & 0x0f)),
+        0xa0..=0xbf => (LoadFieldValue::Bytes(take(rest, usize::from(marker & 0x1f))?), 0),
+        0xc4..=0xc6 => (LoadFieldValue::Bytes(pack_bytes(rest, 1 << (marker - 0xc4))?), 0),
         0xca => (skip(rest, 4)?, 0),
         0xcb => (skip(rest, 8)?, 0),
-        0xcc..=0xcf => (FieldValue::Number(number(rest, 1 << (marker - 0xcc))?), 0),
+        0xcc..=0xcf => (LoadFieldValue::Number(number(rest, 1 << (marker - 0xcc))?), 0),
         0xd0..=0xd3 => (skip(rest, 1 << (marker - 0xd0))?, 0),
-        0xd9..=0xdb => (FieldValue::Bytes(pack_bytes(rest, 1 << (marker - 0xd9))?), 0),
-        0xdc | 0xdd => (FieldValue::Skipped, number(rest, 2 << (marker - 0xdc))?),
-        0xde | 0xdf => (FieldValue::Skipped, 2 * number(rest, 2 << (marker - 0xde))?),
-        0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => (FieldValue::Skipped, 0),
+        0xd9..=0xdb => (LoadFieldValue::Bytes(pack_bytes(rest, 1 << (marker - 0xd9))?), 0),
+        0xdc | 0xdd => (LoadFieldValue::Skipped, number(rest, 2 << (marker - 0xdc))?),
+        0xde | 0xdf => (LoadFieldValue::Skipped, 2 * number(rest, 2 << (marker - 0xde))?),
+        0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => (LoadFieldValue::Skipped, 0),
         _ => return None,
     };
     Some(PackHead { value, children })
@@ -132,14 +132,14 @@ fn pack_bytes<'a>(rest: &mut &'a [u8], length_bytes: usize) -> Option<&'a [u8]> 
     take(rest, usize::try_from(length).ok()?)
 }
 
-fn proto_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, FieldValue<'a>)> {
+fn proto_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, LoadFieldValue<'a>)> {
     let tag = varint(rest)?;
     let value = match tag & 7 {
-        0 => FieldValue::Number(varint(rest)?),
+        0 => LoadFieldValue::Number(varint(rest)?),
         1 => skip(rest, 8)?,
         2 => {
             let length = varint(rest)?;
-            FieldValue::Bytes(take(rest, usize::try_from(length).ok()?)?)
+            LoadFieldValue::Bytes(take(rest, usize::try_from(length).ok()?)?)
         }
         5 => skip(rest, 4)?,
         _ => return None,
@@ -163,8 +163,8 @@ fn number(rest: &mut &[u8], bytes: usize) -> Option<u64> {
     Some(take(rest, bytes)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
-fn skip<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<FieldValue<'a>> {
-    take(rest, bytes).map(|_| FieldValue::Skipped)
+fn skip<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<LoadFieldValue<'a>> {
+    take(rest, bytes).map(|_| LoadFieldValue::Skipped)
 }
 
 fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
