@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::dialect::LoadDialect;
 use crate::ledger::Ledger;
 use crate::plan::{Plan, Traffic};
 use crate::stamp::Stamp;
@@ -205,9 +204,9 @@ impl CheckingMembers {
     }
 }
 
-/// Returns the addresses that speak Parley's JSON over WebSocket.
+/// Returns the addresses that speak JSON over WebSocket, which also speak other formats to other clients.
 fn parley_urls(plan: &Plan) -> impl Iterator<Item = String> {
-    let addresses = plan.addresses.iter().filter(|address| address.dialect == LoadDialect::Parley);
+    let addresses = plan.addresses.iter().filter(|address| address.dialect.is_parley_websocket());
     addresses.map(|address| format!("ws://{}/ws", address.at))
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dialect::LoadDialect;
 use crate::process::Watched;
@@ -56,17 +56,36 @@ pub(crate) enum LoadCommand {
     Worker,
 }
 
+/// Formats of Parley's clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatFlag {
+    /// JSON
+    Json,
+    /// MessagePack
+    Msgpack,
+    /// Protobuf
+    Protobuf,
+    /// In turn JSON, MessagePack and Protobuf over WebSocket, and MessagePack in frames
+    Mix,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TargetFlags {
     /// WebSocket addresses; clients are distributed in turn
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,..")]
     pub(crate) ws: Vec<SocketAddr>,
-    /// Addresses of line ports
+    /// Addresses of TCP ports, for lines or for frames
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,..")]
     pub(crate) tcp: Vec<SocketAddr>,
     /// Dialect over WebSocket
     #[arg(long, default_value = "parley")]
     pub(crate) peer: LoadDialect,
+    /// Format of Parley's clients; a mix needs --ws and --tcp
+    #[arg(long, default_value = "json")]
+    pub(crate) format: FormatFlag,
+    /// Clients speak frames at --tcp instead of WebSocket
+    #[arg(long)]
+    pub(crate) frames: bool,
 }
 
 #[derive(Debug, Args)]

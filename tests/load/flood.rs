@@ -192,7 +192,12 @@ impl FloodCrowd {
         let mut socket = connect_from(self.source, target)?;
         self.poll.registry().register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         self.counts.connects.fetch_add(1, Ordering::Relaxed);
-        Ok(FloodClient { socket, received: Vec::new(), is_upgraded: false, unsent: frame::request("/ws", target) })
+        Ok(FloodClient {
+            socket,
+            received: Vec::new(),
+            is_upgraded: false,
+            unsent: frame::request("/ws", target, None),
+        })
     }
 }
 

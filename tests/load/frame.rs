@@ -33,11 +33,12 @@ pub(crate) struct ServerFrame<'a> {
 /// Error code for bytes outside of the WebSocket protocol or for a refused handshake.
 pub(crate) type BrokenFrame = String;
 
-/// Returns the request that upgrades a connection to WebSocket.
-pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
+/// Returns the request that upgrades a connection to WebSocket, with a subprotocol if there is one.
+pub(crate) fn request(path: &str, host: SocketAddr, subprotocol: Option<&str>) -> Vec<u8> {
+    let subprotocol = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {HANDSHAKE_KEY}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {HANDSHAKE_KEY}\r\n{subprotocol}\r\n"
     )
     .into_bytes()
 }
@@ -180,9 +181,9 @@ mod tests {
         assert_eq!(upgraded(b"HTTP/1.1 503 No\r\nRetry-After: 1\r\n\r\n"), Err("http_503".to_owned()));
         assert_eq!(upgraded(b"HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: no\r\n\r\n"), Err("bad_handshake".to_owned()));
         assert_eq!(upgraded(&[b'x'; 20_000]), Err("bad_handshake".to_owned()));
-        assert!(
-            request("/ws", "127.0.0.1:80".parse().unwrap()).starts_with(b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
-        );
+        let request = |subprotocol| request("/ws", "127.0.0.1:80".parse().unwrap(), subprotocol);
+        assert!(request(None).starts_with(b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
+        assert!(request(Some("p")).ends_with(b"\r\nSec-WebSocket-Protocol: p\r\n\r\n"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
     json!({
         "scenario": scenario,
         "plan": plan,
-        "peer": plan.addresses[0].dialect,
+        "peer": plan.peer(),
         "unix_time": std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
         "machine": process::machine(),
         "debug_build": cfg!(debug_assertions),

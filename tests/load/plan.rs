@@ -64,6 +64,16 @@ impl Plan {
         candidates.nth(attempts as usize).unwrap_or(self.addresses[first % count])
     }
 
+    /// Returns the name of the measured server, with the format of its clients if that is not JSON text.
+    pub(crate) fn peer(&self) -> &'static str {
+        let is_packed = |address: &PlanAddress| matches!(address.dialect, LoadDialect::Packed(_));
+        let first = self.addresses[0].dialect;
+        match self.addresses.iter().any(|address| address.dialect != first && is_packed(address)) {
+            true => "parley-mix",
+            false => first.name(),
+        }
+    }
+
     /// Returns the client's nickname.
     pub(crate) fn nick(&self, client: u32) -> String {
         format!("{}u{client}", self.run)

@@ -8,22 +8,68 @@ use anyhow::{Result, ensure};
 
 use crate::capacity::{CapacityBounds, RateSearch};
 use crate::cli::{
-    BurstFlags, CapacityFlags, CommonFlags, DmFlags, EchoFlags, FloorFlags, IdleFlags, LoginFlags, PipelineFlags,
-    ResumeFlags, RoomFlags, RoomsFlags, TargetFlags,
+    BurstFlags, CapacityFlags, CommonFlags, DmFlags, EchoFlags, FloorFlags, FormatFlag, IdleFlags, LoginFlags,
+    PipelineFlags, ResumeFlags, RoomFlags, RoomsFlags, TargetFlags,
 };
-use crate::dialect::LoadDialect;
+use crate::dialect::{LoadCarrier, LoadDialect, LoadFormat, LoadPacking};
 use crate::plan::{Plan, PlanAddress, Traffic};
 use crate::process::Watched;
 use crate::run::{DisconnectStorm, RunCourse};
 
 impl TargetFlags {
     fn addresses(&self) -> Result<Vec<PlanAddress>> {
-        let ws = self.ws.iter().map(|at| PlanAddress { at: *at, dialect: self.peer });
-        let tcp = self.tcp.iter().map(|at| PlanAddress { at: *at, dialect: LoadDialect::Lines });
+        let is_packed = self.frames || self.format != FormatFlag::Json;
+        ensure!(!is_packed || self.peer == LoadDialect::Parley, "--format and --frames belong to Parley");
+        if self.format == FormatFlag::Mix {
+            return self.mixed_addresses();
+        }
+        ensure!(!self.frames || self.ws.is_empty(), "--frames needs --tcp without --ws");
+        let ws = self.ws.iter().map(|at| PlanAddress { at: *at, dialect: self.ws_dialect() });
+        let tcp = self.tcp.iter().map(|at| PlanAddress { at: *at, dialect: self.tcp_dialect() });
         let addresses: Vec<PlanAddress> = ws.chain(tcp).collect();
         ensure!(!addresses.is_empty(), "no address to connect to: --ws or --tcp is missing");
         Ok(addresses)
     }
+
+    fn ws_dialect(&self) -> LoadDialect {
+        self.packed_format().map_or(self.peer, |format| packed(format, LoadCarrier::WebSocket))
+    }
+
+    fn tcp_dialect(&self) -> LoadDialect {
+        match self.frames {
+            true => packed(self.packed_format().unwrap_or(LoadFormat::Json), LoadCarrier::Frames),
+            false => LoadDialect::Lines,
+        }
+    }
+
+    fn packed_format(&self) -> Option<LoadFormat> {
+        match self.format {
+            FormatFlag::Msgpack => Some(LoadFormat::MessagePack),
+            FormatFlag::Protobuf => Some(LoadFormat::Protobuf),
+            FormatFlag::Json | FormatFlag::Mix => None,
+        }
+    }
+
+    /// Returns each gateway's addresses in four dialects, so that consecutive clients differ in their dialect.
+    fn mixed_addresses(&self) -> Result<Vec<PlanAddress>> {
+        ensure!(!self.frames, "a mix has frames already");
+        let is_paired = !self.ws.is_empty() && self.ws.len() == self.tcp.len();
+        ensure!(is_paired, "a mix needs as many addresses in --tcp as in --ws");
+        let gateways = self.ws.iter().zip(&self.tcp);
+        let addresses = gateways.flat_map(|(ws, tcp)| {
+            [
+                (ws, LoadDialect::Parley),
+                (ws, packed(LoadFormat::MessagePack, LoadCarrier::WebSocket)),
+                (ws, packed(LoadFormat::Protobuf, LoadCarrier::WebSocket)),
+                (tcp, packed(LoadFormat::MessagePack, LoadCarrier::Frames)),
+            ]
+        });
+        Ok(addresses.map(|(at, dialect)| PlanAddress { at: *at, dialect }).collect())
+    }
+}
+
+fn packed(format: LoadFormat, carrier: LoadCarrier) -> LoadDialect {
+    LoadDialect::Packed(LoadPacking { format, carrier })
 }
 
 impl CommonFlags {
@@ -134,7 +180,7 @@ impl CapacityFlags {
 
 impl PipelineFlags {
     pub(crate) fn prepare(&self) -> Result<PreparedRun> {
-        ensure!(self.target.tcp.is_empty(), "the line dialect has no acks");
+        ensure!(self.target.tcp.is_empty() || self.target.frames, "the line dialect has no acks");
         ensure!(self.target.peer != LoadDialect::Bare, "the floor has no rooms");
         ensure!(self.rooms > 0 && self.depth > 0, "the numbers of rooms and of unanswered messages must be above zero");
         let traffic = Traffic::Pipeline { depth: self.depth, rooms: self.rooms };
@@ -169,7 +215,7 @@ impl LoginFlags {
 impl ResumeFlags {
     pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         ensure!(
-            self.target.peer == LoadDialect::Parley && self.target.tcp.is_empty(),
+            self.target.ws_dialect() == LoadDialect::Parley && self.target.tcp.is_empty(),
             "only JSON sessions can be resumed"
         );
         let traffic = room(self.rate, 1, self.members);

@@ -75,6 +75,29 @@ async fn every_load_scenario_delivers_once_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_format_delivers_messages_to_all() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let (ws, tcp) = (addresses(&cluster, Node::ws), addresses(&cluster, Node::tcp));
+    let target = "--rooms 2 --members 8 --rate 40 --publishers 8";
+    for (clients, peer, checked) in [
+        (format!("--ws {ws} --tcp {tcp} --format mix"), "parley-mix", 4),
+        (format!("--ws {ws} --format protobuf"), "parley-protobuf", 4),
+        (format!("--tcp {tcp} --frames --format protobuf"), "parley-frames-protobuf", 0),
+        (format!("--tcp {tcp} --frames"), "parley-frames-json", 0),
+    ] {
+        let outcome = run_scenario("rooms", &format!("{clients} {target}")).await;
+        assert_eq!(outcome["peer"], peer);
+        assert_eq!(
+            (&outcome["sent"], &outcome["acked"], &outcome["delivered"]),
+            (&json!(40), &json!(40), &json!(320)),
+            "{peer}"
+        );
+        assert_eq!(outcome["checked"]["members"].as_u64().unwrap_or_default(), checked, "{peer}");
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn capacity_search_counts_every_window() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let target = format!("--ws {} --rooms 5 --members 2 --rate 8", addresses(&cluster, Node::ws));

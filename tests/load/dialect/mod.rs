@@ -1,4 +1,4 @@
-//! Dialects of the clients: Parley's two, those of its peers, and the floor's. Pure: bytes to meanings and back.
+//! Dialects of the clients: Parley's three, those of its peers, and the floor's. Pure: bytes to meanings and back.
 //!
 //! One enum serves all, so the same clients measure every server and differences come only from the servers. The worker
 //! uses it to write logins, messages and pings, and to interpret the server's messages. A dialect has no sockets and
@@ -6,14 +6,19 @@
 
 mod lines;
 mod nats;
+mod packed;
+mod packed_fields;
 mod parley;
 mod peers;
 
+#[cfg(test)]
+mod packed_tests;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::packed::{LoadCarrier, LoadFormat, LoadPacking};
 use crate::frame::{self, opcode};
 use crate::stamp::Stamp;
 
@@ -23,6 +28,9 @@ use crate::stamp::Stamp;
 pub(crate) enum LoadDialect {
     /// Parley's JSON over WebSocket, `parley.v1`.
     Parley,
+    /// Parley's packed messages, in a format over a carrier.
+    #[value(skip)]
+    Packed(LoadPacking),
     /// Parley's line dialect over TCP.
     Lines,
     /// The small server in deploy/bench/peers/ws.js: npm `ws` and one Redis channel per room.
@@ -88,6 +96,8 @@ pub(crate) enum ServerMessage {
 pub(crate) enum Framing {
     /// One WebSocket text frame each.
     Text,
+    /// One WebSocket binary frame each.
+    Message,
     /// A byte stream in WebSocket binary frames.
     Binary,
     /// A byte stream.
@@ -107,26 +117,53 @@ impl DialectWriter<'_> {
         let unit = unit.as_ref();
         match self.framing {
             Framing::Text => frame::put_masked(opcode::TEXT, unit, self.bytes),
-            Framing::Binary => frame::put_masked(opcode::BINARY, unit, self.bytes),
+            Framing::Message | Framing::Binary => frame::put_masked(opcode::BINARY, unit, self.bytes),
             Framing::Raw => self.bytes.extend_from_slice(unit),
         }
     }
 }
 
 impl LoadDialect {
+    /// Returns the name of the server and of the format in outcomes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Parley => "parley",
+            Self::Packed(packing) => packing.name(),
+            Self::Lines => "lines",
+            Self::Ws => "ws",
+            Self::Socketio => "socketio",
+            Self::Nats => "nats",
+            Self::Bare => "bare",
+        }
+    }
+
     /// Returns the framing of its units.
     pub(crate) fn framing(self) -> Framing {
         match self {
             Self::Parley | Self::Ws | Self::Socketio | Self::Bare => Framing::Text,
+            Self::Packed(packing) => packing.framing(),
             Self::Nats => Framing::Binary,
             Self::Lines => Framing::Raw,
         }
     }
 
+    /// Returns the subprotocol of the WebSocket, if it has one.
+    pub(crate) fn subprotocol(self) -> Option<&'static str> {
+        match self {
+            Self::Packed(packing) => packing.subprotocol(),
+            _ => None,
+        }
+    }
+
+    /// Returns true if its address is that of Parley's WebSockets.
+    pub(crate) fn is_parley_websocket(self) -> bool {
+        matches!(self, Self::Parley | Self::Packed(LoadPacking { carrier: LoadCarrier::WebSocket, .. }))
+    }
+
     /// Returns the path of the WebSocket.
     pub(crate) fn path(self) -> &'static str {
         match self {
-            Self::Parley => "/ws",
+            Self::Parley | Self::Packed(_) => "/ws",
             Self::Socketio => "/socket.io/?EIO=4&transport=websocket",
             Self::Ws | Self::Nats | Self::Bare | Self::Lines => "/",
         }
@@ -134,17 +171,17 @@ impl LoadDialect {
 
     /// Returns true if rooms number their messages densely and equally for all members.
     pub(crate) fn has_seqs(self) -> bool {
-        self == Self::Parley
+        matches!(self, Self::Parley | Self::Packed(_))
     }
 
     /// Returns true if every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
     pub(crate) fn has_acks(self) -> bool {
-        self == Self::Parley
+        matches!(self, Self::Parley | Self::Packed(_))
     }
 
     /// Returns true if clients are addressed by nickname; otherwise each client has a room of that name.
     pub(crate) fn has_nicks(self) -> bool {
-        matches!(self, Self::Parley | Self::Lines)
+        matches!(self, Self::Parley | Self::Packed(_) | Self::Lines)
     }
 
     /// Returns the number of [`ServerMessage::Joined`] or [`ServerMessage::Pong`] that complete the login to `rooms`.
@@ -167,6 +204,7 @@ impl LoadDialect {
     pub(crate) fn log_in(self, identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::log_in(identity, out),
+            Self::Packed(packing) => packed::log_in(packing, identity, out),
             Self::Lines => lines::log_in(identity, out),
             Self::Ws => peers::ws_log_in(identity, out),
             Self::Nats => nats::log_in(identity, out),
@@ -179,6 +217,7 @@ impl LoadDialect {
     pub(crate) fn publish(self, to: &str, body: &str, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::publish(to, body, out),
+            Self::Packed(packing) => packed::publish(packing, to, body, out),
             Self::Lines => lines::publish(to, body, out),
             Self::Ws => peers::ws_publish(to, body, out),
             Self::Socketio => peers::socketio_publish(to, body, out),
@@ -191,6 +230,7 @@ impl LoadDialect {
     pub(crate) fn ping(self, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::ping(out),
+            Self::Packed(packing) => packed::ping(packing, out),
             Self::Lines => out.put("/ping\n"),
             Self::Ws => out.put(peers::WS_PING),
             Self::Socketio => out.put(peers::SOCKETIO_PING),
@@ -203,6 +243,7 @@ impl LoadDialect {
     pub(crate) fn unit(self, stream: &[u8]) -> Option<usize> {
         match self {
             Self::Nats => nats::unit(stream),
+            Self::Packed(_) => packed::unit(stream),
             _ => stream.iter().position(|byte| *byte == b'\n').map(|at| at + 1),
         }
     }
@@ -218,6 +259,7 @@ impl LoadDialect {
     ) -> ServerMessage {
         match self {
             Self::Parley => parley::interpret(unit, rooms),
+            Self::Packed(packing) => packed::interpret(packing, unit, rooms, out),
             Self::Lines => lines::interpret(unit),
             Self::Ws => peers::ws_interpret(unit),
             Self::Socketio => peers::socketio_interpret(unit, rooms, out),

@@ -1,4 +1,4 @@
-//! Parley's JSON dialect, specified in gateway/PROTOCOL.md.
+//! Parley's JSON dialect over WebSocket text, specified in gateway/PROTOCOL.md.
 //!
 //! Deliveries, which are nearly all traffic, are recognised by their first bytes and not parsed. All other messages are
 //! parsed fully.
@@ -13,10 +13,10 @@ use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage};
 use crate::stamp::Stamp;
 
 /// Ids of requests, which link an answer to its request. Answers to requests of one kind arrive in order.
-const REGISTER: u64 = 1;
-const JOIN: u64 = 2;
-const SEND: u64 = 3;
-const PING: u64 = 4;
+pub(super) const REGISTER: u64 = 1;
+pub(super) const JOIN: u64 = 2;
+pub(super) const SEND: u64 = 3;
+pub(super) const PING: u64 = 4;
 
 const MESSAGE: &[u8] = br#"{"type":"message","#;
 const SEQ: &[u8] = br#""seq":"#;
@@ -42,28 +42,42 @@ struct RestoredPosition {
 }
 
 pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    out.put(register(identity));
+    // With `since` the room is restored without a join.
+    if identity.resume.is_none() {
+        identity.rooms.iter().for_each(|room| out.put(join(room)));
+    }
+}
+
+pub(super) fn register(identity: &ClientIdentity<'_>) -> String {
     let mut register = json!({"type": "register", "id": REGISTER, "nick": identity.nick});
     if let Some(resume) = identity.resume {
         register["resume"] = json!(resume.token);
         let position = json!({"epoch": resume.epoch, "seq": resume.seq});
         register["since"] = json!(identity.rooms.iter().map(|room| (room, &position)).collect::<BTreeMap<_, _>>());
     }
-    out.put(register.to_string());
-    // With `since` the room is restored without a join.
-    if identity.resume.is_none() {
-        for room in identity.rooms {
-            out.put(json!({"type": "join", "id": JOIN, "room": room}).to_string());
-        }
-    }
+    register.to_string()
+}
+
+pub(super) fn join(room: &str) -> String {
+    json!({"type": "join", "id": JOIN, "room": room}).to_string()
 }
 
 pub(super) fn publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
+    out.put(send(to, body));
+}
+
+pub(super) fn send(to: &str, body: &str) -> String {
     // Names and bodies of this program need no escapes.
-    out.put(format!(r#"{{"type":"send","id":{SEND},"to":"{to}","body":"{body}"}}"#));
+    format!(r#"{{"type":"send","id":{SEND},"to":"{to}","body":"{body}"}}"#)
 }
 
 pub(super) fn ping(out: &mut DialectWriter<'_>) {
-    out.put(format!(r#"{{"type":"ping","id":{PING}}}"#));
+    out.put(ping_request());
+}
+
+pub(super) fn ping_request() -> String {
+    format!(r#"{{"type":"ping","id":{PING}}}"#)
 }
 
 pub(super) fn interpret(unit: &[u8], rooms: &dyn Fn() -> Vec<String>) -> ServerMessage {
@@ -86,15 +100,17 @@ pub(super) fn interpret(unit: &[u8], rooms: &dyn Fn() -> Vec<String>) -> ServerM
             let next = event.to_seq.or(event.seq).unwrap_or_default() + 1;
             ServerMessage::Moved { kind: event.kind.into_owned(), next }
         }
-        "error" => {
-            let step = match event.id {
-                Some(SEND) => RequestPurpose::Publish,
-                Some(PING) => RequestPurpose::Ping,
-                _ => RequestPurpose::Login,
-            };
-            ServerMessage::Refused { step, code: event.code.unwrap_or_default() }
-        }
+        "error" => ServerMessage::Refused { step: purpose(event.id), code: event.code.unwrap_or_default() },
         _ => ServerMessage::Nothing,
+    }
+}
+
+/// Returns the purpose of the request with this id.
+pub(super) fn purpose(id: Option<u64>) -> RequestPurpose {
+    match id {
+        Some(SEND) => RequestPurpose::Publish,
+        Some(PING) => RequestPurpose::Ping,
+        _ => RequestPurpose::Login,
     }
 }
 

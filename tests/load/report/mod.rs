@@ -26,8 +26,21 @@ struct ReportRow {
 }
 
 /// The order of subjects in tables and plots.
-const SUBJECTS: &[&str] =
-    &["floor", "batched floor", "Parley", "Parley, lines", "npm ws + Redis", "Socket.IO + Redis adapter", "NATS"];
+const SUBJECTS: &[&str] = &[
+    "floor",
+    "batched floor",
+    "Parley",
+    "Parley, MessagePack",
+    "Parley, Protobuf",
+    "Parley, JSON frames",
+    "Parley, MessagePack frames",
+    "Parley, Protobuf frames",
+    "Parley, mixed formats",
+    "Parley, lines",
+    "npm ws + Redis",
+    "Socket.IO + Redis adapter",
+    "NATS",
+];
 
 impl ReportRow {
     fn new(outcome: Value) -> Self {
@@ -35,6 +48,12 @@ impl ReportRow {
         let (subject, scenario) = match (scenario, outcome["peer"].as_str().unwrap_or_default()) {
             ("floor", _) => ("floor", "room"),
             ("floor_rounds", _) => ("batched floor", "room"),
+            (scenario, "parley-msgpack") => ("Parley, MessagePack", scenario),
+            (scenario, "parley-protobuf") => ("Parley, Protobuf", scenario),
+            (scenario, "parley-frames-json") => ("Parley, JSON frames", scenario),
+            (scenario, "parley-frames-msgpack") => ("Parley, MessagePack frames", scenario),
+            (scenario, "parley-frames-protobuf") => ("Parley, Protobuf frames", scenario),
+            (scenario, "parley-mix") => ("Parley, mixed formats", scenario),
             (scenario, "lines") => ("Parley, lines", scenario),
             (scenario, "ws") => ("npm ws + Redis", scenario),
             (scenario, "socketio") => ("Socket.IO + Redis adapter", scenario),

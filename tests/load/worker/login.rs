@@ -68,7 +68,7 @@ impl LoadWorker {
             return self.upgraded(client);
         }
         self.clients[client].stage = ClientStage::Upgrading;
-        self.outgoing.extend(frame::request(address.dialect.path(), address.at));
+        self.outgoing.extend(frame::request(address.dialect.path(), address.at, address.dialect.subprotocol()));
         self.send_outgoing(client);
     }
 

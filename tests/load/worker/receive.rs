@@ -44,7 +44,7 @@ impl LoadWorker {
         }
         match self.address(client).dialect.framing() {
             Framing::Raw => used += self.process_units(client, &bytes[used..], now),
-            Framing::Text | Framing::Binary => {
+            Framing::Text | Framing::Message | Framing::Binary => {
                 while self.clients[client].stage != ClientStage::Away
                     && let Some((frame, length)) = frame::take(&bytes[used..])?
                 {
@@ -63,6 +63,9 @@ impl LoadWorker {
     fn process_frame(&mut self, client: usize, frame: &frame::ServerFrame<'_>, now: Nanos) -> Result<(), String> {
         match frame.opcode {
             opcode::TEXT => self.interpret(client, frame.payload, now),
+            opcode::BINARY if self.address(client).dialect.framing() == Framing::Message => {
+                self.interpret(client, frame.payload, now);
+            }
             opcode::BINARY | opcode::CONTINUATION => {
                 let stream = self.clients[client].take_stream(frame.payload);
                 let used = self.process_units(client, &stream, now);
