@@ -12,7 +12,7 @@ use gateway::hub::{Hub, JoinProgress, FeedJoin};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::{Outbox, batch};
-use gateway::wire::packed::{self, PackedInput};
+use gateway::wire::packed;
 use gateway::wire::{Dialect, Event, PackedCarrier, PackedDialect, PackedFormat, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use presence::model::stream::StreamEnd;
@@ -72,7 +72,7 @@ fn packed_request(format: PackedFormat) -> (PackedFormat, Vec<u8>) {
 #[bench::json(args = (PackedFormat::Json), setup = packed_request)]
 #[bench::messagepack(args = (PackedFormat::MessagePack), setup = packed_request)]
 #[bench::protobuf(args = (PackedFormat::Protobuf), setup = packed_request)]
-fn decode_a_packed_send((format, message): (PackedFormat, Vec<u8>)) -> PackedInput {
+fn decode_a_packed_send((format, message): (PackedFormat, Vec<u8>)) -> Request {
     packed::decode(format, black_box(&message)).unwrap_or_else(|_| panic!("a request"))
 }
 

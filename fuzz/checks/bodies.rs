@@ -1,7 +1,7 @@
 //! A body in MessagePack becomes JSON, or is refused. That JSON becomes MessagePack that means the same JSON.
 
 use gateway::message::{Accepted, Body, ChatMessage};
-use gateway::wire::packed::{PackedInput, decode, encode_event};
+use gateway::wire::packed::{decode, encode_event};
 use gateway::wire::{Command, Event, PackedCarrier, PackedDialect, PackedFormat, Request};
 
 use super::requests::{check_command, check_refusal};
@@ -20,12 +20,11 @@ pub(crate) fn check(input: &[u8]) {
 fn read(body: &[u8]) -> Option<Body> {
     let message = [&b"\x00\x04\x82\x02\xa2#a\x04"[..], body].concat();
     match decode(PackedFormat::MessagePack, &message) {
-        Ok(PackedInput::Request(Request { command, .. })) => {
+        Ok(Request { command, .. }) => {
             check_command(&command);
             let Command::Send { body, .. } = command else { panic!("a send") };
             Some(body)
         }
-        Ok(PackedInput::Heartbeat) => panic!("a send"),
         Err((_, refusal)) => {
             check_refusal(&refusal);
             None

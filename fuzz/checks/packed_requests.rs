@@ -1,7 +1,7 @@
 //! A packed message in any format is decoded to valid names and bodies, or refused. The first byte of the input picks
 //! the format.
 
-use gateway::wire::packed::{PackedInput, decode, encode_reply};
+use gateway::wire::packed::{decode, encode_reply};
 use gateway::wire::{Answer, PackedCarrier, PackedDialect, PackedFormat, Reply, Request};
 
 use super::requests::{check_command, check_refusal};
@@ -10,8 +10,7 @@ pub(crate) fn check(input: &[u8]) {
     let Some((version, message)) = input.split_first() else { return };
     let Some(format) = PackedFormat::of_version(version % 4) else { return };
     let (id, answer) = match decode(format, message) {
-        Ok(PackedInput::Heartbeat) => return,
-        Ok(PackedInput::Request(Request { id, command })) => {
+        Ok(Request { id, command }) => {
             check_command(&command);
             (id, Answer::Pong)
         }

@@ -102,6 +102,14 @@ impl PackedSchema {
     }
 }
 
+/// Returns the fields of the schema whose absence would look like a value.
+#[must_use]
+pub fn fields_without_presence() -> Vec<String> {
+    let fields = SCHEMA.pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
+    let vague = fields.filter(|field| !field.is_list() && !field.supports_presence());
+    vague.map(|field| field.full_name().to_owned()).collect()
+}
+
 /// Returns the types of the schema with their `type` in JSON, by number.
 #[must_use]
 pub fn types() -> Vec<(String, u64)> {

@@ -13,7 +13,7 @@ use presence::host::failpoints::{self, Failpoint};
 use presence::model::moderation::Moderation;
 use presence::model::{PresenceDelta, SessionId};
 
-use super::coalesce;
+use super::member_changes;
 use super::position::{StreamPosition, StreamStep, StreamTracker};
 use super::scheduler::{FanOutJob, PendingEvents};
 use super::subscribers::{
@@ -219,8 +219,8 @@ impl StreamFeed {
     pub(super) fn change_members(&mut self, version: u64, delta: PresenceDelta) {
         self.resync |= self.members_version.is_some_and(|last| version != last + 1);
         self.members_version = Some(version);
-        coalesce::add(&mut self.members_changes, delta);
-        if coalesce::count(&self.members_changes) > SLOW_READER.presence_changes_max {
+        member_changes::add(&mut self.members_changes, delta);
+        if member_changes::count(&self.members_changes) > SLOW_READER.presence_changes_max {
             self.members_changes = Vec::new();
             self.resync = true;
         }

@@ -15,7 +15,7 @@
 //! An inbox is joined in the same way. Its first step is [`Hub::open_inbox`] before a claim, or
 //! [`Hub::register_session`] before the stream's end is read.
 
-pub mod coalesce;
+pub mod member_changes;
 pub mod position;
 mod announcements;
 mod subscribers;

@@ -23,8 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::{Broadcast, Outgoing};
 use crate::session::{ConnectionEnd, DecodedRequest, Driver};
-use crate::wire::packed::PackedInput;
-use crate::wire::{CorrelationId, Dialect, Event, PackedDialect, Refusal, Token};
+use crate::wire::{Dialect, Event, PackedDialect, Token};
 
 use super::drain::{DrainMoment, due};
 use super::permits::ConnectionPermit;
@@ -42,7 +41,7 @@ pub trait ConnectionSession: Send + 'static {
     /// Notes the token of the connection's `Authorization` header.
     fn present(&mut self, token: Token);
     /// Changes the dialect, before the first request. `sign_within` is the time between two signs of life.
-    fn speak(&mut self, dialect: Dialect, sign_within: Option<Duration>);
+    fn set_dialect(&mut self, dialect: Dialect, sign_within: Option<Duration>);
     /// Notes that the client sent something.
     fn note_input(&mut self);
     /// Notes and charges an input that is not a request. Returns one beyond the limits, to be refused as a request.
@@ -81,8 +80,8 @@ impl ConnectionSession for Driver {
         self.present(token);
     }
 
-    fn speak(&mut self, dialect: Dialect, sign_within: Option<Duration>) {
-        self.speak(dialect, sign_within);
+    fn set_dialect(&mut self, dialect: Dialect, sign_within: Option<Duration>) {
+        self.set_dialect(dialect, sign_within);
     }
 
     fn note_input(&mut self) {
@@ -139,8 +138,8 @@ pub(super) enum TransportInput {
     Activity,
     /// An input that the transport has answered itself, or that needs no answer, such as a ping or a blank line.
     Handled,
-    /// The first bytes of a binary frame: the connection speaks its format from here on.
-    Speaks(PackedDialect),
+    /// The first bytes of a binary frame, which show the dialect of the connection.
+    Dialect(PackedDialect),
     /// An input that ends the connection.
     Unacceptable(CloseCode),
     /// The client ended the session.
@@ -149,16 +148,6 @@ pub(super) enum TransportInput {
     Ended,
     /// The client closed the connection.
     Gone,
-}
-
-impl From<Result<PackedInput, (CorrelationId, Refusal)>> for TransportInput {
-    fn from(decoded: Result<PackedInput, (CorrelationId, Refusal)>) -> Self {
-        match decoded {
-            Ok(PackedInput::Request(request)) => Self::Request(Ok(request)),
-            Ok(PackedInput::Heartbeat) => Self::Handled,
-            Err(refused) => Self::Request(Err(refused)),
-        }
-    }
 }
 
 /// A transport: turns a socket into requests and output into bytes.
@@ -298,8 +287,8 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             outbox.close(code);
             continue;
         }
-        if let Some(TransportInput::Speaks(dialect)) = input {
-            session.speak(Dialect::Packed(dialect), limits.proxy_idle);
+        if let Some(TransportInput::Dialect(dialect)) = input {
+            session.set_dialect(Dialect::Packed(dialect), limits.proxy_idle);
             continue;
         }
         match output.handle(input, session, transport)? {
@@ -353,7 +342,7 @@ impl<S: ConnectionSession> OutputPump<'_, S> {
             }
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
-            Some(TransportInput::Speaks(_) | TransportInput::Ended | TransportInput::Unacceptable(_)) | None => {}
+            Some(TransportInput::Dialect(_) | TransportInput::Ended | TransportInput::Unacceptable(_)) | None => {}
         }
         Ok(InputStep::Nothing)
     }

@@ -18,7 +18,7 @@ use super::connection::ConnectionSession;
 use super::permits::ConnectionPermit;
 use super::proxy_header::{self, HEADER_BYTES_MAX, HeaderStart};
 use super::refuse::{refuse, refuse_on};
-use super::tcp::LineSocket;
+use super::tcp::AcceptedTcp;
 use super::tls_accept::TlsArrival;
 use super::{ConnectionContext, tcp, tls_accept};
 
@@ -58,7 +58,7 @@ pub(super) async fn serve<S: ConnectionSession>(
         context.tasks.spawn(tls_accept::serve(arrival, Arc::clone(&context), permit));
         return;
     }
-    let socket = LineSocket { stream: tcp, read_ahead: bytes[..].into() };
+    let socket = AcceptedTcp { stream: tcp, read_ahead: bytes[..].into() };
     // A task of its own, so that the header takes no memory of the connection.
     context.tasks.spawn(tcp::serve(socket, Arc::clone(&context), permit));
 }

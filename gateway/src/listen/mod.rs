@@ -2,7 +2,7 @@
 //!
 //! One connection, by file: `accept` takes the socket, `forwarded` reads the header of a proxy, `tls_accept`
 //! encrypts, `upgrade` answers HTTP requests with files of the chat page (`page`) and turns one into a WebSocket by
-//! the rules of `handshake`, `ws` and `tcp` (over `frame`, and over `lines` or `frames_tcp`) are the two
+//! the rules of `handshake`, `ws` and `tcp` (over `frame`, and over `lines` or `tcp_frames`) are the two
 //! transports, on a bare socket or on `tls`, `connection` runs the loop between transport and session,
 //! `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness ([`Admission`]) and
 //! begins the drain. Knows no rooms, nicknames or store.
@@ -14,7 +14,6 @@ mod connection;
 mod drain;
 mod forwarded;
 pub mod frame;
-mod frames_tcp;
 mod handshake;
 mod http_socket;
 mod lines;
@@ -27,6 +26,7 @@ mod refuse;
 mod seat_refusals;
 mod stalled;
 mod tcp;
+mod tcp_frames;
 mod telnet;
 mod timer_wheel;
 mod tls;

@@ -21,9 +21,9 @@ use crate::wire::{Answer, Dialect, PackedCarrier, PackedDialect, PackedFormat, R
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{AcceptedStream, ClientStream};
-use super::frames_tcp::FrameSplitter;
 use super::lines::{InputLine, LineSplitter};
 use super::permits::{ConnectionPermit, no_partial_space};
+use super::tcp_frames::FrameSplitter;
 
 /// Maximum number of buffers in one write.
 const WRITE_SLICES: usize = 64;
@@ -34,13 +34,13 @@ const UNKNOWN_DIALECT: PackedDialect =
 
 /// The socket of a TCP connection.
 #[derive(Debug)]
-pub(super) struct LineSocket<A> {
+pub(super) struct AcceptedTcp<A> {
     pub(super) stream: A,
     /// Bytes of the client that arrived together with the header of its proxy.
     pub(super) read_ahead: Box<[u8]>,
 }
 
-impl<A> From<A> for LineSocket<A> {
+impl<A> From<A> for AcceptedTcp<A> {
     fn from(stream: A) -> Self {
         Self { stream, read_ahead: Box::default() }
     }
@@ -49,7 +49,7 @@ impl<A> From<A> for LineSocket<A> {
 /// Runs a connection of the TCP port.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 pub(super) fn serve<S: ConnectionSession, A: AcceptedStream>(
-    socket: LineSocket<A>,
+    socket: AcceptedTcp<A>,
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
@@ -78,7 +78,7 @@ enum TcpInput {
 
 impl<'a, C: ClientStream> TcpTransport<'a, C> {
     fn new<A: AcceptedStream<Client = C>>(
-        LineSocket { stream, read_ahead }: LineSocket<A>,
+        AcceptedTcp { stream, read_ahead }: AcceptedTcp<A>,
         permit: &'a ConnectionPermit,
     ) -> Self {
         let queued = VecDeque::from([line::greeting()]);
@@ -218,7 +218,7 @@ impl<C: ClientStream> Transport for TcpTransport<'_, C> {
                 }
                 (Outgoing::Reply(reply), TcpInput::Frames(_, dialect)) => {
                     let dialect = dialect.get_or_insert(UNKNOWN_DIALECT);
-                    dialect.follow(&reply);
+                    dialect.apply_options(&reply);
                     let dialect = *dialect;
                     self.queue_message(dialect.format, &packed::encode_reply(dialect, &reply));
                 }

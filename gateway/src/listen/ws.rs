@@ -98,7 +98,7 @@ impl<C: ClientStream> WebSocketTransport<'_, C> {
     fn reply(&mut self, reply: &Reply) {
         match &mut self.dialect {
             Dialect::Packed(dialect) => {
-                dialect.follow(reply);
+                dialect.apply_options(reply);
                 self.socket.output().binary(packed::encode_reply(*dialect, reply));
             }
             Dialect::Json | Dialect::Line => self.socket.output().text(json::encode_reply(reply)),
@@ -151,7 +151,9 @@ fn is_goodbye(code: Option<u16>) -> bool {
 fn decode(dialect: Dialect, event: FrameEvent<'_>) -> TransportInput {
     match (event, dialect) {
         (FrameEvent::Text(text), Dialect::Json) => TransportInput::Request(json::decode(&text)),
-        (FrameEvent::Binary(message), Dialect::Packed(dialect)) => packed::decode(dialect.format, &message).into(),
+        (FrameEvent::Binary(message), Dialect::Packed(dialect)) => {
+            TransportInput::Request(packed::decode(dialect.format, &message))
+        }
         (FrameEvent::TooLarge(DataKind::Text), Dialect::Json)
         | (FrameEvent::TooLarge(DataKind::Binary), Dialect::Packed(_)) => {
             TransportInput::Request(Err((None, ErrorCode::TooLarge.into())))

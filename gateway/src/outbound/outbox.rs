@@ -191,7 +191,7 @@ impl Outbox {
     }
 
     /// Sets the dialect of everything that is queued from now on.
-    pub fn speak(&self, dialect: Dialect) {
+    pub fn set_dialect(&self, dialect: Dialect) {
         self.shared.dialect.store(dialect.bits(), Ordering::Relaxed);
     }
 

@@ -66,9 +66,9 @@ impl Driver {
     }
 
     /// Changes the dialect of a connection whose first bytes have shown it. `sign_within` is as for [`Driver::new`].
-    pub fn speak(&mut self, dialect: Dialect, sign_within: Option<Duration>) {
-        self.performer.outbox.speak(dialect);
-        self.core.liveness_mut().follow(HeartbeatPolicy { pings: !dialect.is_line(), sign_within });
+    pub fn set_dialect(&mut self, dialect: Dialect, sign_within: Option<Duration>) {
+        self.performer.outbox.set_dialect(dialect);
+        self.core.liveness_mut().set_policy(HeartbeatPolicy { pings: !dialect.is_line(), sign_within });
     }
 
     fn is_line(&self) -> bool {

@@ -67,12 +67,12 @@ impl Liveness {
             acted_at,
             pinged_at,
         };
-        liveness.follow(policy);
+        liveness.set_policy(policy);
         liveness
     }
 
-    /// Follows another policy from now on.
-    pub fn follow(&mut self, HeartbeatPolicy { pings, sign_within }: HeartbeatPolicy) {
+    /// Sets the policy from now on.
+    pub fn set_policy(&mut self, HeartbeatPolicy { pings, sign_within }: HeartbeatPolicy) {
         let millis = |within: Duration| NonZeroU32::new(u32::try_from(within.as_millis()).unwrap_or(u32::MAX));
         self.pings = pings;
         self.sign_within_ms = sign_within.and_then(millis);

@@ -281,7 +281,7 @@ pub enum Event {
     Presence {
         /// The room as its members see it.
         room: String,
-        /// The changes, coalesced.
+        /// The changes.
         delta: PresenceDelta,
         /// True if changes were missed: the client requests `members` again.
         resync: bool,

@@ -17,8 +17,10 @@ use presence::model::{Availability, KEY_BYTES, ListCursor, Nick, RoomName};
 use super::INBOX;
 use super::field::Field;
 use super::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
-use super::{Command, ModerationCommand, RESUMED_ROOMS_MAX, Range, Refusal, ResumeRequest, Since, Token};
-use crate::message::Body;
+use super::{
+    Command, ModerationCommand, REQUEST_BYTES_MAX, RESUMED_ROOMS_MAX, Range, Refusal, ResumeRequest, Since, Token,
+};
+use crate::message::{Body, Target};
 
 /// Maximum length of an idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 64;
@@ -143,7 +145,9 @@ impl<'a, F: RequestFields> CommandReader<'a, F> {
     }
 
     fn body(&self) -> Result<Body, Refusal> {
-        self.0.body()?.ok_or_else(|| missing(Field::Body))
+        let body = self.0.body()?.ok_or_else(|| missing(Field::Body))?;
+        // As JSON it may be longer than the request was.
+        if body.json().len() > REQUEST_BYTES_MAX { Err(ErrorCode::TooLarge.into()) } else { Ok(body) }
     }
 
     fn nick(&self) -> Result<Nick, Refusal> {
@@ -154,7 +158,7 @@ impl<'a, F: RequestFields> CommandReader<'a, F> {
         syntax::room(&self.text(field)?)
     }
 
-    fn target(&self) -> Result<crate::message::Target, Refusal> {
+    fn target(&self) -> Result<Target, Refusal> {
         syntax::target(&self.text(Field::To)?)
     }
 

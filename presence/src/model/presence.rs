@@ -1,6 +1,6 @@
 //! Presence of users: status, members of rooms and their changes, in the form of the wire and of the store.
 //!
-//! The store publishes a [`PresenceDelta`] for each change; gateways coalesce them for their clients. Pure data.
+//! The store publishes a [`PresenceDelta`] for each change; gateways collect them for their clients. Pure data.
 
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +122,7 @@ impl OfflineReason {
     }
 }
 
-/// Changes of the members of a room: published by the scripts of the store, coalesced and delivered by gateways.
+/// Changes of the members of a room: published by the scripts of the store, collected and delivered by gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PresenceDelta {

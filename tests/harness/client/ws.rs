@@ -341,7 +341,7 @@ impl WsClient {
     }
 
     /// Waits for a presence event of the room with a fitting entry in the list `kind` (`joined`, `left`, `renamed`,
-    /// `status`). Presence is coalesced, so the event stays unused: it may contain other changes.
+    /// `status`). Presence is collected, so the event stays unused: it may contain other changes.
     pub async fn sees(
         &self,
         within: Duration,

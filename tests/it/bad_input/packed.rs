@@ -3,21 +3,25 @@
 //! The rows play on the decoder alone; `listen::tests::packed` of the gateway shows that the connection lives on.
 
 use gateway::wire::PackedFormat::{self, Json, MessagePack, Protobuf};
-use gateway::wire::packed::{COMPRESSED, PackedInput, decode};
+use gateway::wire::packed::{COMPRESSED, decode};
 use gateway::wire::{Command, REQUEST_BYTES_MAX, Request};
 use harness::PackedWire;
 use harness::packed::{compressed, encode};
 use presence::model::codes::ErrorCode;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const SEND: u16 = 4;
 const JOIN: u16 = 2;
 const PING: u16 = 14;
+const READ: u16 = 11;
 const OPTIONS: u16 = 16;
 
 const MALFORMED: &str = "the payload is malformed";
 const KEY: &str = "a key of the payload is not the number of a field";
 const TWICE: &str = "a field is given twice";
+const SEQ: &str = "`seq` must be a whole number from 0 to 9007199254740991";
+const POSITION: &str = "`since` must be {\"epoch\": a string, \"seq\": a whole number}";
 const DEEP: &str = "the payload is nested deeper than 32 levels";
 
 fn packed(number: u16, payload: &[u8]) -> Vec<u8> {
@@ -51,6 +55,10 @@ fn malformed_payloads_are_refused_with_their_cause() {
         (MessagePack, JOIN, b"\x81\x08\x05", "`room` must be a string"),
         (MessagePack, JOIN, b"\x81\x08\xc0", "`room` must be a string"),
         (MessagePack, JOIN, b"\x80", "`room` is missing"),
+        (MessagePack, JOIN, b"\x81\x08\xc4\x01#", "`room` must be a string"),
+        (MessagePack, PING, b"\x81\x01\xca\x00\x00\x00\x00", "`id` must be a string or a whole number"),
+        (MessagePack, READ, b"\x82\x02\xa1@\x05\xff", SEQ),
+        (MessagePack, JOIN, b"\x82\x08\xa2#a\x10\x83\x0c\xa1e\x05\x01\x05\x01", POSITION),
         (MessagePack, OPTIONS, b"\x81\x36\x01", "`snappy` must be true or false"),
         (Protobuf, PING, b"\x08", MALFORMED),
         (Protobuf, PING, b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02", MALFORMED),
@@ -61,11 +69,15 @@ fn malformed_payloads_are_refused_with_their_cause() {
         (Protobuf, PING, b"\x08\x01\x08\x02", TWICE),
         (Protobuf, PING, b"\x0a\x01a", "`id` must be a string or a whole number"),
         (Protobuf, JOIN, b"\x40\x05", "`room` must be a string"),
-        (Protobuf, JOIN, b"\x42\x01\xff", "`room` must be a string"),
+        (Protobuf, JOIN, b"\x42\x01\xff", MALFORMED),
         (Protobuf, JOIN, b"", "`room` is missing"),
+        (Protobuf, READ, b"\x12\x01@\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", SEQ),
+        (Protobuf, JOIN, b"\x42\x02#a\x82\x01\x07\x62\x01e\x28\x01\x28\x01", POSITION),
+        (Protobuf, JOIN, b"\x42\x02#a\x82\x01\x05\x62\x01e\x28\x01\x82\x01\x05\x62\x01e\x28\x01", POSITION),
         (Protobuf, OPTIONS, b"\xb0\x03\x02", "`snappy` must be true or false"),
         (Json, PING, b"{}{}", "the frame is not one JSON object"),
         (Json, PING, b"\xff", "the frame is not one JSON object"),
+        (Json, PING, br#"{"type":"bye"}"#, "`type` differs from that of the frame"),
     ] {
         let (id, code, message) = refusal(format, &packed(number, payload));
         assert_eq!((code, message.as_str()), (ErrorCode::BadRequest, text), "{format:?} {}", payload.escape_ascii());
@@ -96,6 +108,19 @@ fn foreign_values_in_bodies_are_refused() {
     assert_eq!(refusal(Protobuf, &packed(SEND, &protobuf)), expected);
 }
 
+/// A control character takes one byte in MessagePack and six in JSON, a short float 5 and 22.
+#[test]
+fn bodies_that_grow_as_json_are_refused() {
+    let text = [&b"\xda\x4e\x20"[..], &[1; 20_000]].concat();
+    let floats = [&b"\xdc\x2e\xe0"[..], &b"\xca\x7f\x7f\xff\xff".repeat(12_000)].concat();
+    for body in [text, floats] {
+        let payload = [&b"\x83\x01\x07\x02\xa6#lobby\x04"[..], &body].concat();
+        assert!(payload.len() <= REQUEST_BYTES_MAX);
+        let (id, code, _) = refusal(MessagePack, &packed(SEND, &payload));
+        assert_eq!((id.as_deref(), code), (Some("7"), ErrorCode::TooLarge));
+    }
+}
+
 /// Returns a `send` with a list in a list, this many deep.
 fn nested(levels: usize) -> Value {
     let body = (0..levels).fold(json!(1), |inner, _| json!([inner]));
@@ -124,20 +149,25 @@ fn unknown_fields_are_skipped() {
         (Protobuf, b"\xc0\x3e\x01\x08\x05\xc2\x3e\x01x\xc5\x3eabcd\xc1\x3eabcdefgh\xc0\x3e\x02"),
         (Json, br#"{"id":5,"new":[{}]}"#),
     ] {
-        let Ok(PackedInput::Request(Request { id, command: Command::Ping })) = decode(format, &packed(PING, payload))
-        else {
+        let Ok(Request { id, command: Command::Ping }) = decode(format, &packed(PING, payload)) else {
             panic!("{format:?}")
         };
         assert_eq!(id.unwrap().get(), "5");
     }
 }
 
+/// Returns requests with objects inside.
+fn whole_requests() -> [Value; 2] {
+    [
+        json!({"type": "register", "id": 1, "nick": "ann", "resume": "r", "since":
+            {"#lobby": {"epoch": "7c1e", "seq": 300}, "@": {"epoch": "0f3a", "seq": 0}}}),
+        json!({"type": "send", "id": 1, "to": "#lobby", "body": {"a": [1.5, "b", {}], "c": -70_000}}),
+    ]
+}
+
 #[test]
 fn cut_messages_are_refused_at_every_byte() {
-    let object = json!({"type": "register", "id": 1, "nick": "ann", "resume": "r", "since":
-        {"#lobby": {"epoch": "7c1e", "seq": 300}, "@": {"epoch": "0f3a", "seq": 0}}});
-    let send = json!({"type": "send", "id": 1, "to": "#lobby", "body": {"a": [1.5, "b", {}], "c": -70_000}});
-    for object in [object, send] {
+    for object in whole_requests() {
         for (format, wire) in
             [(Json, PackedWire::Json), (MessagePack, PackedWire::MessagePack), (Protobuf, PackedWire::Protobuf)]
         {
@@ -158,7 +188,7 @@ fn cut_messages_are_refused_at_every_byte() {
 #[test]
 fn types_without_a_request_are_unknown() {
     for (format, payload) in [(Json, &br#"{"id":7}"#[..]), (MessagePack, b"\x81\x01\x07"), (Protobuf, b"\x08\x07")] {
-        for number in [0, 17, 41, 255, 256, 260, 511, 513, 769, 0x7FFF] {
+        for number in [0, 17, 41, 255, 256, 260, 511, 513, 769, 770, 0x7FFF] {
             let (id, code, _) = refusal(format, &packed(number, payload));
             assert_eq!((id.as_deref(), code), (Some("7"), ErrorCode::UnknownType), "{format:?}: {number}");
         }
@@ -190,5 +220,37 @@ fn compressed_bombs_are_refused_by_their_claim() {
     let long = packed(PING, &vec![0; REQUEST_BYTES_MAX + 1]);
     for format in PackedFormat::ALL {
         assert_eq!(refusal(format, &long).1, ErrorCode::TooLarge);
+    }
+}
+
+fn check(format: PackedFormat, message: &[u8]) {
+    let id = match decode(format, message) {
+        Ok(request) => request.id,
+        Err((id, _)) => id,
+    };
+    assert!(id.is_none_or(|id| id.get().len() <= 128));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_request_or_refused(kind in 0_u16..50, payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for format in PackedFormat::ALL {
+            check(format, &packed(kind, &payload));
+            check(format, &packed(kind | COMPRESSED, &payload));
+        }
+    }
+
+    #[test]
+    fn damaged_requests_are_requests_or_refused(at in any::<usize>(), byte in any::<u8>(), length in any::<usize>()) {
+        for (format, wire) in [(MessagePack, PackedWire::MessagePack), (Protobuf, PackedWire::Protobuf)] {
+            for object in whole_requests() {
+                let mut message = encode(wire, &object);
+                let at = 2 + at % (message.len() - 2);
+                message[at] = byte;
+                check(format, &message);
+                message.truncate(2 + length % (message.len() - 1));
+                check(format, &message);
+            }
+        }
     }
 }

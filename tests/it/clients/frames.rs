@@ -142,8 +142,9 @@ async fn write(stream: &mut TcpStream, bytes: &[u8], is_slow: bool) {
     }
 }
 
-/// Sends what no gateway sends. `field`: a payload with the field `heartbeat_ms`, and one that is cut off.
-async fn survive(words: &[&str], version: u8, [whole, cut]: [&[u8]; 2]) {
+/// Sends what no gateway sends. The payloads: one with the field `heartbeat_ms`, one that is cut off, and one with a
+/// field after a text that would end far behind the payload.
+async fn survive(words: &[&str], version: u8, [whole, cut, beyond]: [&[u8]; 3]) {
     let lost = || (Some(1), vec!["! the connection is lost".to_owned()]);
     let registered = frame(version, 257, whole);
     for is_slow in [false, true] {
@@ -155,8 +156,9 @@ async fn survive(words: &[&str], version: u8, [whole, cut]: [&[u8]; 2]) {
     let too_long = [&MAGIC[..], &[version], &u32::MAX.to_be_bytes(), &[2, 1]].concat();
     let random: Vec<u8> = (0..20_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let deep = [&[0x81, 4][..], &[0x91; 250_000]].concat();
-    let malformed: [&[u8]; 9] = [
+    let malformed: [&[u8]; 10] = [
         &frame(version, 257, cut),
+        &frame(version, 257, beyond),
         &frame(version, 513, &[0xDD; 3]),
         &frame(version, 513, &deep),
         &frame(version, 513, &[0xDF, 0xFF, 0xFF, 0xFF, 0xFF]),
@@ -194,12 +196,22 @@ async fn frame_client_in_python_talks_to_users() {
 async fn frame_client_in_c_survives_malformed_frames() {
     let compiled = CompiledExample::compile().await;
     // {22: 30000}, and a text that is longer than the payload.
-    survive(&[&compiled.program()], 2, [b"\x81\x16\xcd\x75\x30", b"\x81\x09\xdb\xff\xff\xff\xff"]).await;
+    survive(
+        &[&compiled.program()],
+        2,
+        [b"\x81\x16\xcd\x75\x30", b"\x81\x09\xdb\xff\xff\xff\xff", b"\x82\x09\xdb\x7f\xff\xff\xff\x08\xa1a"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn frame_client_in_python_survives_malformed_frames() {
-    survive(&["python3", &python()], 3, [b"\xb0\x01\xb0\xea\x01", b"\x4a\xff\xff\xff\xff\x0f"]).await;
+    survive(
+        &["python3", &python()],
+        3,
+        [b"\xb0\x01\xb0\xea\x01", b"\x4a\xff\xff\xff\xff\x0f", b"\x4a\xff\xff\xff\xff\x07\x42\x01a"],
+    )
+    .await;
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::session::Driver;
 
 use super::super::frame::{FrameReader, FrameSocket};
 use super::super::permits::ConnectionPermit;
-use super::super::tcp::{self, LineSocket};
+use super::super::tcp::{self, AcceptedTcp};
 use super::super::ws;
 use super::*;
 
@@ -34,7 +34,7 @@ fn idle_connection_stays_within_its_size() {
         ws::serve::<Driver, TcpStream>(opening, context, permit)
     });
     let line = future_size(
-        |socket: LineSocket<TcpStream>, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
+        |socket: AcceptedTcp<TcpStream>, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
             tcp::serve(socket, context, permit)
         },
     );

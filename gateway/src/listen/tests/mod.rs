@@ -108,8 +108,8 @@ impl ConnectionSession for EchoSession {
 
     fn present(&mut self, _: Token) {}
 
-    fn speak(&mut self, dialect: Dialect, _: Option<Duration>) {
-        self.outbox.speak(dialect);
+    fn set_dialect(&mut self, dialect: Dialect, _: Option<Duration>) {
+        self.outbox.set_dialect(dialect);
     }
 
     async fn apply_room_orders(&mut self) {

@@ -148,6 +148,8 @@ async fn pings_are_heartbeats_that_need_no_reply() {
     let inputs = fixture.state.inputs.load(Ordering::SeqCst);
     client.send(PackedType::Heartbeat, b"").await;
     eventually("the heartbeat is noted", || fixture.state.inputs.load(Ordering::SeqCst) > inputs).await;
+    client.send(PackedType::Heartbeat, b"{}").await;
+    assert_eq!(client.next().await.1["code"], "unknown_type", "a heartbeat has no payload");
     client.send(PackedType::Ping, b"").await;
     assert_eq!(client.next().await.0, PackedType::Pong.number());
 }

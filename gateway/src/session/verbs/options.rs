@@ -23,7 +23,7 @@ mod perform {
             let Self { snappy } = self;
             match performer.outbox.dialect() {
                 Dialect::Packed(dialect) => {
-                    performer.outbox.speak(Dialect::Packed(PackedDialect { compresses: snappy, ..dialect }));
+                    performer.outbox.set_dialect(Dialect::Packed(PackedDialect { compresses: snappy, ..dialect }));
                 }
                 Dialect::Json | Dialect::Line if snappy => {
                     return Err(Refusal::from(ErrorCode::BadRequest).with_detail("compression needs binary frames"));

@@ -15,7 +15,7 @@ use crate::wire::syntax::bad_request;
 use crate::wire::{Refusal, json};
 
 use super::fields::{FieldValue, PayloadFault};
-use super::messagepack_values::{Shape, ValueReader, put, put_text};
+use super::messagepack_values::{ValueHead, ValueReader, put, put_text};
 
 /// Reads the body of a request.
 pub(super) fn from_messagepack(value: FieldValue<'_>) -> Result<Body, Refusal> {
@@ -58,22 +58,22 @@ impl JsonWriter<'_> {
     }
 
     fn value(&mut self, reader: &mut ValueReader<'_>, depth: usize) -> Result<(), Refusal> {
-        let shape = reader.shape()?;
-        if depth >= DEPTH_MAX && matches!(shape, Shape::Array(_) | Shape::Map(_)) {
+        let head = reader.head()?;
+        if depth >= DEPTH_MAX && matches!(head, ValueHead::Array(_) | ValueHead::Map(_)) {
             return Err(PayloadFault::TooDeep.into());
         }
-        match shape {
-            Shape::Nil => self.out.extend_from_slice(b"null"),
-            Shape::Flag(flag) => json_of(self.out, &flag),
-            Shape::Number(number) => json_of(self.out, &number),
-            Shape::Negative(number) => json_of(self.out, &number),
-            Shape::Float(number) if number.is_finite() => json_of(self.out, &number),
-            Shape::Float(_) => return Err(bad_request("`body` contains a number that is not finite")),
-            Shape::Text(text) => json_of(self.out, text),
-            Shape::Foreign => {
+        match head {
+            ValueHead::Nil => self.out.extend_from_slice(b"null"),
+            ValueHead::Flag(flag) => json_of(self.out, &flag),
+            ValueHead::Number(number) => json_of(self.out, &number),
+            ValueHead::Negative(number) => json_of(self.out, &number),
+            ValueHead::Float(number) if number.is_finite() => json_of(self.out, &number),
+            ValueHead::Float(_) => return Err(bad_request("`body` contains a number that is not finite")),
+            ValueHead::Text(text) => json_of(self.out, text),
+            ValueHead::Foreign => {
                 return Err(bad_request("`body` contains bytes or an extension, which JSON does not have"));
             }
-            Shape::Array(count) => {
+            ValueHead::Array(count) => {
                 self.out.push(b'[');
                 for index in 0..count {
                     if index > 0 {
@@ -83,14 +83,14 @@ impl JsonWriter<'_> {
                 }
                 self.out.push(b']');
             }
-            Shape::Map(count) => {
+            ValueHead::Map(count) => {
                 self.has_keys = true;
                 self.out.push(b'{');
                 for index in 0..count {
                     if index > 0 {
                         self.out.push(b',');
                     }
-                    let Shape::Text(key) = reader.shape()? else {
+                    let ValueHead::Text(key) = reader.head()? else {
                         return Err(bad_request("`body` contains an object with a key that is not a string"));
                     };
                     json_of(self.out, key);

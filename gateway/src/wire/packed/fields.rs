@@ -4,6 +4,7 @@
 //! Invariant: a field is there at most once, and everything borrows from the payload.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
 use serde_json::value::RawValue;
 
@@ -11,7 +12,7 @@ use crate::message::Body;
 use crate::wire::field::Field;
 use crate::wire::request::{self, PositionsFault, RequestFields};
 use crate::wire::syntax::bad_request;
-use crate::wire::{CorrelationId, RESUMED_ROOMS_MAX, Refusal, Since};
+use crate::wire::{CorrelationId, INBOX, RESUMED_ROOMS_MAX, Refusal, Since};
 
 /// Maximum length of an `id` as JSON writes it, in bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -35,8 +36,9 @@ pub(super) enum FieldValue<'a> {
 
 /// The part of a format that is its own.
 pub(super) trait PayloadFormat {
-    /// Splits the payload, or a message in it, into its fields. A repeated field is there once for each value.
-    fn split(payload: &[u8]) -> Result<Vec<(u64, FieldValue<'_>)>, PayloadFault>;
+    /// Splits the payload, or a message in it, into its fields. Unknown ones are skipped, and a repeated field is there
+    /// once for each value.
+    fn split(payload: &[u8]) -> Result<Vec<(Field, FieldValue<'_>)>, PayloadFault>;
     /// Reads a body.
     fn body(value: FieldValue<'_>) -> Result<Body, Refusal>;
     /// Reads a boolean.
@@ -78,30 +80,32 @@ impl From<PayloadFault> for Refusal {
 
 /// The fields of a payload.
 pub(super) struct PackedFields<'a, F> {
-    values: Vec<(u64, FieldValue<'a>)>,
-    format: std::marker::PhantomData<F>,
+    values: Vec<(Field, FieldValue<'a>)>,
+    format: PhantomData<F>,
 }
 
 impl<'a, F: PayloadFormat> PackedFields<'a, F> {
-    /// Splits a payload. Fields with other numbers than those of [`Field`] are ignored.
+    /// Splits a payload.
     pub(super) fn split(payload: &'a [u8]) -> Result<Self, PayloadFault> {
-        let mut values = F::split(payload)?;
-        values.retain(|(number, _)| Field::of_number(*number).is_some());
-        let mut seen = 0_u128;
-        for (number, _) in &values {
-            let bit = 1 << number;
-            let repeats = F::REPEATS_FIELDS && *number == u64::from(Field::Since.number());
+        let values = F::split(payload)?;
+        let mut seen = 0_u64;
+        for (field, _) in &values {
+            let bit = 1 << field.number();
+            let repeats = F::REPEATS_FIELDS && *field == Field::Since;
             if seen & bit != 0 && !repeats {
                 return Err(PayloadFault::Repeated);
             }
             seen |= bit;
         }
-        Ok(Self { values, format: std::marker::PhantomData })
+        Ok(Self { values, format: PhantomData })
+    }
+
+    fn all(&self, field: Field) -> impl Iterator<Item = FieldValue<'a>> {
+        self.values.iter().filter(move |(known, _)| *known == field).map(|(_, value)| *value)
     }
 
     fn get(&self, field: Field) -> Option<FieldValue<'a>> {
-        let number = u64::from(field.number());
-        self.values.iter().find(|(known, _)| *known == number).map(|(_, value)| *value)
+        self.all(field).next()
     }
 
     /// Returns the correlation value as JSON writes it.
@@ -146,8 +150,16 @@ impl<F: PayloadFormat> RequestFields for PackedFields<'_, F> {
     }
 
     fn optional_text(&self, field: Field) -> Result<Option<Cow<'_, str>>, Refusal> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        Self::text_of(value).map(|text| Some(Cow::Borrowed(text))).ok_or_else(|| request::not_a_string(field))
+        match self.get(field) {
+            None => Ok(None),
+            Some(FieldValue::Text(text)) => Ok(Some(Cow::Borrowed(text))),
+            // MessagePack checks the text of each field, Protobuf that of a field that is read.
+            Some(FieldValue::Bytes(bytes)) => match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(Some(Cow::Borrowed(text))),
+                Err(_) => Err(PayloadFault::Malformed.into()),
+            },
+            Some(_) => Err(request::not_a_string(field)),
+        }
     }
 
     fn optional_number(&self, field: Field) -> Option<Option<u64>> {
@@ -168,17 +180,16 @@ impl<F: PayloadFormat> RequestFields for PackedFields<'_, F> {
     }
 
     fn position(&self) -> Option<Option<Since>> {
-        let mut values = self.values.iter().filter(|(number, _)| *number == u64::from(Field::Since.number()));
-        let Some((_, value)) = values.next() else { return Some(None) };
+        let mut values = self.all(Field::Since);
+        let Some(value) = values.next() else { return Some(None) };
         if values.next().is_some() {
             return None;
         }
-        Self::position_of(*value).map(|(_, since)| Some(since))
+        Self::position_of(value).map(|(_, since)| Some(since))
     }
 
     fn positions(&self) -> Result<Vec<(Cow<'_, str>, Since)>, PositionsFault> {
-        let values = self.values.iter().filter(|(number, _)| *number == u64::from(Field::Since.number()));
-        let values: Vec<_> = values.map(|(_, value)| *value).collect();
+        let values: Vec<_> = self.all(Field::Since).collect();
         if values.is_empty() {
             return Ok(Vec::new());
         }
@@ -192,7 +203,7 @@ impl<F: PayloadFormat> RequestFields for PackedFields<'_, F> {
             let Some((Some(room), since)) = Self::position_of(value) else { return Err(PositionsFault::Malformed) };
             positions.push((Cow::Borrowed(room), since));
         }
-        let rooms = positions.iter().filter(|(room, _)| room != crate::wire::INBOX).count();
+        let rooms = positions.iter().filter(|(room, _)| room != INBOX).count();
         if rooms > RESUMED_ROOMS_MAX { Err(PositionsFault::TooMany) } else { Ok(positions) }
     }
 }

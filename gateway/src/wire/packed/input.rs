@@ -16,20 +16,11 @@ use super::packed_type::{COMPRESSED, PackedType};
 use super::protobuf::Protobuf;
 use super::snappy;
 
-/// A packed message of a client.
-#[derive(Debug)]
-pub enum PackedInput {
-    /// A request.
-    Request(Request),
-    /// A sign of life without an answer.
-    Heartbeat,
-}
-
 /// Decodes a packed message.
 ///
 /// # Errors
 /// The refusal to reply with, and the request's id if one could be read.
-pub fn decode(format: PackedFormat, message: &[u8]) -> Result<PackedInput, (CorrelationId, Refusal)> {
+pub fn decode(format: PackedFormat, message: &[u8]) -> Result<Request, (CorrelationId, Refusal)> {
     let Some((number, payload)) = message.split_first_chunk() else {
         return Err((None, bad_request("the frame has no type")));
     };
@@ -41,18 +32,14 @@ pub fn decode(format: PackedFormat, message: &[u8]) -> Result<PackedInput, (Corr
         0 => Cow::Borrowed(payload),
         _ => Cow::Owned(snappy::decompress(payload).map_err(|refusal| (None, refusal))?),
     };
-    let kind = PackedType::of_number(number & !COMPRESSED);
-    if kind == Some(PackedType::Heartbeat) {
-        return Ok(PackedInput::Heartbeat);
-    }
-    // No request has this name.
-    let name = kind.filter(|kind| kind.is_request()).map_or("", PackedType::name);
+    let kind = PackedType::of_number(number & !COMPRESSED).filter(|kind| kind.is_request());
+    // No request has the empty name.
+    let name = kind.map_or("", PackedType::name);
     match format {
         PackedFormat::Json => decode_json(name, &payload),
         PackedFormat::MessagePack => decode_fields::<MessagePack>(name, &payload),
         PackedFormat::Protobuf => decode_fields::<Protobuf>(name, &payload),
     }
-    .map(PackedInput::Request)
 }
 
 fn decode_json(name: &str, payload: &[u8]) -> Result<Request, (CorrelationId, Refusal)> {

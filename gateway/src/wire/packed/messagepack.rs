@@ -11,7 +11,7 @@ use crate::wire::field::Field;
 
 use super::body;
 use super::fields::{FieldValue, PayloadFault, PayloadFormat};
-use super::messagepack_values::{Shape, ValueReader, put, put_text};
+use super::messagepack_values::{ValueHead, ValueReader, put, put_text};
 use super::payload_writer::PayloadWriter;
 
 /// Number of fields for which space is reserved at once.
@@ -23,16 +23,17 @@ pub(super) struct MessagePack;
 impl PayloadFormat for MessagePack {
     const REPEATS_FIELDS: bool = false;
 
-    fn split(payload: &[u8]) -> Result<Vec<(u64, FieldValue<'_>)>, PayloadFault> {
+    fn split(payload: &[u8]) -> Result<Vec<(Field, FieldValue<'_>)>, PayloadFault> {
         let mut reader = ValueReader::new(payload);
         if payload.is_empty() {
             return Ok(Vec::new());
         }
-        let Shape::Map(count) = reader.shape()? else { return Err(PayloadFault::Malformed) };
+        let ValueHead::Map(count) = reader.head()? else { return Err(PayloadFault::Malformed) };
         let mut values = Vec::with_capacity(USUAL_FIELDS.min(count as usize));
         for _ in 0..count {
             let FieldValue::Number(key) = reader.value(1)? else { return Err(PayloadFault::Key) };
-            values.push((key, reader.value(1)?));
+            let value = reader.value(1)?;
+            values.extend(Field::of_number(key).map(|field| (field, value)));
         }
         if reader.is_at_end() { Ok(values) } else { Err(PayloadFault::Trailing) }
     }
@@ -51,7 +52,7 @@ impl PayloadFormat for MessagePack {
     fn list<'a>(values: Vec<FieldValue<'a>>) -> Option<Vec<FieldValue<'a>>> {
         let [FieldValue::Other(written)] = values[..] else { return None };
         let mut reader = ValueReader::new(written);
-        let Ok(Shape::Array(count)) = reader.shape() else { return None };
+        let Ok(ValueHead::Array(count)) = reader.head() else { return None };
         (0..count).map(|_| reader.value(2).ok()).collect()
     }
 

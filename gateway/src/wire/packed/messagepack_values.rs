@@ -8,9 +8,9 @@ use rmp::Marker;
 
 use super::fields::{FieldValue, PayloadFault};
 
-/// The begin of a value: all of it, or its length.
+/// The head of a value: the whole of it, or the number of items that follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Shape<'a> {
+pub(super) enum ValueHead<'a> {
     Nil,
     Flag(bool),
     Number(u64),
@@ -37,63 +37,63 @@ impl<'a> ValueReader<'a> {
     /// Returns the next value whole, at this depth. A list or map is skipped and returned as it is written.
     pub(super) fn value(&mut self, depth: usize) -> Result<FieldValue<'a>, PayloadFault> {
         let start = self.rest;
-        Ok(match self.shape()? {
-            Shape::Number(number) => FieldValue::Number(number),
-            Shape::Negative(number) => FieldValue::Negative(number),
-            Shape::Flag(flag) => FieldValue::Flag(flag),
-            Shape::Text(text) => FieldValue::Text(text),
-            shape => {
-                self.skip_items(shape, depth)?;
+        Ok(match self.head()? {
+            ValueHead::Number(number) => FieldValue::Number(number),
+            ValueHead::Negative(number) => FieldValue::Negative(number),
+            ValueHead::Flag(flag) => FieldValue::Flag(flag),
+            ValueHead::Text(text) => FieldValue::Text(text),
+            head => {
+                self.skip_items(head, depth)?;
                 FieldValue::Other(&start[..start.len() - self.rest.len()])
             }
         })
     }
 
-    fn skip_items(&mut self, shape: Shape<'a>, depth: usize) -> Result<(), PayloadFault> {
-        let count = match shape {
-            Shape::Array(count) => u64::from(count),
-            Shape::Map(count) => 2 * u64::from(count),
+    fn skip_items(&mut self, head: ValueHead<'a>, depth: usize) -> Result<(), PayloadFault> {
+        let count = match head {
+            ValueHead::Array(count) => u64::from(count),
+            ValueHead::Map(count) => 2 * u64::from(count),
             _ => return Ok(()),
         };
         if depth >= DEPTH_MAX {
             return Err(PayloadFault::TooDeep);
         }
         for _ in 0..count {
-            let shape = self.shape()?;
-            self.skip_items(shape, depth + 1)?;
+            let head = self.head()?;
+            self.skip_items(head, depth + 1)?;
         }
         Ok(())
     }
 
-    /// Returns the next value, or the begin of a list or map.
-    pub(super) fn shape(&mut self) -> Result<Shape<'a>, PayloadFault> {
+    /// Returns the head of the next value.
+    pub(super) fn head(&mut self) -> Result<ValueHead<'a>, PayloadFault> {
         let marker = Marker::from_u8(self.take(1)?[0]);
         Ok(match marker {
-            Marker::Null => Shape::Nil,
-            Marker::True => Shape::Flag(true),
-            Marker::False => Shape::Flag(false),
-            Marker::FixPos(number) => Shape::Number(number.into()),
-            Marker::U8 => Shape::Number(self.number::<1>()?),
-            Marker::U16 => Shape::Number(self.number::<2>()?),
-            Marker::U32 => Shape::Number(self.number::<4>()?),
-            Marker::U64 => Shape::Number(self.number::<8>()?),
-            Marker::FixNeg(number) => Shape::Negative(number.into()),
+            Marker::Null => ValueHead::Nil,
+            Marker::True => ValueHead::Flag(true),
+            Marker::False => ValueHead::Flag(false),
+            Marker::FixPos(number) => ValueHead::Number(number.into()),
+            Marker::U8 => ValueHead::Number(self.number::<1>()?),
+            Marker::U16 => ValueHead::Number(self.number::<2>()?),
+            Marker::U32 => ValueHead::Number(self.number::<4>()?),
+            Marker::U64 => ValueHead::Number(self.number::<8>()?),
+            Marker::FixNeg(number) => ValueHead::Negative(number.into()),
             Marker::I8 => signed((self.number::<1>()? as i8).into()),
             Marker::I16 => signed((self.number::<2>()? as i16).into()),
             Marker::I32 => signed((self.number::<4>()? as i32).into()),
             Marker::I64 => signed(self.number::<8>()? as i64),
-            Marker::F32 => Shape::Float(f32::from_bits(self.number::<4>()? as u32).into()),
-            Marker::F64 => Shape::Float(f64::from_bits(self.number::<8>()?)),
+            Marker::F32 => ValueHead::Float(f32::from_bits(self.number::<4>()? as u32).into()),
+            Marker::F64 => ValueHead::Float(f64::from_bits(self.number::<8>()?)),
             Marker::FixStr(length) => self.text(length.into())?,
             Marker::Str8 => self.long_text::<1>()?,
             Marker::Str16 => self.long_text::<2>()?,
             Marker::Str32 => self.long_text::<4>()?,
-            Marker::FixArray(count) => Shape::Array(count.into()),
-            Marker::Array16 => Shape::Array(self.number::<2>()? as u32),
-            Marker::Array32 => Shape::Array(self.number::<4>()? as u32),
-            Marker::FixMap(count) => Shape::Map(count.into()),
-            Marker::Map16 => Shape::Map(self.number::<2>()? as u32),
-            Marker::Map32 => Shape::Map(self.number::<4>()? as u32),
+            Marker::FixArray(count) => ValueHead::Array(count.into()),
+            Marker::Array16 => ValueHead::Array(self.number::<2>()? as u32),
+            Marker::Array32 => ValueHead::Array(self.number::<4>()? as u32),
+            Marker::FixMap(count) => ValueHead::Map(count.into()),
+            Marker::Map16 => ValueHead::Map(self.number::<2>()? as u32),
+            Marker::Map32 => ValueHead::Map(self.number::<4>()? as u32),
             Marker::Bin8 => self.foreign::<1>(0)?,
             Marker::Bin16 => self.foreign::<2>(0)?,
             Marker::Bin32 => self.foreign::<4>(0)?,
@@ -109,20 +109,20 @@ impl<'a> ValueReader<'a> {
         })
     }
 
-    fn text(&mut self, length: usize) -> Result<Shape<'a>, PayloadFault> {
-        std::str::from_utf8(self.take(length)?).map(Shape::Text).map_err(|_| PayloadFault::Malformed)
+    fn text(&mut self, length: usize) -> Result<ValueHead<'a>, PayloadFault> {
+        std::str::from_utf8(self.take(length)?).map(ValueHead::Text).map_err(|_| PayloadFault::Malformed)
     }
 
-    fn long_text<const N: usize>(&mut self) -> Result<Shape<'a>, PayloadFault> {
+    fn long_text<const N: usize>(&mut self) -> Result<ValueHead<'a>, PayloadFault> {
         let length = self.number::<N>()? as usize;
         self.text(length)
     }
 
     /// Skips a value that JSON does not have: as many bytes as its length says, and `more`.
-    fn foreign<const N: usize>(&mut self, more: usize) -> Result<Shape<'a>, PayloadFault> {
+    fn foreign<const N: usize>(&mut self, more: usize) -> Result<ValueHead<'a>, PayloadFault> {
         let length = self.number::<N>()? as usize;
         self.take(length + more)?;
-        Ok(Shape::Foreign)
+        Ok(ValueHead::Foreign)
     }
 
     fn number<const N: usize>(&mut self) -> Result<u64, PayloadFault> {
@@ -141,8 +141,8 @@ impl<'a> ValueReader<'a> {
     }
 }
 
-fn signed<'a>(number: i64) -> Shape<'a> {
-    u64::try_from(number).map_or(Shape::Negative(number), Shape::Number)
+fn signed<'a>(number: i64) -> ValueHead<'a> {
+    u64::try_from(number).map_or(ValueHead::Negative(number), ValueHead::Number)
 }
 
 /// Appends a text.

@@ -18,7 +18,7 @@ mod snappy;
 #[cfg(test)]
 mod tests;
 
-pub use self::input::{PackedInput, decode};
+pub use self::input::decode;
 pub use self::output::{encode_closing, encode_event, encode_reply, heartbeat};
 pub use self::packed_type::{COMPRESSED, PackedType};
 
@@ -78,8 +78,8 @@ const WEB_SOCKET_BIT: u8 = 2;
 const VERSION_SHIFT: u32 = 2;
 
 impl PackedDialect {
-    /// Follows the options that a reply confirms, beginning with that reply.
-    pub fn follow(&mut self, reply: &Reply) {
+    /// Applies the options that a reply confirms, beginning with that reply.
+    pub fn apply_options(&mut self, reply: &Reply) {
         if let Answer::Options { snappy } = reply.answer {
             self.compresses = snappy;
         }

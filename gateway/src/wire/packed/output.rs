@@ -221,9 +221,9 @@ fn event_type(event: &Event) -> PackedType {
         Event::Gap { .. } => PackedType::Gap,
         Event::Epoch { .. } => PackedType::Epoch,
         Event::Rewound { .. } => PackedType::Rewound,
-        Event::Typing { .. } => PackedType::Typist,
+        Event::Typing { .. } => PackedType::TypingEvent,
         Event::Moderation { .. } => PackedType::Moderation,
-        Event::Left { .. } => PackedType::Removed,
+        Event::Left { .. } => PackedType::LeftEvent,
         Event::Expiring { .. } => PackedType::Expiring,
         Event::Announcement { .. } => PackedType::Announcement,
         Event::GoingAway { .. } => PackedType::GoingAway,
@@ -275,7 +275,7 @@ fn write_event(out: &mut impl PayloadWriter, event: &Event) {
     }
 }
 
-/// Writes the client's own value: in Protobuf a number, since no other can be read from it.
+/// Writes the correlation value. In Protobuf it is always a number: its requests have no other.
 fn write_id(out: &mut impl PayloadWriter, id: &CorrelationId) {
     let Some(id) = id.as_deref() else { return };
     if let Ok(number) = id.get().parse() {

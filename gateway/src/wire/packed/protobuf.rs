@@ -29,7 +29,7 @@ pub(super) struct Protobuf;
 impl PayloadFormat for Protobuf {
     const REPEATS_FIELDS: bool = true;
 
-    fn split(payload: &[u8]) -> Result<Vec<(u64, FieldValue<'_>)>, PayloadFault> {
+    fn split(payload: &[u8]) -> Result<Vec<(Field, FieldValue<'_>)>, PayloadFault> {
         let mut rest = payload;
         let mut values = Vec::new();
         while !rest.is_empty() {
@@ -48,7 +48,7 @@ impl PayloadFormat for Protobuf {
                 FIXED_32 => FieldValue::Other(take(&mut rest, 4)?),
                 _ => return Err(PayloadFault::Malformed),
             };
-            values.push((number, value));
+            values.extend(Field::of_number(number).map(|field| (field, value)));
         }
         Ok(values)
     }

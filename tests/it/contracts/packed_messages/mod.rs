@@ -10,12 +10,14 @@ use std::fmt::Write as _;
 
 use gateway::message::Body;
 use gateway::wire::field::Field;
-use gateway::wire::packed::{self, PackedInput, PackedType};
+use gateway::wire::packed::{self, PackedType};
 use gateway::wire::{Command, Event, PackedFormat, json as json_dialect};
 use harness::PackedWire;
 use harness::packed::{decode, encode, field_numbers};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::proptest;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use samples::{answers, dialect, events, message, outputs, requests, sparse_outputs};
@@ -28,10 +30,7 @@ const FORMATS: [(PackedFormat, PackedWire); 3] = [
 
 /// Decodes a request with the gateway's code.
 fn request(format: PackedFormat, message: &[u8]) -> gateway::wire::Request {
-    match packed::decode(format, message) {
-        Ok(PackedInput::Request(request)) => request,
-        other => panic!("{format:?}: {other:?}"),
-    }
+    packed::decode(format, message).unwrap_or_else(|refused| panic!("{format:?}: {refused:?}"))
 }
 
 fn number(message: &[u8]) -> u16 {
@@ -94,6 +93,28 @@ fn requests_mean_the_same_in_every_format() {
     }
 }
 
+/// The requests of the examples on the protocol page, as far as they are valid.
+#[test]
+fn examples_of_the_page_mean_the_same() {
+    let page = std::fs::read_to_string(harness::repository().join("gateway/PROTOCOL.md")).unwrap();
+    let requests = page.lines().filter_map(|line| line.split_once("> {").map(|(_, rest)| format!("{{{rest}")));
+    let mut compared = 0;
+    for text in requests {
+        let Ok(object) = serde_json::from_str::<Value>(&text) else { continue };
+        // The harness sorts the keys of a body.
+        let Ok(expected) = json_dialect::decode(&object.to_string()) else { continue };
+        for (format, wire) in FORMATS {
+            let can_be_sent = wire != PackedWire::Protobuf || object.get("id").is_none_or(Value::is_u64);
+            if can_be_sent {
+                let read = request(format, &encode(wire, &object));
+                assert_eq!(format!("{:?}", read.command), format!("{:?}", expected.command), "{format:?}: {text}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 200, "{compared}");
+}
+
 #[test]
 fn replies_and_events_equal_their_json() {
     assert_eq!(answers().len() + events().len() + 2 + requests().len(), PackedType::ALL.len());
@@ -130,6 +151,7 @@ fn tables_of_page_and_schema_match_the_code() {
     assert_eq!(page_rows("field"), fields);
     assert_eq!(field_numbers(), fields);
     assert_eq!(harness::packed::types(), types);
+    assert_eq!(harness::packed::fields_without_presence(), [""; 0]);
 }
 
 /// Returns the bytes of the header of a frame from a server for a payload of up to 64 KiB.
@@ -150,8 +172,31 @@ fn message_takes_seventy_percent_of_json() {
     }
 }
 
+/// The payload is an announcement: its body, an id and a time.
 #[test]
-fn compression_is_used_above_512_bytes_if_asked() {
+fn compression_begins_above_512_bytes_of_payload() {
+    let announcement = |text: &str| Event::Announcement { id: "m".into(), body: Body::from_text(text), time: 1 };
+    for format in [PackedFormat::MessagePack, PackedFormat::Protobuf] {
+        let mut dialect = dialect(format);
+        let payload_bytes = |text: &str| packed::encode_event(samples::dialect(format), &announcement(text)).len() - 2;
+        let largest = "x".repeat(300 + 512 - payload_bytes(&"x".repeat(300)));
+        assert_eq!(payload_bytes(&largest), 512);
+        dialect.compresses = true;
+        for (text, is_compressed) in [(largest.clone(), false), (largest + "x", true)] {
+            let output = packed::encode_event(dialect, &announcement(&text));
+            assert_eq!(number(&output) & packed::COMPRESSED != 0, is_compressed, "{format:?}: {}", text.len());
+        }
+        // Text without repetitions would grow.
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let noise: String =
+            (0..600).map(|_| char::from(rng.random_range(b'0'..=b'z'))).filter(|sign| *sign != '\\').collect();
+        let output = packed::encode_event(dialect, &announcement(&noise));
+        assert!(output.len() > 512 && number(&output) & packed::COMPRESSED == 0, "{format:?}: {noise}");
+    }
+}
+
+#[test]
+fn compression_is_used_if_asked() {
     for (length, compresses, is_compressed) in [(300, true, false), (4000, true, true), (4000, false, false)] {
         let event = Event::Message(message(Body::from_text(&"x".repeat(length))));
         for (format, wire) in FORMATS {

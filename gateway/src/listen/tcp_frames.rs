@@ -70,7 +70,7 @@ impl FrameSplitter {
         if dialect.is_none() {
             let first = PackedDialect { format, carrier: PackedCarrier::Frames, compresses: false };
             *dialect = Some(first);
-            return Ok(Some(TransportInput::Speaks(first)));
+            return Ok(Some(TransportInput::Dialect(first)));
         }
         if message_bytes > TYPE_BYTES + REQUEST_BYTES_MAX {
             self.skipped = PREFIX_BYTES + message_bytes;
@@ -81,6 +81,9 @@ impl FrameSplitter {
         }
         self.bytes.advance(PREFIX_BYTES);
         let message = self.bytes.split_to(message_bytes);
-        Ok(Some(packed::decode(format, &message).into()))
+        if message == packed::heartbeat() {
+            return Ok(Some(TransportInput::Handled));
+        }
+        Ok(Some(TransportInput::Request(packed::decode(format, &message))))
     }
 }
