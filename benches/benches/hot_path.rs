@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use gateway::backplane::{Delivery, PublishRequest, StreamId, envelope};
-use gateway::hub::{Hub, JoinProgress, FeedJoin};
+use gateway::hub::{FeedJoin, Hub, JoinProgress};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::{Outbox, batch};
@@ -45,23 +45,33 @@ fn draft() -> PublishRequest {
     PublishRequest { msg_id, key: None, from, from_user: None, owner, moderates: false, body, accepted }
 }
 
-fn request() -> String {
-    format!(r##"{{"type":"send","id":17,"to":"#lobby","body":"{}"}}"##, text())
+/// The text as a body, alone or in an object.
+fn body(is_object: bool) -> String {
+    if is_object { format!(r#"{{"at":[12,30],"text":"{}"}}"#, text()) } else { format!(r#""{}""#, text()) }
 }
 
-#[library_benchmark(setup = request)]
+fn request(is_object: bool) -> String {
+    format!(r##"{{"type":"send","id":17,"to":"#lobby","body":{}}}"##, body(is_object))
+}
+
+#[library_benchmark]
+#[bench::text(args = (false), setup = request)]
+#[bench::object(args = (true), setup = request)]
 fn decode_a_send(request: String) -> Request {
     json::decode(black_box(&request)).unwrap_or_else(|_| panic!("a request"))
 }
 
 /// Returns the same `send` as a packed message.
-fn packed_request(format: PackedFormat) -> (PackedFormat, Vec<u8>) {
-    let text = text();
+fn packed_request(format: PackedFormat, is_object: bool) -> (PackedFormat, Vec<u8>) {
     let payload = match format {
-        PackedFormat::Json => request().into_bytes(),
-        PackedFormat::MessagePack => [&b"\x83\x01\x11\x02\xa6#lobby\x04\xd9\x80"[..], text.as_bytes()].concat(),
+        PackedFormat::Json => request(is_object).into_bytes(),
+        PackedFormat::MessagePack => {
+            let object: &[u8] = if is_object { b"\x82\xa2at\x92\x0c\x1e\xa4text" } else { b"" };
+            [&b"\x83\x01\x11\x02\xa6#lobby\x04"[..], object, b"\xd9\x80", text().as_bytes()].concat()
+        }
         PackedFormat::Protobuf => {
-            [&b"\x08\x11\x12\x06#lobby\x22\x82\x01\""[..], text.as_bytes(), b"\""].concat()
+            let body = body(is_object);
+            [&b"\x08\x11\x12\x06#lobby\x22"[..], &[body.len() as u8, 1], body.as_bytes()].concat()
         }
     };
     let number = packed::PackedType::Send.number().to_be_bytes();
@@ -69,9 +79,11 @@ fn packed_request(format: PackedFormat) -> (PackedFormat, Vec<u8>) {
 }
 
 #[library_benchmark]
-#[bench::json(args = (PackedFormat::Json), setup = packed_request)]
-#[bench::messagepack(args = (PackedFormat::MessagePack), setup = packed_request)]
-#[bench::protobuf(args = (PackedFormat::Protobuf), setup = packed_request)]
+#[bench::json(args = (PackedFormat::Json, false), setup = packed_request)]
+#[bench::messagepack_text(args = (PackedFormat::MessagePack, false), setup = packed_request)]
+#[bench::messagepack_object(args = (PackedFormat::MessagePack, true), setup = packed_request)]
+#[bench::protobuf_text(args = (PackedFormat::Protobuf, false), setup = packed_request)]
+#[bench::protobuf_object(args = (PackedFormat::Protobuf, true), setup = packed_request)]
 fn decode_a_packed_send((format, message): (PackedFormat, Vec<u8>)) -> Request {
     packed::decode(format, black_box(&message)).unwrap_or_else(|_| panic!("a request"))
 }

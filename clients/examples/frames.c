@@ -133,7 +133,6 @@ struct value {
 
 /* Reads the head of a value. The bytes of numbers and of values of no use here are taken with it. */
 static struct value head(struct reader *reader) {
-    static const uint8_t skipped[] = {1, 2, 4, 8}; /* of numbers with a sign */
     unsigned first = *take(reader, 1);
     if (first <= 0x7F) return (struct value){NUMBER, first};
     if (first <= 0x8F) return (struct value){MAP, first & 15};
@@ -141,18 +140,25 @@ static struct value head(struct reader *reader) {
     if (first <= 0xBF) return (struct value){STRING, first & 31};
     if (first >= 0xE0 || first == 0xC0 || first == 0xC2 || first == 0xC3) return (struct value){OTHER, 0};
     switch (first) {
-    case 0xC4: take(reader, big_endian(reader, 1)); return (struct value){OTHER, 0}; /* the id of a message */
-    case 0xCA: take(reader, 4); return (struct value){OTHER, 0};
-    case 0xCB: take(reader, 8); return (struct value){OTHER, 0};
+    case 0xC4: case 0xC5: case 0xC6: /* bytes: the id of a message */
+        take(reader, big_endian(reader, (size_t)1 << (first - 0xC4)));
+        return (struct value){OTHER, 0};
+    case 0xC7: case 0xC8: case 0xC9: /* extensions, in fields of later versions */
+        take(reader, big_endian(reader, (size_t)1 << (first - 0xC7)) + 1);
+        return (struct value){OTHER, 0};
+    case 0xD4: case 0xD5: case 0xD6: case 0xD7: case 0xD8:
+        take(reader, ((size_t)1 << (first - 0xD4)) + 1);
+        return (struct value){OTHER, 0};
+    case 0xCA: case 0xCB: take(reader, first == 0xCA ? 4 : 8); return (struct value){OTHER, 0};
     case 0xCC: case 0xCD: case 0xCE: case 0xCF:
         return (struct value){NUMBER, big_endian(reader, (size_t)1 << (first - 0xCC))};
     case 0xD0: case 0xD1: case 0xD2: case 0xD3:
-        take(reader, skipped[first - 0xD0]);
+        take(reader, (size_t)1 << (first - 0xD0)); /* numbers with a sign */
         return (struct value){OTHER, 0};
     case 0xD9: case 0xDA: case 0xDB: return (struct value){STRING, big_endian(reader, (size_t)1 << (first - 0xD9))};
     case 0xDC: case 0xDD: return (struct value){LIST, big_endian(reader, first == 0xDC ? 2 : 4)};
     case 0xDE: case 0xDF: return (struct value){MAP, big_endian(reader, first == 0xDE ? 2 : 4)};
-    default: reader->is_broken = true; return (struct value){OTHER, 0}; /* no frame has more */
+    default: reader->is_broken = true; return (struct value){OTHER, 0};
     }
 }
 
@@ -262,7 +268,8 @@ static void handle(struct client *client, unsigned type, struct frame frame) {
 /* The bytes that have arrived and are not used yet: at most one frame and the beginning of another. */
 struct input {
     uint8_t bytes[HEADER + PAYLOAD_MAX];
-    size_t length, greeting, skipping;
+    size_t length, skipping;
+    bool is_greeted; /* lines of text come before the first frame */
 };
 
 static void discard(struct input *input, size_t length) {
@@ -277,12 +284,15 @@ static bool handle_first(struct client *client, struct input *input) {
         input->skipping -= skipped;
         discard(input, skipped);
     }
-    while (input->greeting < GREETING_MAX && input->length >= sizeof MAGIC && memcmp(input->bytes, MAGIC, sizeof MAGIC)) {
-        input->greeting++; /* lines of text come before the first frame */
-        discard(input, 1);
+    if (!input->is_greeted) {
+        size_t at = 0;
+        while (at + sizeof MAGIC <= input->length && memcmp(input->bytes + at, MAGIC, sizeof MAGIC)) at++;
+        if (at > GREETING_MAX) fail("these are no frames of Parley");
+        if (at + sizeof MAGIC > input->length) return false;
+        discard(input, at);
+        input->is_greeted = true;
     }
     if (input->length < HEADER) return false;
-    input->greeting = GREETING_MAX;
     const uint8_t *header = input->bytes;
     if (memcmp(header, MAGIC, sizeof MAGIC) || header[4] != VERSION_MESSAGEPACK) fail("these are no frames of Parley");
     size_t length = (size_t)header[5] << 24 | (size_t)header[6] << 16 | (size_t)header[7] << 8 | header[8];
@@ -298,6 +308,20 @@ static bool handle_first(struct client *client, struct input *input) {
     handle(client, (unsigned)header[9] << 8 | header[10], frame);
     discard(input, HEADER + length);
     return true;
+}
+
+/* Ends the program. A refused connection has its cause in a line of text. */
+static void lose_connection(struct input *input) {
+    for (size_t start = 0, at = 0; !input->is_greeted && at < input->length; at++) {
+        if (input->bytes[at] != '\n') continue;
+        if (input->bytes[start] == '!') {
+            print_text((struct text){input->bytes + start, at - start});
+            printf("\n");
+        }
+        start = at + 1;
+    }
+    fflush(stdout);
+    fail("the connection is lost");
 }
 
 static void send_line(struct client *client, const char *line, size_t length) {
@@ -366,7 +390,7 @@ int main(int count, char **words) {
         if (ready > 0 && sources[0].revents) {
             ssize_t got = recv(client.connection, input.bytes + input.length, sizeof input.bytes - input.length, 0);
             if (got == 0 && client.is_leaving) return 0;
-            if (got == 0 || (got < 0 && errno != EINTR)) fail("the connection is lost");
+            if (got == 0 || (got < 0 && errno != EINTR)) lose_connection(&input);
             if (got > 0) input.length += (size_t)got;
             while (handle_first(&client, &input)) {}
         }

@@ -32,16 +32,15 @@ def varint(number: int) -> bytes:
 def read_varint(payload: bytes, at: int) -> tuple[int, int]:
     """Returns a number, and the place behind it."""
     number = 0
-    for shift in range(0, 70, 7):
-        number |= (payload[at] & 127) << shift
-        at += 1
-        if payload[at - 1] < 128:
-            return number, at
+    for count in range(10):
+        number |= (payload[at + count] & 127) << 7 * count
+        if payload[at + count] < 128:
+            return number, at + count + 1
     raise ValueError("a number has too many bytes")
 
 
 def read_fields(payload: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yields the fields of a message by number. Raises `ValueError` or `IndexError` if it is malformed."""
+    """Yields numbers and bytes by the number of their field. Raises `LookupError` or `ValueError` if it is malformed."""
     at = 0
     while at < len(payload):
         key, at = read_varint(payload, at)
@@ -49,8 +48,8 @@ def read_fields(payload: bytes) -> Iterator[tuple[int, int | bytes]]:
             value, at = read_varint(payload, at)
             yield key >> 3, value
             continue
-        length, at = read_varint(payload, at)
-        if key & 7 != 2 or length > len(payload) - at:
+        length, at = {1: (8, at), 5: (4, at)}.get(key & 7) or read_varint(payload, at)
+        if key & 7 not in (1, 2, 5) or length > len(payload) - at:
             raise ValueError("a field is cut off, or of an unknown kind")
         yield key >> 3, payload[at : (at := at + length)]
 
@@ -96,7 +95,7 @@ class Client:
 
     def handle(self, type: int, payload: bytes) -> None:
         """Prints an event, and answers what needs an answer. Ignores all that is not used here."""
-        fields = list(read_fields(payload))
+        fields = list(read_fields(payload) if type in (REGISTERED, JOINED, MESSAGE, ERROR, CLOSING) else ())
         texts = {number: value.decode("utf-8", "replace") for number, value in fields if isinstance(value, bytes)}
         if type == REGISTERED:
             self.silence_max = 3 * int(dict(fields)[HEARTBEAT_MS]) / 1000
@@ -124,10 +123,11 @@ class Client:
             if not ready:
                 raise ValueError("the server is silent")
             if self.socket.fileno() in ready:
-                arrived = self.socket.recv(65536)
-                self.arrived += arrived
+                self.arrived += (arrived := self.socket.recv(65536))
                 for type, payload in self.frames():
                     self.handle(type, payload)
+                if not arrived and not self.is_greeted:  # A refused connection has its cause in a line of text.
+                    show("".join(line for line in self.arrived.decode("utf-8", "replace").splitlines() if line[:1] == "!"))
                 if not arrived or self.is_refused:
                     return self.is_leaving
             if 0 in ready:
@@ -145,5 +145,5 @@ if __name__ == "__main__":
     try:
         has_ended = Client(sys.argv[1], int(sys.argv[2]), *sys.argv[3:5]).run()
         sys.exit(0 if has_ended else "! the connection is lost")
-    except (OSError, LookupError, ValueError) as problem:
+    except (OSError, LookupError, RecursionError, ValueError) as problem:
         sys.exit(f"! {problem}")

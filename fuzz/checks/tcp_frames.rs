@@ -6,7 +6,14 @@ use gateway::wire::frame::{FramePrefix, PREFIX_BYTES, put_frame};
 
 pub(crate) fn check(input: &[u8]) {
     let mut rest = input;
-    let mut format = None;
+    let first = FramePrefix::format(input);
+    for end in 0..input.len().min(5) {
+        match FramePrefix::format(&input[..end]) {
+            Ok(None) => {}
+            decided => assert_eq!(decided, first, "{end}"),
+        }
+    }
+    let Ok(Some(format)) = first else { return };
     while !rest.is_empty() {
         let whole = FramePrefix::parse(rest, format);
         for end in 0..rest.len().min(PREFIX_BYTES + 2) {
@@ -22,6 +29,5 @@ pub(crate) fn check(input: &[u8]) {
         put_frame(prefix.format, message, &mut written);
         assert_eq!(written[..], rest[..PREFIX_BYTES + message.len()]);
         rest = &rest[PREFIX_BYTES + message.len()..];
-        format = Some(prefix.format);
     }
 }

@@ -77,7 +77,7 @@ pub struct GatewayConfig {
     pub prefix: String,
     /// `listen.ws`: HTTP, with `/ws` and the chat page. Port 0 selects a free port, here and in the other addresses.
     pub ws: SocketAddr,
-    /// `listen.tcp`: raw TCP, text lines.
+    /// `listen.tcp`: raw TCP, text lines and binary frames.
     pub tcp: SocketAddr,
     /// `listen.tls_*`: the certificate of both client ports; `None` is no TLS.
     pub certificate: Option<ServerCertificate>,

@@ -63,6 +63,7 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
         "out_of_order": tally.faults.out_of_order,
         "checked": finished.checked,
         "messages_per_read": measured.delivered as f64 / measured.reads.max(1) as f64,
+        "bytes_per_message": measured.read_bytes as f64 / measured.delivered.max(1) as f64,
         "delivery_ms": latency(&tally.delivery),
         "ack_ms": latency(&tally.ack),
         "echo_ms": latency(&tally.echo),
@@ -166,13 +167,14 @@ pub(crate) fn summary(outcome: &Value) -> String {
     timed("resumed", number("resumed"), "resume_ms");
     if number("delivered") > 0.0 {
         lines.push(format!(
-            "  of {} sent: {} lost, {} duplicated, {} out of order, {} refused; {:.1} messages a read",
+            "  of {} sent: {} lost, {} duplicated, {} out of order, {} refused; {:.1} messages a read, {:.0} bytes each",
             outcome["sent"],
             outcome["lost"],
             outcome["duplicated"],
             outcome["out_of_order"],
             outcome["refused"],
             number("messages_per_read"),
+            number("bytes_per_message"),
         ));
     }
     if let Some(received) = outcome["checked"]["received"].as_u64() {

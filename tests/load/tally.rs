@@ -130,6 +130,8 @@ pub(crate) struct WindowCounts {
     pub(crate) unanswered_max: u64,
     /// Socket reads that contained at least one of these messages.
     pub(crate) reads: u64,
+    /// Bytes of these reads.
+    pub(crate) read_bytes: u64,
     /// Time of the last received message or answer.
     pub(crate) last: Nanos,
 }
@@ -206,6 +208,7 @@ impl Tally {
         self.measured.delivered += other.measured.delivered;
         self.measured.unanswered_max = self.measured.unanswered_max.max(other.measured.unanswered_max);
         self.measured.reads += other.measured.reads;
+        self.measured.read_bytes += other.measured.read_bytes;
         self.measured.last = self.measured.last.max(other.measured.last);
         for (code, count) in &other.errors {
             *self.errors.entry(code.clone()).or_default() += count;

@@ -15,7 +15,7 @@ from talking import bodies, take
 from websockets.asyncio.server import serve
 
 from parley_chat import Parley, ParleyError
-from parley_chat.link import LinkOptions
+from parley_chat.link import Link, LinkOptions
 from parley_chat.packed import EVENTS, FIELDS, REPLIES, REQUESTS, MessagePack
 
 BODIES: list[Any] = [
@@ -124,6 +124,32 @@ async def test_gateway_without_the_format_is_refused() -> None:
             async with asyncio.timeout(20), Parley(f"ws://127.0.0.1:{port}/ws", nick="ann", format="msgpack"):
                 pass
         assert refusal.value.code == "unsupported_data"
+
+
+async def test_request_that_cannot_be_packed_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    class Unwritable(MessagePack):
+        def encode(self, frame: dict[str, Any]) -> bytes:
+            raise RecursionError(frame)
+
+    ended = asyncio.Event()
+
+    class Transmitter:
+        def opened(self) -> None:
+            link.transmit("{}")
+
+        def failed(self, _: ParleyError | None) -> None: ...
+
+        def received(self, _: dict[str, Any]) -> None: ...
+
+        def closed(self, _: int | None) -> None:
+            ended.set()
+
+    options = LinkOptions(codec=Unwritable())
+    async with serve(lambda socket: socket.wait_closed(), "127.0.0.1", 0, subprotocols=[options.subprotocol]) as server:
+        port = server.sockets[0].getsockname()[1]
+        link = Link(f"ws://127.0.0.1:{port}", options, Transmitter())
+        await asyncio.wait_for(ended.wait(), 10)
+    assert "a request cannot be written" in caplog.text
 
 
 async def test_clients_of_both_formats_share_a_room(cluster: Cluster) -> None:

@@ -51,7 +51,7 @@ pub const KEYS: &[Key] = &[
     Key::address("listen.ws")
         .default("127.0.0.1:8080")
         .meaning("IP:PORT or NAME:PORT of HTTP: WebSocket (/ws) and the chat page (/). Port 0 selects a free port."),
-    Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of the text line protocol."),
+    Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of text lines and binary frames."),
     Key::text("listen.tls_cert").sample("/etc/parley/fullchain.pem").live().meaning(
         "Path of a certificate with its chain, in PEM: both client ports use TLS, 1.2 or 1.3. A reload reads the file \
          again; connections that are open stay as they are.",
@@ -123,7 +123,7 @@ pub const KEYS: &[Key] = &[
         "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",
     ),
     Key::number("heartbeat.proxy_idle_seconds").default("45").live().meaning(
-        "Maximum seconds between frames to a WebSocket client, for proxies with an idle limit; 0 to 3600, 0 is off.",
+        "Maximum seconds between frames to a client of WebSocket or binary frames, for proxies with an idle limit; 0 to 3600, 0 is off.",
     ),
     Key::number("heartbeat.line_sign_seconds")
         .default("0")

@@ -110,7 +110,8 @@ pub struct ConnectionLimits {
     pub header_wait: Duration,
     /// The maximum time for one write before the connection is closed as too slow.
     pub write_stall: Duration,
-    /// The maximum time without a frame to a WebSocket client; `None` keeps the heartbeat's own interval.
+    /// The maximum time without a frame to a client of WebSocket or binary frames; `None` keeps the heartbeat's own
+    /// interval.
     pub proxy_idle: Option<Duration>,
     /// The silence of a line client after which it is sent a visible sign; `None` for never.
     pub line_sign: Option<Duration>,

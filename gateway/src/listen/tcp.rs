@@ -229,10 +229,12 @@ impl<C: ClientStream> Transport for TcpTransport<'_, C> {
                 (Outgoing::Event(bytes) | Outgoing::Batch(bytes), _) => self.queue_bytes(bytes),
                 (Outgoing::Remainder(bytes), _) => self.queued.push_front(bytes),
                 (Outgoing::Ping, TcpInput::Lines(..)) => self.queue_bytes(line::sign_of_life()),
-                (Outgoing::Ping, TcpInput::Frames(_, dialect)) => {
-                    let format = dialect.unwrap_or(UNKNOWN_DIALECT).format;
+                (Outgoing::Ping, TcpInput::Frames(_, Some(dialect))) => {
+                    let format = dialect.format;
                     self.queue_message(format, &packed::heartbeat());
                 }
+                // A heartbeat in another version than the client's would break it.
+                (Outgoing::Ping, TcpInput::Frames(_, None)) => {}
             }
         }
     }

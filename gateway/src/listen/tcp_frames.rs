@@ -52,7 +52,7 @@ impl FrameSplitter {
         poll_fn(|cx| stream.poll_fill(cx, most, &mut self.bytes)).await
     }
 
-    /// Returns the next frame once it has arrived. The first one sets the dialect, and is returned afterwards.
+    /// Returns the next frame once it has arrived. The version of the first one sets the dialect before that.
     ///
     /// # Errors
     /// The bytes are not a frame of this connection.
@@ -63,15 +63,15 @@ impl FrameSplitter {
         if self.skipped > 0 {
             return Ok(None);
         }
-        let expected = dialect.map(|dialect| dialect.format);
-        let Some(FramePrefix { format, message_bytes }) = FramePrefix::parse(&self.bytes, expected)? else {
-            return Ok(None);
-        };
-        if dialect.is_none() {
+        let Some(PackedDialect { format, .. }) = *dialect else {
+            let Some(format) = FramePrefix::format(&self.bytes)? else { return Ok(None) };
             let first = PackedDialect { format, carrier: PackedCarrier::Frames, compresses: false };
             *dialect = Some(first);
             return Ok(Some(TransportInput::Dialect(first)));
-        }
+        };
+        let Some(FramePrefix { message_bytes, .. }) = FramePrefix::parse(&self.bytes, format)? else {
+            return Ok(None);
+        };
         if message_bytes > TYPE_BYTES + REQUEST_BYTES_MAX {
             self.skipped = PREFIX_BYTES + message_bytes;
             return Ok(Some(TransportInput::Request(Err((None, ErrorCode::TooLarge.into())))));

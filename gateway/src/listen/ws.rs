@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::outbound::outbox::Outgoing;
 use crate::quota::Quota;
+use crate::wire::frame::TYPE_BYTES;
 use crate::wire::{Answer, DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, Reply, Token, json, packed};
 
 use super::ConnectionContext;
@@ -25,7 +26,10 @@ use super::frame::{AcceptedStream, ClientStream, DataKind, FrameEvent, FrameSock
 use super::http_socket::HttpSocket;
 use super::permits::{ConnectionPermit, no_partial_space};
 
-const LIMITS: MessageLimits = MessageLimits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
+/// The limits of a message that begins with so many bytes besides its payload.
+const fn limits(head: usize) -> MessageLimits {
+    MessageLimits::new((head + REQUEST_BYTES_MAX) as u32, (head + DISCARDED_BYTES_MAX) as u32)
+}
 
 /// A connection that is being upgraded. Boxed, because its fields would otherwise stay in every connection's task.
 #[derive(Debug)]
@@ -53,7 +57,11 @@ pub(super) async fn serve<S: ConnectionSession, A: AcceptedStream>(
     // The request for the upgrade has named it.
     let Some(quota) = permit.quota() else { return };
     let stream = io.into_inner().into_inner().into_client();
-    let socket = FrameSocket::over(stream, read_buf.into(), LIMITS);
+    let limits = match opening.dialect {
+        Dialect::Packed(_) => limits(TYPE_BYTES),
+        Dialect::Json | Dialect::Line => limits(0),
+    };
+    let socket = FrameSocket::over(stream, read_buf.into(), limits);
     let transport = WebSocketTransport { socket, permit: &permit, dialect: opening.dialect };
     let session = open(&context, *opening, quota);
     permit.opened();

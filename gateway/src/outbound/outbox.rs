@@ -8,6 +8,7 @@
 //! One writer at a time holds the write turn: the transport until all it took is written, the hub for one attempt. The
 //! lock is never held during a write. Frames are not made here: each [`FanOutBatch`] has its own.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -192,7 +193,20 @@ impl Outbox {
 
     /// Sets the dialect of everything that is queued from now on.
     pub fn set_dialect(&self, dialect: Dialect) {
+        let _queue = self.lock();
         self.shared.dialect.store(dialect.bits(), Ordering::Relaxed);
+    }
+
+    /// Encodes something without the lock, and returns it with the lock while the dialect is still that one.
+    fn lock_with<B>(&self, encode: impl Fn(Dialect) -> B) -> (B, MutexGuard<'_, OutboxQueue>) {
+        loop {
+            let dialect = self.dialect();
+            let encoded = encode(dialect);
+            let queue = self.lock();
+            if self.dialect() == dialect {
+                return (encoded, queue);
+            }
+        }
     }
 
     /// Returns true if both are the queue of one connection.
@@ -214,7 +228,7 @@ impl Outbox {
     /// Queues the answer to a request, whose part of the reply budget is released once it is written or the connection
     /// ends.
     pub fn push_reserved_reply(&self, reply: Reply, reservation: Option<ReplyReservation>) {
-        let bytes = ITEM_OVERHEAD_BYTES + reply.answer.estimated_bytes();
+        let bytes = ITEM_OVERHEAD_BYTES + reply.answer.estimated_bytes(self.dialect());
         let mut queue = self.lock();
         if queue.close.is_none() {
             queue.queued_reservation = reservation.or(queue.queued_reservation.take());
@@ -231,9 +245,8 @@ impl Outbox {
         if self.lock().drops(event.drop_policy()) {
             return PushOutcome::Dropped;
         }
-        let encoded = event.bytes(self.dialect());
+        let (encoded, mut queue) = self.lock_with(|dialect| event.bytes(dialect));
         let bytes = encoded.len() + ITEM_OVERHEAD_BYTES;
-        let mut queue = self.lock();
         queue.queued_accepted = queue.queued_accepted.earlier(event.accepted());
         self.push(queue, Outgoing::Event(encoded), bytes);
         PushOutcome::Queued
@@ -244,9 +257,11 @@ impl Outbox {
     /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued
     /// afterwards.
     pub fn push_batch(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
-        let without = batch.bytes_without(&self.shared, self.dialect());
-        let bytes = without.as_ref().unwrap_or_else(|| batch.bytes(self.dialect()));
-        let mut queue = self.lock();
+        let (bytes, mut queue) = self.lock_with(|dialect| match batch.bytes_without(&self.shared, dialect) {
+            Some(without) => Cow::Owned(without),
+            None => Cow::Borrowed(batch.bytes(dialect)),
+        });
+        let bytes = &*bytes;
         if queue.close.is_some() || bytes.is_empty() || !is_subscribed.load(Ordering::Acquire) {
             return PushOutcome::Queued;
         }

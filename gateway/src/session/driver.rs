@@ -310,7 +310,7 @@ impl Driver {
             reservation = None;
         }
         if let Some(reservation) = &mut reservation {
-            reservation.shrink_to(reply.answer.estimated_bytes());
+            reservation.shrink_to(reply.answer.estimated_bytes(self.performer.outbox.dialect()));
         }
         self.performer.outbox.push_reserved_reply(reply, reservation);
     }

@@ -9,6 +9,7 @@ use presence::model::{MemberInfo, PresenceDelta, Status, UserId};
 
 use crate::message::{Body, ChatMessage};
 
+use super::Dialect;
 use super::command::{CorrelationId, Since, Token};
 
 /// Bytes counted for the names and numbers of one item.
@@ -195,14 +196,13 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Returns an estimate of the encoded size in bytes, in any dialect. Lists are counted; all other fields count as a
-    /// constant.
+    /// Returns an estimate of the encoded size in bytes. Lists are counted; all other fields count as a constant.
     #[must_use]
-    pub fn estimated_bytes(&self) -> usize {
+    pub fn estimated_bytes(&self, dialect: Dialect) -> usize {
         match self {
             Self::History { items, .. } => {
-                let text =
-                    |message: &ChatMessage| message.name_bytes() + message.msg_id.len() + message.body.json().len();
+                let body = |message: &ChatMessage| message.body.json().len() * dialect.body_growth();
+                let text = |message: &ChatMessage| message.name_bytes() + message.msg_id.len() + body(message);
                 items.iter().map(|message| text(message) + FIELDS_BYTES).sum()
             }
             Self::Members { items, .. } => {

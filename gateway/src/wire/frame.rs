@@ -48,18 +48,27 @@ pub struct FramePrefix {
 }
 
 impl FramePrefix {
-    /// Reads the prefix that the bytes begin with. `None` while bytes are missing; a fault is found at its first byte.
+    /// Reads the format of the frame that the bytes begin with. `None` while bytes are missing; a fault is found at its
+    /// first byte.
     ///
     /// # Errors
-    /// The bytes are no frame of the `expected` format, or it is too long.
-    pub fn parse(bytes: &[u8], expected: Option<PackedFormat>) -> Result<Option<Self>, FrameFault> {
+    /// The bytes are no frame of a known version.
+    pub fn format(bytes: &[u8]) -> Result<Option<PackedFormat>, FrameFault> {
         let begun = bytes.len().min(MAGIC.len());
         if bytes[..begun] != MAGIC[..begun] {
             return Err(FrameFault::Magic);
         }
         let Some(version) = bytes.get(MAGIC.len()) else { return Ok(None) };
-        let format = PackedFormat::of_version(*version).ok_or(FrameFault::Version)?;
-        if expected.is_some_and(|expected| expected != format) {
+        PackedFormat::of_version(*version).map(Some).ok_or(FrameFault::Version)
+    }
+
+    /// Reads the prefix that the bytes begin with, as [`FramePrefix::format`] does.
+    ///
+    /// # Errors
+    /// The bytes are no frame of the `expected` format, or it is too long.
+    pub fn parse(bytes: &[u8], expected: PackedFormat) -> Result<Option<Self>, FrameFault> {
+        let Some(format) = Self::format(bytes)? else { return Ok(None) };
+        if format != expected {
             return Err(FrameFault::Version);
         }
         let Some(length) = bytes.get(MAGIC.len() + 1..).and_then(<[u8]>::first_chunk) else { return Ok(None) };
@@ -94,10 +103,11 @@ mod tests {
         let prefix = FramePrefix { format: PackedFormat::Protobuf, message_bytes: 5 };
         for split in 0..frame.len() {
             let expected = (split >= PREFIX_BYTES).then_some(prefix);
-            assert_eq!(FramePrefix::parse(&frame[..split], None), Ok(expected), "{split}");
+            assert_eq!(FramePrefix::parse(&frame[..split], PackedFormat::Protobuf), Ok(expected), "{split}");
+            let known = (split > 4).then_some(PackedFormat::Protobuf);
+            assert_eq!(FramePrefix::format(&frame[..split]), Ok(known), "{split}");
         }
-        assert_eq!(FramePrefix::parse(&frame, Some(PackedFormat::Protobuf)), Ok(Some(prefix)));
-        assert_eq!(FramePrefix::parse(&frame, Some(PackedFormat::Json)), Err(FrameFault::Version));
+        assert_eq!(FramePrefix::parse(&frame, PackedFormat::Json), Err(FrameFault::Version));
     }
 
     #[test]
@@ -110,11 +120,11 @@ mod tests {
             (&[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0x10, 0, 1], FrameFault::TooLong),
             (&[0xCA, 0xFE, 0xBA, 0xBE, 1, 0xFF, 0xFF, 0xFF, 0xFF], FrameFault::TooLong),
         ] {
-            assert_eq!(FramePrefix::parse(bytes, None), Err(fault), "{bytes:?}");
-            assert!(FramePrefix::parse(&bytes[..bytes.len() - 1], None).is_ok(), "{bytes:?}");
+            assert_eq!(FramePrefix::parse(bytes, PackedFormat::Json), Err(fault), "{bytes:?}");
+            assert!(FramePrefix::parse(&bytes[..bytes.len() - 1], PackedFormat::Json).is_ok(), "{bytes:?}");
         }
         let longest = [0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0x10, 0, 0];
-        let prefix = FramePrefix::parse(&longest, None).unwrap().unwrap();
+        let prefix = FramePrefix::parse(&longest, PackedFormat::Json).unwrap().unwrap();
         assert_eq!(prefix.message_bytes, TYPE_BYTES + DISCARDED_BYTES_MAX);
     }
 }

@@ -55,6 +55,16 @@ impl Dialect {
         }
     }
 
+    /// Returns the maximum length of a body, as a multiple of its length in JSON. MessagePack has nine bytes for a
+    /// number such as `-0`, which takes three with its comma.
+    #[must_use]
+    pub fn body_growth(self) -> usize {
+        match self {
+            Self::Packed(PackedDialect { format: PackedFormat::MessagePack, .. }) => 3,
+            Self::Json | Self::Line | Self::Packed(_) => 1,
+        }
+    }
+
     /// Returns a number that [`Dialect::of_bits`] turns back into the dialect.
     #[must_use]
     pub const fn bits(self) -> u8 {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::Hash;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -27,6 +28,9 @@ pub fn is_interoperable(value: &RawValue) -> bool {
 /// Returns the maximum nesting of a well-formed JSON text.
 #[must_use]
 pub fn depth(json: &str) -> usize {
+    if !json.trim_start().starts_with(['{', '[']) {
+        return 0;
+    }
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
     for byte in json.bytes() {
@@ -74,6 +78,34 @@ pub fn has_lone_surrogate(json: &str) -> bool {
 fn escaped_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
+
+/// The keys of one object so far.
+#[derive(Debug)]
+pub struct UniqueKeys<K> {
+    compared: Vec<K>,
+    hashed: HashSet<K>,
+}
+
+impl<K> Default for UniqueKeys<K> {
+    fn default() -> Self {
+        Self { compared: Vec::new(), hashed: HashSet::new() }
+    }
+}
+
+impl<K: Hash + Eq> UniqueKeys<K> {
+    /// Adds a key. Returns false if the object has it already.
+    pub fn insert(&mut self, key: K) -> bool {
+        if self.compared.contains(&key) {
+            return false;
+        }
+        if self.compared.len() >= COMPARED_KEYS_MAX {
+            return self.hashed.insert(key);
+        }
+        self.compared.push(key);
+        true
+    }
+}
+
 /// A string, borrowed from the text unless it contains escapes.
 #[derive(Debug, Deserialize)]
 pub struct JsonString<'a>(#[serde(borrow)] pub Cow<'a, str>);
@@ -126,16 +158,10 @@ impl<'de> Visitor<'de> for InteroperableVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let (mut compared, mut hashed) = (Vec::new(), HashSet::new());
+        let mut keys = UniqueKeys::default();
         while let Some(JsonString(key)) = fields.next_key()? {
-            let is_repeated = compared.contains(&key) || hashed.contains(&key);
-            if is_repeated {
+            if !keys.insert(key) {
                 return Err(A::Error::custom("a key is given twice"));
-            }
-            if compared.len() < COMPARED_KEYS_MAX {
-                compared.push(key);
-            } else {
-                hashed.insert(key);
             }
             fields.next_value::<InteroperableJson>()?;
         }

@@ -18,7 +18,7 @@ use unicode_segmentation::UnicodeSegmentation;
 pub use self::error::NameError;
 pub use self::skeletons::{LookalikePolicy, NickSkeletons};
 
-use self::profile::SignRule;
+use self::profile::{SignRule, SignSet};
 use super::token::token;
 
 /// Maximum length of a nickname, in grapheme clusters.
@@ -35,9 +35,9 @@ pub const KEY_BYTES: usize = ROOM_BYTES * 3 / 2 * 3;
 
 /// Signs in nicknames, such that ids of applications fit. `@` is forbidden: an e-mail address identifies a person and
 /// should not be shown to others. A leading `/` would look like a command, a leading `.` like a path.
-const NICK_SIGNS: SignRule = SignRule { forbidden: "#&@%~!,*?$\"\\{}", not_first: ".+:/" };
+const NICK_SIGNS: SignRule = SignRule { forbidden: SignSet::of(b"#&@%~!,*?$\"\\{}"), not_first: SignSet::of(b".+:/") };
 /// Signs in rooms. A room begins with `#`, so the sign behind it may be any of them.
-const ROOM_SIGNS: SignRule = SignRule { forbidden: "#&%~!,*?$\"\\{}", not_first: "" };
+const ROOM_SIGNS: SignRule = SignRule { forbidden: SignSet::of(b"#&%~!,*?$\"\\{}"), not_first: SignSet::of(b"") };
 
 /// Characters that a key keeps. All others are encoded as `%XX`, so a name never adds a separator or a hash tag to a
 /// key.

@@ -15,6 +15,7 @@ const SEND: u16 = 4;
 const JOIN: u16 = 2;
 const PING: u16 = 14;
 const READ: u16 = 11;
+const WHOIS: u16 = 9;
 const OPTIONS: u16 = 16;
 
 const MALFORMED: &str = "the payload is malformed";
@@ -49,7 +50,7 @@ fn malformed_payloads_are_refused_with_their_cause() {
         (MessagePack, PING, b"\x81\xcd\x03\xe8\xdd\xff\xff\xff\xff", MALFORMED),
         (MessagePack, PING, b"\x81\xa2id\x01", KEY),
         (MessagePack, PING, b"\x81\xff\x01", KEY),
-        (MessagePack, PING, b"\x82\x01\x01\x01\x02", TWICE),
+        (MessagePack, PING, b"\x82\x01\x01\x01\x02", "`id` is given twice"),
         (MessagePack, PING, b"\x80\x00", "the payload is followed by other bytes"),
         (MessagePack, PING, b"\x81\x01\xc0", "`id` must be a string or a whole number"),
         (MessagePack, JOIN, b"\x81\x08\x05", "`room` must be a string"),
@@ -66,7 +67,7 @@ fn malformed_payloads_are_refused_with_their_cause() {
         (Protobuf, PING, b"\x0f", MALFORMED),
         (Protobuf, PING, b"\x4a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", MALFORMED),
         (Protobuf, PING, b"\x00\x01", KEY),
-        (Protobuf, PING, b"\x08\x01\x08\x02", TWICE),
+        (Protobuf, PING, b"\x08\x01\x08\x02", "`id` is given twice"),
         (Protobuf, PING, b"\x0a\x01a", "`id` must be a string or a whole number"),
         (Protobuf, JOIN, b"\x40\x05", "`room` must be a string"),
         (Protobuf, JOIN, b"\x42\x01\xff", MALFORMED),
@@ -82,6 +83,19 @@ fn malformed_payloads_are_refused_with_their_cause() {
         let (id, code, message) = refusal(format, &packed(number, payload));
         assert_eq!((code, message.as_str()), (ErrorCode::BadRequest, text), "{format:?} {}", payload.escape_ascii());
         assert_eq!(id, None);
+    }
+}
+
+#[test]
+fn repeated_fields_are_refused_with_the_id() {
+    for (format, payload) in [
+        (Json, &br#"{"id":7,"nick":"a","nick":"b"}"#[..]),
+        (MessagePack, b"\x83\x01\x07\x09\xa1a\x09\xa1b"),
+        (Protobuf, b"\x08\x07\x4a\x01a\x4a\x01b"),
+    ] {
+        let (id, code, message) = refusal(format, &packed(WHOIS, payload));
+        assert_eq!((code, message.as_str()), (ErrorCode::BadRequest, TWICE), "{format:?}");
+        assert_eq!(id.as_deref(), Some("7"), "{format:?}");
     }
 }
 

@@ -3,6 +3,9 @@
 use harness::packed::{self, PackedWire};
 use harness::{Cluster, WsClient};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{PATIENCE, WAYS, connect};
@@ -100,5 +103,37 @@ async fn broken_framing_ends_one_connection_only() {
         client.send_message(Message::text("{}")).await;
         assert_eq!(client.closed().await.code, Some(1003), "{}", way.0);
     }
+    cluster.finish().await;
+}
+
+/// 64 KiB, and 1 MiB that are skipped.
+#[tokio::test]
+async fn payload_limits_are_the_same_over_both_carriers() {
+    let cluster = Cluster::builder().gateways(1).gateway_setting("limits.profile", "open").start().await;
+    for way in [WAYS[3], WAYS[0]] {
+        let client = connect(&cluster, 0, way).await;
+        for (payload_bytes, answer) in [(65_536, "pong"), (65_537, "error"), (1 << 20, "error")] {
+            // A map with the unknown field 1000, and 9 bytes before its text.
+            let text_bytes = u32::try_from(payload_bytes - 9).unwrap();
+            let head = [&b"\x00\x0e\x81\xcd\x03\xe8\xdb"[..], &text_bytes.to_be_bytes()].concat();
+            send(&client, way, &[head, vec![b'x'; text_bytes as usize]].concat()).await;
+            let what = format!("{}: {answer} to {payload_bytes} bytes", way.0);
+            let received = client.expect_event(PATIENCE, &what, |_| true).await.value;
+            assert_eq!(received["type"], answer, "{what}");
+        }
+    }
+    cluster.finish().await;
+}
+
+/// The version is known, though the length is not acceptable.
+#[tokio::test]
+async fn closing_has_the_version_of_the_first_frame() {
+    let cluster = Cluster::builder().gateways(1).start().await;
+    let mut stream = TcpStream::connect(cluster.gateways[0].tcp()).await.unwrap();
+    stream.write_all(b"\xca\xfe\xba\xbe\x02\x00\x10\x00\x01").await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut received)).await.unwrap().unwrap();
+    let start = received.windows(4).position(|bytes| bytes == b"\xca\xfe\xba\xbe").unwrap();
+    assert_eq!(received[start + 4], 2, "{}", received.escape_ascii());
     cluster.finish().await;
 }

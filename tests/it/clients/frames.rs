@@ -175,6 +175,8 @@ async fn survive(words: &[&str], version: u8, [whole, cut, beyond]: [&[u8]; 3]) 
     }
     let (code, log, _) = answer(words, &[GREETING, &registered[..14]].concat(), false).await;
     assert_eq!((code, log), lost());
+    let (code, log, _) = answer(words, b"! banned: a moderator has banned you\n", false).await;
+    assert_eq!((code, log), (Some(1), vec!["! the connection is lost".to_owned()]));
 }
 
 fn python() -> String {

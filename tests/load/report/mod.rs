@@ -3,6 +3,7 @@
 //! Reads the files that the scenarios wrote with `--json`, computes only ratios, and lists the conditions of the
 //! measurements. deploy/bench/run calls it at its end.
 
+mod formats;
 mod page;
 mod plot;
 mod searches;

@@ -1,6 +1,6 @@
 //! The performance page: Markdown tables and the conditions of the measurements.
 
-use super::{ReportRow, of, searches, shown};
+use super::{ReportRow, formats, of, searches, shown};
 
 const INTRODUCTION: &str = "\
 `make bench` wrote this page, and repeats all measurements on another machine. [deploy/bench/run](../deploy/bench/run)
@@ -39,6 +39,7 @@ pub(super) fn page(rows: &[ReportRow], draft: bool) -> String {
     }
     page += &searches::capacity(rows);
     page += &searches::pipeline(rows);
+    page += &formats::section(rows);
     page += &idle(rows);
     page += &rest(rows);
     page += &others(rows);

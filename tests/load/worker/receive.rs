@@ -55,6 +55,7 @@ impl LoadWorker {
         }
         if self.tally.measured.delivered > delivered {
             self.tally.measured.reads += 1;
+            self.tally.measured.read_bytes += used as u64;
             self.tally.measured.last = now;
         }
         Ok(used)

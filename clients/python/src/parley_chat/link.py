@@ -137,6 +137,9 @@ class Link:
                 await socket.send(self._options.encode(await self._outgoing.get()))
         except ConnectionClosed:
             pass  # The reader reports it.
+        except Exception:
+            log.exception("connection abandoned: a request cannot be written")
+            socket.transport.abort()
 
 
 class UnknownFormat(Exception):

@@ -83,17 +83,38 @@ impl<'a> PackedFrameReader<'a> {
                 let length = self.length32()?;
                 return self.map(length, level);
             }
-            0xC4 => return self.uuid(),
-            // Other `bin` and `ext` are in no frame of the server.
-            _ => return None,
+            0xC4 => {
+                let length = usize::from(self.fixed::<1>()?[0]);
+                uuid(self.take(length)?)
+            }
+            // Fields of later servers may have other `bin` and `ext`.
+            0xC5 => {
+                let length = self.length16()?;
+                self.skip(length)?
+            }
+            0xC6 => {
+                let length = self.length32()?;
+                self.skip(length)?
+            }
+            0xC7 => {
+                let length = usize::from(self.fixed::<1>()?[0]);
+                self.skip(length + 1)?
+            }
+            0xC8 => {
+                let length = self.length16()?;
+                self.skip(length + 1)?
+            }
+            0xC9 => {
+                let length = self.length32()?;
+                self.skip(length.checked_add(1)?)?
+            }
+            first @ 0xD4..=0xD8 => self.skip(1 + (1 << (first - 0xD4)))?,
+            0xC1 => return None,
         })
     }
 
-    /// Reads the id of a message as JSON writes it.
-    fn uuid(&mut self) -> Option<Value> {
-        let [16, bytes @ ..] = self.fixed::<17>()? else { return None };
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-").into())
+    fn skip(&mut self, length: usize) -> Option<Value> {
+        self.take(length).map(|_| Value::Null)
     }
 
     fn text(&mut self, length: usize) -> Option<Value> {
@@ -125,4 +146,13 @@ impl<'a> PackedFrameReader<'a> {
         }
         Some(fields.into())
     }
+}
+
+/// Returns the id of a message as JSON writes it, and null for other bytes.
+fn uuid(bytes: &[u8]) -> Value {
+    if bytes.len() != 16 {
+        return Value::Null;
+    }
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-").into()
 }

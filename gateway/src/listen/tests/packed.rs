@@ -154,6 +154,24 @@ async fn pings_are_heartbeats_that_need_no_reply() {
     assert_eq!(client.next().await.0, PackedType::Pong.number());
 }
 
+/// The client may continue in any version.
+#[tokio::test]
+async fn heartbeats_wait_for_the_version() {
+    let fixture = ListenFixture::open();
+    let mut client = RawClient::connect(fixture.tcp).await;
+    let greeting = client.until("/help").await;
+    client.send(&MAGIC).await;
+    fixture.outbox(0).push_ping();
+    client.send(&[3, 0, 0, 0, 0, 0, 14]).await;
+    let pong = [&MAGIC[..], &[3, 0, 0, 0, 0, 1, 14]].concat();
+    while !client.received.ends_with(&pong) {
+        assert!(client.more().await > 0, "{greeting} {:?}", client.received);
+    }
+    // The ping may have come before the magic, and then it is text.
+    let first = client.received.windows(4).position(|bytes| bytes == MAGIC).unwrap();
+    assert_eq!(client.received[first..], pong, "{:?}", client.received);
+}
+
 #[tokio::test]
 async fn batches_and_events_arrive_in_frames() {
     let fixture = ListenFixture::open();

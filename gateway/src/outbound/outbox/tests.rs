@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::message::{Accepted, Body, ChatMessage};
 use crate::outbound::reply_budget::ReplyBudget;
-use crate::wire::Answer;
+use crate::wire::{Answer, PackedCarrier, PackedDialect, PackedFormat};
 
 fn chat_message(body_bytes: usize) -> ChatMessage {
     ChatMessage {
@@ -222,4 +222,41 @@ fn left_out_connection_receives_all_other_events() {
     };
     assert_eq!(seqs(&sender), [false]);
     assert_eq!(seqs(&other), [true, true, false, true]);
+}
+
+/// A pusher encodes before it takes the lock, and the client turns compression off in between.
+#[test]
+fn events_after_a_confirmation_are_not_compressed() {
+    let dialect = |compresses| {
+        let (format, carrier) = (PackedFormat::MessagePack, PackedCarrier::Frames);
+        Dialect::Packed(PackedDialect { format, carrier, compresses })
+    };
+    let (outbox, is_over) = (Outbox::new(dialect(true)), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                if outbox.lock().bytes < 64 * 1024 {
+                    outbox.push_event(&message(4000));
+                }
+            }
+        });
+        for round in 0..10_000 {
+            let compresses = round % 2 == 0;
+            outbox.set_dialect(dialect(compresses));
+            outbox.push_reply(Reply { id: None, answer: Answer::Options { snappy: compresses } });
+            let mut may_be_compressed = true;
+            for item in outbox.take().unwrap().items {
+                match item {
+                    Outgoing::Reply(_) => may_be_compressed = compresses,
+                    Outgoing::Event(bytes) if bytes[0] & 0x80 != 0 && !may_be_compressed => {
+                        is_over.store(true, Ordering::Relaxed);
+                        panic!("compressed after the reply of round {round}");
+                    }
+                    _ => {}
+                }
+            }
+            let _accepted = outbox.finish_write();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }

@@ -44,7 +44,9 @@ mod perform {
             let Self { room, range, limit } = self;
             let limit = PageLimit::of_messages(limit);
             let wanted = limit.bytes.min(limit.messages.saturating_mul(MESSAGE_BYTES_MAX));
-            let limit = PageLimit { bytes: performer.reserve_reply(wanted).await?, ..limit };
+            let growth = performer.outbox.dialect().body_growth();
+            let reserved = performer.reserve_reply(wanted.saturating_mul(growth)).await?;
+            let limit = PageLimit { bytes: reserved / growth, ..limit };
             let page = performer.services.backplane.history(room.key(), range, limit).await.map_err(unread)?;
             Ok(Answer::History { to: room.as_str().to_owned(), items: page.messages, more: page.more })
         }

@@ -13,4 +13,4 @@ mod tests;
 pub use self::decode::decode;
 pub(super) use self::decode::decode_as;
 pub use self::encode::{encode_event, encode_reply};
-pub(super) use self::interoperable::check as check_interoperable;
+pub(super) use self::interoperable::{check as check_interoperable, not_interoperable};

@@ -3,104 +3,108 @@
 //! Invariant: what [`from_messagepack`] accepts is JSON that every reader accepts, and [`to_messagepack`] accepts every
 //! stored body. A number beyond 64 bits becomes a double.
 
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 
-use presence::model::json_value::DEPTH_MAX;
+use presence::model::json_value::{DEPTH_MAX, UniqueKeys};
 use rmp::Marker;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::ser::{self, Serialize, SerializeMap, Serializer};
+use serde_json::value::to_raw_value;
 
 use crate::message::Body;
+use crate::wire::Refusal;
+use crate::wire::json::not_interoperable;
 use crate::wire::syntax::bad_request;
-use crate::wire::{Refusal, json};
 
 use super::fields::{FieldValue, PayloadFault};
 use super::messagepack_values::{ValueHead, ValueReader, put, put_text};
 
 /// Reads the body of a request.
 pub(super) fn from_messagepack(value: FieldValue<'_>) -> Result<Body, Refusal> {
-    let mut text = Vec::with_capacity(128);
-    let mut has_keys = false;
-    match value {
-        FieldValue::Number(number) => json_of(&mut text, &number),
-        FieldValue::Negative(number) => json_of(&mut text, &number),
-        FieldValue::Flag(flag) => json_of(&mut text, &flag),
-        FieldValue::Text(value) => json_of(&mut text, value),
+    let raw = match value {
+        FieldValue::Number(number) => to_raw_value(&number),
+        FieldValue::Negative(number) => to_raw_value(&number),
+        FieldValue::Flag(flag) => to_raw_value(&flag),
+        FieldValue::Text(text) => to_raw_value(text),
         FieldValue::Bytes(_) => return Err(PayloadFault::Malformed.into()),
         FieldValue::Other(written) => {
-            has_keys = JsonWriter { out: &mut text, has_keys: false }.write(&mut ValueReader::new(written))?;
+            let values = BodyValues { reader: RefCell::new(ValueReader::new(written)), refusal: OnceCell::new() };
+            // The payload around the body counts.
+            let raw = to_raw_value(&NextValue { values: &values, depth: 1 });
+            if let Some(refusal) = values.refusal.into_inner() {
+                return Err(refusal);
+            }
+            if !values.reader.into_inner().is_at_end() {
+                return Err(PayloadFault::Trailing.into());
+            }
+            raw
         }
-    }
-    let text = String::from_utf8(text).map_err(|_| PayloadFault::Malformed)?;
-    let raw = RawValue::from_string(text).map_err(|_| PayloadFault::Malformed)?;
-    if has_keys {
-        json::check_interoperable("body", &raw)?;
-    }
-    Ok(Body::from_raw(raw))
+    };
+    raw.map(Body::from_raw).map_err(|_| PayloadFault::Malformed.into())
 }
 
-fn json_of<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    put(serde_json::to_writer(out, value));
+/// The values of a body in MessagePack, read while they are written as JSON.
+struct BodyValues<'a> {
+    reader: RefCell<ValueReader<'a>>,
+    /// The reason for which writing has ended early.
+    refusal: OnceCell<Refusal>,
 }
 
-/// Writes values of MessagePack as JSON.
-struct JsonWriter<'a> {
-    out: &'a mut Vec<u8>,
-    has_keys: bool,
+/// The value that the reader has reached. It is serialized once.
+struct NextValue<'v, 'a> {
+    values: &'v BodyValues<'a>,
+    depth: usize,
 }
 
-impl JsonWriter<'_> {
-    /// Writes one value. Returns true if it contains an object.
-    fn write(mut self, reader: &mut ValueReader<'_>) -> Result<bool, Refusal> {
-        // The payload around the body counts.
-        self.value(reader, 1)?;
-        if reader.is_at_end() { Ok(self.has_keys) } else { Err(PayloadFault::Trailing.into()) }
-    }
-
-    fn value(&mut self, reader: &mut ValueReader<'_>, depth: usize) -> Result<(), Refusal> {
-        let head = reader.head()?;
-        if depth >= DEPTH_MAX && matches!(head, ValueHead::Array(_) | ValueHead::Map(_)) {
-            return Err(PayloadFault::TooDeep.into());
-        }
+impl<'a> NextValue<'_, 'a> {
+    fn head<E: ser::Error>(&self) -> Result<ValueHead<'a>, E> {
+        let head = self.values.reader.borrow_mut().head().map_err(|fault| self.refuse(fault.into()))?;
         match head {
-            ValueHead::Nil => self.out.extend_from_slice(b"null"),
-            ValueHead::Flag(flag) => json_of(self.out, &flag),
-            ValueHead::Number(number) => json_of(self.out, &number),
-            ValueHead::Negative(number) => json_of(self.out, &number),
-            ValueHead::Float(number) if number.is_finite() => json_of(self.out, &number),
-            ValueHead::Float(_) => return Err(bad_request("`body` contains a number that is not finite")),
-            ValueHead::Text(text) => json_of(self.out, text),
+            ValueHead::Array(_) | ValueHead::Map(_) if self.depth >= DEPTH_MAX => {
+                Err(self.refuse(PayloadFault::TooDeep.into()))
+            }
+            head => Ok(head),
+        }
+    }
+
+    /// Keeps the refusal, and returns the error that ends the writing.
+    fn refuse<E: ser::Error>(&self, refusal: Refusal) -> E {
+        self.values.refusal.get_or_init(|| refusal);
+        E::custom("refused")
+    }
+}
+
+impl Serialize for NextValue<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inner = NextValue { values: self.values, depth: self.depth + 1 };
+        match self.head()? {
+            ValueHead::Nil => serializer.serialize_unit(),
+            ValueHead::Flag(flag) => serializer.serialize_bool(flag),
+            ValueHead::Number(number) => serializer.serialize_u64(number),
+            ValueHead::Negative(number) => serializer.serialize_i64(number),
+            ValueHead::Float(number) if number.is_finite() => serializer.serialize_f64(number),
+            ValueHead::Float(_) => Err(self.refuse(bad_request("`body` contains a number that is not finite"))),
+            ValueHead::Text(text) => serializer.serialize_str(text),
             ValueHead::Foreign => {
-                return Err(bad_request("`body` contains bytes or an extension, which JSON does not have"));
+                Err(self.refuse(bad_request("`body` contains bytes or an extension, which JSON does not have")))
             }
-            ValueHead::Array(count) => {
-                self.out.push(b'[');
-                for index in 0..count {
-                    if index > 0 {
-                        self.out.push(b',');
-                    }
-                    self.value(reader, depth + 1)?;
-                }
-                self.out.push(b']');
-            }
+            ValueHead::Array(count) => serializer.collect_seq((0..count).map(|_| &inner)),
             ValueHead::Map(count) => {
-                self.has_keys = true;
-                self.out.push(b'{');
-                for index in 0..count {
-                    if index > 0 {
-                        self.out.push(b',');
-                    }
-                    let ValueHead::Text(key) = reader.head()? else {
-                        return Err(bad_request("`body` contains an object with a key that is not a string"));
+                let (mut map, mut keys) = (serializer.serialize_map(None)?, UniqueKeys::default());
+                for _ in 0..count {
+                    let ValueHead::Text(key) = self.head()? else {
+                        let problem = "`body` contains an object with a key that is not a string";
+                        return Err(self.refuse(bad_request(problem)));
                     };
-                    json_of(self.out, key);
-                    self.out.push(b':');
-                    self.value(reader, depth + 1)?;
+                    if !keys.insert(key) {
+                        return Err(self.refuse(not_interoperable("body")));
+                    }
+                    map.serialize_entry(key, &inner)?;
                 }
-                self.out.push(b'}');
+                map.end()
             }
         }
-        Ok(())
     }
 }
 

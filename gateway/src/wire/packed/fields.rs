@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use serde_json::value::RawValue;
+use serde_json::value::to_raw_value;
 
 use crate::message::Body;
 use crate::wire::field::Field;
@@ -81,6 +81,8 @@ impl From<PayloadFault> for Refusal {
 /// The fields of a payload.
 pub(super) struct PackedFields<'a, F> {
     values: Vec<(Field, FieldValue<'a>)>,
+    /// The first field that is given twice.
+    repeated: Option<Field>,
     format: PhantomData<F>,
 }
 
@@ -88,16 +90,21 @@ impl<'a, F: PayloadFormat> PackedFields<'a, F> {
     /// Splits a payload.
     pub(super) fn split(payload: &'a [u8]) -> Result<Self, PayloadFault> {
         let values = F::split(payload)?;
-        let mut seen = 0_u64;
+        let (mut seen, mut repeated) = (0_u64, None);
         for (field, _) in &values {
             let bit = 1 << field.number();
-            let repeats = F::REPEATS_FIELDS && *field == Field::Since;
-            if seen & bit != 0 && !repeats {
-                return Err(PayloadFault::Repeated);
+            let may_repeat = F::REPEATS_FIELDS && *field == Field::Since;
+            if seen & bit != 0 && !may_repeat {
+                repeated.get_or_insert(*field);
             }
             seen |= bit;
         }
-        Ok(Self { values, format: PhantomData })
+        Ok(Self { values, repeated, format: PhantomData })
+    }
+
+    /// Refuses a field that is given twice.
+    pub(super) fn check(&self) -> Result<(), PayloadFault> {
+        if self.repeated.is_none() { Ok(()) } else { Err(PayloadFault::Repeated) }
     }
 
     fn all(&self, field: Field) -> impl Iterator<Item = FieldValue<'a>> {
@@ -112,15 +119,16 @@ impl<'a, F: PayloadFormat> PackedFields<'a, F> {
     pub(super) fn id(&self) -> Result<CorrelationId, Refusal> {
         let written = match self.get(Field::Id) {
             None => return Ok(None),
-            Some(FieldValue::Number(number)) => number.to_string(),
-            Some(FieldValue::Negative(number)) => number.to_string(),
-            Some(FieldValue::Text(text)) => serde_json::to_string(text).unwrap_or_default(),
+            Some(_) if self.all(Field::Id).count() > 1 => return Err(bad_request("`id` is given twice")),
+            Some(FieldValue::Number(number)) => to_raw_value(&number),
+            Some(FieldValue::Negative(number)) => to_raw_value(&number),
+            Some(FieldValue::Text(text)) => to_raw_value(text),
             Some(_) => return Err(bad_request("`id` must be a string or a whole number")),
         };
-        if written.len() > ID_BYTES_MAX {
-            return Err(bad_request(format!("`id` must be at most {ID_BYTES_MAX} bytes")));
+        match written {
+            Ok(id) if id.get().len() <= ID_BYTES_MAX => Ok(Some(id)),
+            _ => Err(bad_request(format!("`id` must be at most {ID_BYTES_MAX} bytes"))),
         }
-        RawValue::from_string(written).map(Some).map_err(|_| bad_request("`id` must be a string or a whole number"))
     }
 
     fn text_of(value: FieldValue<'a>) -> Option<&'a str> {
@@ -134,6 +142,7 @@ impl<'a, F: PayloadFormat> PackedFields<'a, F> {
     /// Reads a position, and the room that it names if it does.
     fn position_of(value: FieldValue<'a>) -> Option<(Option<&'a str>, Since)> {
         let fields = Self::split(F::nested(value)?).ok()?;
+        fields.check().ok()?;
         let room = match fields.get(Field::Room) {
             Some(room) => Some(Self::text_of(room)?),
             None => None,

@@ -50,7 +50,8 @@ fn decode_json(name: &str, payload: &[u8]) -> Result<Request, (CorrelationId, Re
 fn decode_fields<F: PayloadFormat>(name: &str, payload: &[u8]) -> Result<Request, (CorrelationId, Refusal)> {
     let fields = PackedFields::<F>::split(payload).map_err(|fault| (None, fault.into()))?;
     let id = fields.id().map_err(|refusal| (None, refusal))?;
-    match request::command(name, &fields) {
+    let command = fields.check().map_err(Refusal::from).and_then(|()| request::command(name, &fields));
+    match command {
         Ok(command) => Ok(Request { id, command }),
         Err(refusal) => Err((id, refusal)),
     }

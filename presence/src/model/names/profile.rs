@@ -12,13 +12,34 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCa
 
 use super::NameError;
 
+/// A set of ASCII signs: one bit for each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SignSet(u128);
+
+impl SignSet {
+    /// Returns the set of these signs.
+    pub(super) const fn of(signs: &[u8]) -> Self {
+        let (mut set, mut at) = (0, 0);
+        while at < signs.len() {
+            assert!(signs[at].is_ascii());
+            set |= 1 << signs[at];
+            at += 1;
+        }
+        Self(set)
+    }
+
+    const fn contains(self, c: char) -> bool {
+        c.is_ascii() && self.0 >> c as u32 & 1 == 1
+    }
+}
+
 /// The rule for signs with a meaning in a protocol: commands, IRC, masks, links, keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SignRule {
     /// Signs that a name does not contain.
-    pub(super) forbidden: &'static str,
+    pub(super) forbidden: SignSet,
     /// Signs that a name contains only after its first character.
-    pub(super) not_first: &'static str,
+    pub(super) not_first: SignSet,
 }
 
 impl SignRule {
@@ -180,7 +201,7 @@ mod tests {
     fn ascii_names_map_as_the_profile_maps_them() {
         let ascii = || (0..128_u8).map(char::from);
         let pairs = ascii().flat_map(|first| ascii().map(move |second| format!("{first}{second}")));
-        let signs = SignRule { forbidden: "#@", not_first: ".:" };
+        let signs = SignRule { forbidden: SignSet::of(b"#@"), not_first: SignSet::of(b".:") };
         for name in ascii().map(String::from).chain(pairs).chain([String::new(), "a b#".to_owned(), "42".to_owned()]) {
             assert_eq!(case_map(&name, signs), case_map_unicode(&name, signs), "{name:?}");
         }

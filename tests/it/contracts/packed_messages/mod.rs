@@ -11,13 +11,14 @@ use std::fmt::Write as _;
 use gateway::message::Body;
 use gateway::wire::field::Field;
 use gateway::wire::packed::{self, PackedType};
-use gateway::wire::{Command, Event, PackedFormat, json as json_dialect};
+use gateway::wire::{Answer, Command, Dialect, Event, PackedFormat, Reply, json as json_dialect};
 use harness::PackedWire;
 use harness::packed::{decode, encode, field_numbers};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::proptest;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use samples::{answers, dialect, events, message, outputs, requests, sparse_outputs};
@@ -169,6 +170,23 @@ fn message_takes_seventy_percent_of_json() {
         let (web_socket, frame) = (message + web_socket_header(message), message + 9);
         assert!(web_socket <= most, "{format:?}: {web_socket} of {most} bytes");
         assert!(frame <= most_in_frame, "{format:?}: {frame} of {most_in_frame} bytes");
+    }
+}
+
+/// MessagePack writes `-0` as nine bytes.
+#[test]
+fn estimates_of_lists_cover_every_format() {
+    let zeros = format!("[{}]", ["-0"; 20_000].join(","));
+    for body in [Body::from_text(&"x".repeat(20_000)), Body::from_raw(RawValue::from_string(zeros).unwrap())] {
+        let items = vec![message(body); 3];
+        let answer = Answer::History { to: "#lobby".into(), items, more: false };
+        let reply = Reply { id: None, answer };
+        for (format, _) in FORMATS {
+            let estimate = reply.answer.estimated_bytes(Dialect::Packed(dialect(format)));
+            let bytes = packed::encode_reply(dialect(format), &reply).len();
+            // The fields of the reply itself are no part of the estimate.
+            assert!(bytes <= estimate + 256, "{format:?}: {bytes} of {estimate}");
+        }
     }
 }
 
