@@ -296,6 +296,28 @@ mod tests {
     }
 
     #[test]
+    fn report_compares_formats_with_json() {
+        let mut rooms =
+            ["parley", "parley-msgpack", "parley-mix"].map(|peer| outcome("formats", peer, 50.0, 12.0, 3.0));
+        rooms[1]["server_us_per_message"] = json!(9.0);
+        rooms[1]["bytes_per_message"] = json!(198.4);
+        let decoding = [("parley", 9000), ("parley-msgpack", 4500)];
+        let decoding =
+            decoding.map(|(peer, text)| json!({"scenario": "decode", "peer": peer, "text": text, "object": 100}));
+        let (page, _) = page_of(&[&rooms[..], &decoding[..]].concat(), None);
+        assert!(
+            page.contains("| Parley | 50000 | 1.0 | 3.0 | - | 12.00 | 1.00 | 9000 | 1.00 | 100 | 1.00 |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| Parley, MessagePack | 50000 | 1.0 | 3.0 | 198 | 9.00 | 0.75 | 4500 | 0.50 |"),
+            "{page}"
+        );
+        assert!(page.contains("| Parley, mixed formats | 50000 | 1.0 | 3.0 | - | 12.00 | 1.00 | - | - |"), "{page}");
+        assert!(!page.contains("A room of"), "{page}");
+    }
+
+    #[test]
     fn report_divides_figures_by_their_floor() {
         let folder = tempfile::tempdir().unwrap();
         let outcomes = [
